@@ -1,0 +1,81 @@
+"""Test-time adaptation of CLIP-like models: per-image prompt tuning, exact and fast.
+
+    import tpt
+    clip = tpt.load_clip("ViT-B-16", pretrained="openai")
+    engine = tpt.PromptEngine(clip, ["cat", "dog"], tpt.Context.from_words(clip, "a photo of a"))
+    for record in tpt.stream(paths, tpt.TPT(engine), views=tpt.Views(clip, n=64)):
+        print(record.path, record.predictions[0].label)
+
+Names are imported when first used, so that `import tpt` (and `tpt --help`) does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from tpt.errors import (
+    ImageError,
+    MethodError,
+    ModelError,
+    OutputError,
+    PromptError,
+    SourceError,
+    TptError,
+)
+
+if TYPE_CHECKING:
+    from tpt.clip import Clip
+    from tpt.load import load_clip
+    from tpt.methods import TPT, Adapted, ZeroShot
+    from tpt.prompts import Context, PromptEngine
+    from tpt.runtime import Prediction, Record, stream
+    from tpt.views import Views
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Adapted": "tpt.methods",
+    "Clip": "tpt.clip",
+    "Context": "tpt.prompts",
+    "Prediction": "tpt.runtime",
+    "PromptEngine": "tpt.prompts",
+    "Record": "tpt.runtime",
+    "TPT": "tpt.methods",
+    "Views": "tpt.views",
+    "ZeroShot": "tpt.methods",
+    "load_clip": "tpt.load",
+    "stream": "tpt.runtime",
+}
+
+__all__ = [
+    "TPT",
+    "Adapted",
+    "Clip",
+    "Context",
+    "ImageError",
+    "MethodError",
+    "ModelError",
+    "OutputError",
+    "Prediction",
+    "PromptEngine",
+    "PromptError",
+    "Record",
+    "SourceError",
+    "TptError",
+    "Views",
+    "ZeroShot",
+    "__version__",
+    "load_clip",
+    "stream",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'tpt' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

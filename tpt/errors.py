@@ -1,0 +1,47 @@
+"""The errors this package raises for a user's mistake: one line each, in full sentences.
+
+Every message says what was expected, what came, and what to do next. The command line prints
+them without a traceback; a program that imports `tpt` catches `TptError` for all of them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TptError(Exception):
+    """Base of every error that a user can put right."""
+
+
+class ModelError(TptError):
+    """A model, its weights, its tokenizer, a device or a precision cannot be used."""
+
+
+class PromptError(TptError):
+    """A context, a prompt file or class names cannot be used with this model."""
+
+
+class MethodError(TptError):
+    """A method's settings, or the features it was given, cannot be used."""
+
+
+class ImageError(TptError):
+    """One image cannot be read; the others can go on."""
+
+
+class SourceError(TptError):
+    """The images to read cannot be found."""
+
+
+class OutputError(TptError):
+    """Records cannot be written, or an earlier run cannot be continued."""
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """' Did you mean "x" or "y"?' for the known words nearest to `word`, else ''."""
+    by_lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=3, cutoff=0.6)
+    if not close:
+        return ""
+    return " Did you mean " + " or ".join(f'"{by_lower[name]}"' for name in close) + "?"

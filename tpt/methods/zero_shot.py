@@ -1,0 +1,87 @@
+"""Plain CLIP: view 0 against the class features, with one template or an ensemble of them.
+
+Alec Radford et al. (2103.00020), section 3.1.4: with several templates the unit text features of
+each class are averaged and made unit again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tpt.errors import PromptError
+from tpt.methods.base import Adapted, check_features, encode_views
+from tpt.objective import entropy
+from tpt.prompts import PromptEngine
+from tpt.prompts.engine import encode_sentences
+from tpt.prompts.rows import clean_name
+
+
+class ZeroShot:
+    """Predict view 0 without any adaptation.
+
+    Args:
+        engine: the prompt engine; its start context makes the class features.
+        templates: sentences with one `{}` each, taken word for word ("a sketch of a {}."); the
+            ensemble of them replaces the engine's context. Default: none.
+
+    Raises:
+        PromptError: a template without exactly one `{}`, or too long with some class name.
+    """
+
+    reads_views = False
+    keeps_state = False
+
+    def __init__(self, engine: PromptEngine, templates: Sequence[str] | None = None) -> None:
+        self.engine = engine
+        self.templates = tuple(templates or ())
+        self._features: Tensor | None = None
+        for template in self.templates:
+            if template.count("{}") != 1:
+                raise PromptError(
+                    f'The template "{template}" holds {template.count("{}")} places for the class '
+                    'name; expected exactly one {}, for example "a photo of a {}."'
+                )
+
+    def class_features(self) -> Tensor:
+        """Unit class features (K, E), computed once."""
+        if self._features is None:
+            with torch.no_grad():
+                self._features = (
+                    self._ensemble() if self.templates else self.engine.class_features()
+                )
+        return self._features
+
+    def _ensemble(self) -> Tensor:
+        names = [clean_name(name) for name in self.engine.classes]
+        each = [
+            encode_sentences(self.engine.clip, [template.replace("{}", name) for name in names])
+            for template in self.templates
+        ]
+        return F.normalize(torch.stack(each).mean(0), dim=-1)
+
+    def adapt(self, views: Tensor) -> Adapted:
+        """Predict from views (N, 3, H, W) or (B, N, 3, H, W); only view 0 is encoded."""
+        return self.adapt_features(encode_views(self.engine.clip, views[..., :1, :, :, :]))
+
+    @torch.no_grad()
+    def adapt_features(self, features: Tensor) -> Adapted:
+        """Predict from unit view features (N, E) or (B, N, E); only view 0 counts."""
+        plain = check_features(self.engine.clip, features)[:, :1]
+        logits = torch.cat([self.engine.logits(one, self.class_features()) for one in plain])
+        result = Adapted(
+            logits=logits,
+            initial_logits=logits,
+            selected=torch.zeros(len(logits), 1, dtype=torch.long, device=logits.device),
+            view_entropy=entropy(logits).unsqueeze(1),
+        )
+        return result if features.ndim == 3 else result.image(0)
+
+    def reset(self) -> None:
+        """Nothing is kept between images."""
+
+    def start_stream(self) -> None:
+        """Nothing is kept between images."""

@@ -1,0 +1,136 @@
+"""The context: the learnable vectors of a prompt, and where the class name stands among them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from tpt.errors import PromptError
+from tpt.prompts.rows import word_ids
+
+if TYPE_CHECKING:
+    from tpt.clip import Clip
+
+POSITIONS = ("end", "middle", "front")
+
+
+@dataclass(frozen=True)
+class PromptInfo:
+    """What is known of where a context came from; every field may be unknown (None)."""
+
+    model: str | None = None
+    pretrained: str | None = None
+    classes: tuple[str, ...] | None = None
+    words: str | None = None
+    dataset: str | None = None
+    shots: int | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """Context vectors and the place of the class name.
+
+    Args:
+        vectors: (M, D) for one context that all classes share ("unified"), or (K, M, D) for one a
+            class ("class-specific"). Kept as float32 on the CPU.
+        position: "end" (vectors, then the class name), "middle" or "front".
+        before: for "middle", how many vectors stand ahead of the class name; default floor(M / 2).
+        info: where the context came from; written to and read from prompt files.
+
+    Raises:
+        PromptError: wrong shape, unknown position, a vector that is NaN or infinite.
+    """
+
+    vectors: Tensor
+    position: str = "end"
+    before: int = -1
+    info: PromptInfo = field(default_factory=PromptInfo)
+
+    def __post_init__(self) -> None:
+        vectors = torch.as_tensor(self.vectors).detach().to("cpu", torch.float32).contiguous()
+        if vectors.ndim not in (2, 3) or 0 in vectors.shape:
+            raise PromptError(
+                f"Context vectors have shape {tuple(vectors.shape)}; expected (M, D), or (K, M, D) "
+                "for one context a class, with at least one vector."
+            )
+        if self.position not in POSITIONS:
+            raise PromptError(
+                f'Unknown position "{self.position}" of the class name: expected end, middle or '
+                "front."
+            )
+        if not bool(vectors.isfinite().all()):
+            bad = int((~vectors.isfinite()).sum())
+            raise PromptError(
+                f"{bad} of the {vectors.numel()} numbers in the context vectors are NaN or "
+                "infinite. The training that made them probably diverged; use an earlier file."
+            )
+        count = vectors.shape[-2]
+        places = {"end": count, "front": 0, "middle": count // 2}
+        before = places[self.position] if self.before < 0 else self.before
+        if before > count or (self.position != "middle" and before != places[self.position]):
+            raise PromptError(
+                f'{before} vectors ahead of the class name do not go with position "{self.position}"'
+                f" and {count} vectors."
+            )
+        object.__setattr__(self, "vectors", vectors)
+        object.__setattr__(self, "before", before)
+
+    @property
+    def class_specific(self) -> bool:
+        return self.vectors.ndim == 3
+
+    @classmethod
+    def from_words(cls, clip: Clip, words: str) -> Context:
+        """The context that some words make, e.g. "a photo of a".
+
+        `{}` marks where the class name stands ("a photo of a {} in the wild"); without it the
+        name comes last. The prompt's final "." is added by the engine, so one at the end of
+        `words` is dropped; `_` is a space.
+
+        Raises:
+            PromptError: no words, or more than one `{}`.
+        """
+        text = words.replace("_", " ").strip()
+        text = text[:-1].rstrip() if text.endswith(".") else text
+        parts = text.split("{}") if "{}" in text else [text, ""]
+        if len(parts) != 2:
+            raise PromptError(
+                f'The template "{words}" holds {len(parts) - 1} places for the class name; expected '
+                "exactly one {}, or none to put the name last."
+            )
+        ahead, behind = (word_ids(clip, part.strip()) for part in parts)
+        ids = torch.cat([ahead, behind])
+        if len(ids) == 0:
+            raise PromptError(
+                f'The template "{words}" has no words beside the class name, so there is nothing to '
+                'tune. Give at least one, for example "a photo of a {}".'
+            )
+        position = "end" if len(behind) == 0 else "front" if len(ahead) == 0 else "middle"
+        weight = clip.text.token_embedding.weight
+        info = PromptInfo(model=clip.name, pretrained=clip.pretrained, words=words)
+        return cls(weight[ids.to(weight.device)], position, len(ahead), info)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Context:
+        """Read a prompt file: ours (.safetensors or .pt) or an official CoOp checkpoint.
+
+        Nothing in the file is executed. Raises PromptError for anything that is not a prompt.
+        """
+        from tpt.prompts.files import load_context
+
+        return load_context(path)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a prompt file, .safetensors (preferred) or .pt; an older file survives a failure."""
+        from tpt.prompts.files import save_context
+
+        save_context(self, path)
+
+    def described(self, **facts: object) -> Context:
+        """The same context with some fields of `info` set, e.g. `described(shots=16)`."""
+        return replace(self, info=replace(self.info, **facts))  # type: ignore[arg-type]

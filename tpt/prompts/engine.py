@@ -1,0 +1,172 @@
+"""The prompt engine: class features as a differentiable function of the context vectors.
+
+Training (`coop`) and test-time methods (`tpt.methods`) share it. It chooses the text path by what
+the model is: the exact shared-prefix packed encoder for causal towers, open_clip's own
+full-length forward pass for the others.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tpt.clip import Clip
+from tpt.errors import PromptError
+from tpt.prompts.context import Context
+from tpt.prompts.full import FullEncoder
+from tpt.prompts.packed import PackedEncoder
+from tpt.prompts.rows import build_rows, build_sentence_rows, clean_name
+
+
+class PromptEngine:
+    """Class features of K classes under a context.
+
+    Args:
+        clip: the model.
+        classes: K class names, in the order of the logits; `_` is a space. The same name may
+            stand twice (the field's ImageNet list has two such pairs).
+        context: the start context; default the words "a photo of a".
+        path: "auto", or "packed" / "full" to choose the text path (for tests and benchmarks).
+        force: accept a context that was learned with another model of the same width, with a
+            warning.
+
+    Raises:
+        PromptError: no class, an empty name, a prompt longer than the model reads, a context of
+            another width, another model or other classes.
+    """
+
+    def __init__(
+        self,
+        clip: Clip,
+        classes: Sequence[str],
+        context: Context | None = None,
+        *,
+        path: str = "auto",
+        force: bool = False,
+    ) -> None:
+        self.clip = clip
+        self.classes = check_names(classes)
+        self.context = Context.from_words(clip, "a photo of a") if context is None else context
+        check_fit(self.context, clip, self.classes, force)
+        if path not in ("auto", "packed", "full"):
+            raise PromptError(f'Unknown text path "{path}": expected auto, packed or full.')
+        if path == "packed" and not clip.text.packable:
+            raise PromptError(
+                "This model's text tower is not causal, or unusually built: its prompts cannot "
+                'share work. Use path="auto" or path="full".'
+            )
+        count = self.context.vectors.shape[-2]
+        rows = build_rows(clip, self.classes, count, self.context.before, self.context.position)
+        self.path = "packed" if path != "full" and clip.text.packable else "full"
+        self._encode = (
+            PackedEncoder(clip, rows, self.context.class_specific)
+            if self.path == "packed"
+            else FullEncoder(clip, rows)
+        )
+        self.start = self.context.vectors.to(clip.device)
+
+    def class_features(self, vectors: Tensor | None = None) -> Tensor:
+        """Unit class features, differentiable in `vectors`.
+
+        Args:
+            vectors: (M, D) -> (K, E) or (B, M, D) -> (B, K, E) for a unified context;
+                (K, M, D) -> (K, E) or (B, K, M, D) -> (B, K, E) for a class-specific one.
+                Default: the start context.
+
+        Raises:
+            PromptError: another shape.
+        """
+        vectors = self.start if vectors is None else vectors.to(self.clip.device, torch.float32)
+        single = self.start.ndim
+        if vectors.ndim not in (single, single + 1) or vectors.shape[-single:] != self.start.shape:
+            shape = ", ".join(map(str, self.start.shape))
+            raise PromptError(
+                f"Context vectors have shape {tuple(vectors.shape)}; this engine's context expects "
+                f"({shape}), or (B, {shape}) for a batch."
+            )
+        if vectors.ndim == single:
+            return self._encode(vectors.unsqueeze(0)).squeeze(0)
+        return self._encode(vectors)
+
+    def logits(self, features: Tensor, class_features: Tensor) -> Tensor:
+        """exp(logit_scale) * f . t: features (..., n, E), class features (..., K, E) -> (..., n, K)."""
+        return self.clip.logit_scale * (features @ class_features.transpose(-1, -2))
+
+
+@torch.no_grad()
+def encode_sentences(clip: Clip, sentences: Sequence[str]) -> Tensor:
+    """Unit text features (n, E) of plain sentences, taken word for word.
+
+    Raises:
+        PromptError: a sentence longer than the model reads.
+    """
+    rows = build_sentence_rows(clip, sentences)
+    nothing = torch.zeros(1, 0, clip.width, device=clip.device)
+    encoder = PackedEncoder(clip, rows, False) if clip.text.packable else FullEncoder(clip, rows)
+    return encoder(nothing).squeeze(0)
+
+
+def check_names(classes: Sequence[str]) -> tuple[str, ...]:
+    """The class names as a tuple, if every one of them is a name."""
+    if isinstance(classes, str):
+        raise PromptError(
+            f'Class names are expected as a list, but the single string "{classes}" came. Write '
+            f'["{classes}"], or split it.'
+        )
+    names = tuple(classes)
+    if not names:
+        raise PromptError("No class names were given; at least one is needed to predict anything.")
+    for place, name in enumerate(names, start=1):
+        if not isinstance(name, str) or not clean_name(name):
+            raise PromptError(
+                f"Class name number {place} of {len(names)} is empty ({name!r}). Give every class "
+                "a name, or remove the empty line or comma."
+            )
+    return names
+
+
+def check_fit(context: Context, clip: Clip, classes: tuple[str, ...], force: bool) -> None:
+    """Refuse a context that was made for something else, as far as that can be known."""
+    count, width, info = len(classes), context.vectors.shape[-1], context.info
+    made_for = f" It was made for {_model(info.model, info.pretrained)}." if info.model else ""
+    if width != clip.width:
+        raise PromptError(
+            f"The context vectors are {width} wide, but {_model(clip.name, clip.pretrained)} has "
+            f"tokens of width {clip.width}.{made_for} Use the model the prompt was made for."
+        )
+    if context.class_specific and len(context.vectors) != count:
+        raise PromptError(
+            f"The context is class-specific for {len(context.vectors)} classes, but {count} class "
+            "names were given. Give the classes it was trained with, in the same order."
+        )
+    if context.class_specific and info.classes is not None and info.classes != classes:
+        wrong = next(i for i in range(count) if info.classes[i] != classes[i])
+        raise PromptError(
+            f'The context is class-specific and its class number {wrong + 1} is "'
+            f'{info.classes[wrong]}", but "{classes[wrong]}" was given there. Give the classes it '
+            "was trained with, in the same order."
+        )
+    _check_model(context, clip, force)
+
+
+def _check_model(context: Context, clip: Clip, force: bool) -> None:
+    info = context.info
+    if info.model is None or clip.name is None:
+        return
+    if (info.model, info.pretrained) == (clip.name, clip.pretrained):
+        return
+    text = (
+        f"The context was made for {_model(info.model, info.pretrained)}, but the model is "
+        f"{_model(clip.name, clip.pretrained)}; vectors of one model mean nothing to another, even "
+        "where the widths agree."
+    )
+    if not force:
+        raise PromptError(f"{text} Use the prompt's own model, or --force to try all the same.")
+    warnings.warn(f"{text} It is used because of --force.", stacklevel=3)
+
+
+def _model(name: str | None, pretrained: str | None) -> str:
+    return f"{name or 'this model'} ({pretrained})" if pretrained else (name or "this model")

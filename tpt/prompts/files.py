@@ -1,0 +1,207 @@
+"""Prompt files: context vectors and where they came from, written and read without pickling.
+
+Three forms are read: our `.safetensors`, our `.pt`, and the official CoOp checkpoint
+(`prompt_learner/model.pth.tar-50`: `state_dict["ctx"]`, (M, D) or (K, M, D), possibly fp16; its
+`token_prefix` and `token_suffix` belong to the training classes and are dropped). Torch files go
+through torch's restricted reader; the few harmless classes that official checkpoints carry beside
+the vectors (schedulers, numpy scalars) become inert stand-ins, and anything else is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
+
+from tpt.errors import PromptError
+from tpt.prompts.context import Context, PromptInfo
+
+FORMAT, VERSION = "tpt-prompt", 1
+
+
+class _Inert:
+    """Stands in for a class found in a checkpoint: it takes whatever comes and does nothing."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> _Inert:
+        return super().__new__(cls)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+_HARMLESS = [
+    *(f"torch.optim.lr_scheduler.{n}" for n in ("CosineAnnealingLR", "StepLR", "MultiStepLR")),
+    *(f"torch.optim.{n}" for n in ("sgd.SGD", "adam.Adam", "adamw.AdamW", "radam.RAdam")),
+    *(f"dassl.optim.lr_scheduler.{n}WarmupScheduler" for n in ("Constant", "Linear", "_Base")),
+    *(f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")),
+    *("numpy.dtype", "numpy.dtypes.Float64DType", "numpy.dtypes.Float32DType"),
+    "_codecs.encode",
+]
+
+
+def save_context(context: Context, path: str | os.PathLike[str]) -> None:
+    """Write `context` to `path`, whole or not at all.
+
+    Raises:
+        PromptError: the suffix is neither .safetensors nor .pt, or the disk refused.
+    """
+    from tpt import __version__
+
+    target = Path(path)
+    head: dict[str, Any] = {
+        "format": FORMAT,
+        "format_version": VERSION,
+        "tool": f"tpt-runtime {__version__}",
+        "position": context.position,
+        "before": context.before,
+        "class_specific": context.class_specific,
+        "context_length": context.vectors.shape[-2],
+        "width": context.vectors.shape[-1],
+        **asdict(context.info),
+    }
+    if target.suffix == ".safetensors":
+        meta = {key: json.dumps(value, ensure_ascii=False) for key, value in head.items()}
+        _write_whole(target, safetensors_bytes({"vectors": context.vectors}, metadata=meta))
+    elif target.suffix == ".pt":
+        import io
+
+        buffer = io.BytesIO()
+        head["classes"] = list(head["classes"]) if head["classes"] else None
+        torch.save({**head, "vectors": context.vectors}, buffer)
+        _write_whole(target, buffer.getvalue())
+    else:
+        raise PromptError(
+            f'A prompt file ends in .safetensors (preferred) or .pt, but "{target}" does not. '
+            "Choose one of the two."
+        )
+
+
+def _write_whole(target: Path, content: bytes) -> None:
+    """Write beside the target, then rename over it: a full disk leaves the old file as it was."""
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise PromptError(
+            f'The prompt could not be saved to "{target}": {error.strerror or error}. A file that '
+            "was there before is unchanged; choose another place or make room."
+        ) from error
+
+
+def load_context(path: str | os.PathLike[str]) -> Context:
+    """Read a prompt file of any of the three forms.
+
+    Raises:
+        PromptError: no such file, not a prompt, truncated, or holding code.
+    """
+    source = Path(path)
+    try:
+        with source.open("rb") as file:
+            start = file.read(16)
+    except OSError as error:
+        raise PromptError(
+            f'The prompt file "{source}" cannot be read: {error.strerror or error}. Expected a '
+            ".safetensors or .pt file, or an official CoOp checkpoint."
+        ) from error
+    if not start:
+        raise PromptError(f'The prompt file "{source}" is empty. It was probably never finished.')
+    return _load_safetensors(source) if start[8:9] == b"{" else _load_torch(source)
+
+
+def _load_safetensors(source: Path) -> Context:
+    try:
+        with safetensors.safe_open(source, framework="pt") as file:
+            meta = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        head = {key: json.loads(value) for key, value in meta.items() if key != "format_extra"}
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise PromptError(
+            f'The prompt file "{source}" is damaged or truncated ({error}). Copy or train it again.'
+        ) from error
+    return _from_parts(source, head, tensors.get("vectors", tensors.get("ctx")))
+
+
+def _load_torch(source: Path) -> Context:
+    stand_ins: list[Any] = [(_Inert, name) for name in _HARMLESS]
+    try:
+        with torch.serialization.safe_globals(stand_ins):
+            content = torch.load(source, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise PromptError(
+            f'The prompt file "{source}" was refused: it is not a torch file of plain tensors, or it '
+            "holds objects that would run code when read. Expected a .safetensors or .pt prompt or "
+            "an official CoOp checkpoint; ask its author for a .safetensors file."
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+        raise PromptError(
+            f'The prompt file "{source}" is damaged or truncated '
+            f"({' '.join(str(error).split())[:200]}). Copy or train it again."
+        ) from error
+    if isinstance(content, Tensor):
+        return _from_parts(source, {}, content)
+    if not isinstance(content, dict):
+        raise _not_a_prompt(source, f"a {type(content).__name__}")
+    if content.get("format") == FORMAT:
+        return _from_parts(source, content, content.get("vectors"))
+    return _from_official(source, content)
+
+
+def _from_official(source: Path, content: dict[str, Any]) -> Context:
+    state = content.get("state_dict", content)
+    if not isinstance(state, dict) or not isinstance(state.get("ctx"), Tensor):
+        raise _not_a_prompt(source, "a torch file without context vectors under the key ctx")
+    if any(str(key).startswith("meta_net.") for key in state):
+        raise PromptError(
+            f'"{source}" is a CoCoOp checkpoint: its context depends on each image through a meta '
+            "network, which cannot be used as a fixed context. Give a CoOp checkpoint instead."
+        )
+    return Context(state["ctx"])
+
+
+def _from_parts(source: Path, head: dict[str, Any], vectors: Any) -> Context:
+    if not isinstance(vectors, Tensor):
+        raise _not_a_prompt(source, "no tensor named vectors")
+    if int(head.get("format_version") or VERSION) > VERSION:
+        raise PromptError(
+            f'The prompt file "{source}" has format version {head["format_version"]}, but this '
+            f"version of tpt-runtime reads up to {VERSION}. Upgrade tpt-runtime."
+        )
+    known = {key: head.get(key) for key in PromptInfo.__dataclass_fields__}
+    known["classes"] = tuple(known["classes"]) if known["classes"] else None
+    try:
+        return Context(
+            vectors,
+            position=str(head.get("position", "end")),
+            before=int(head.get("before", -1)),
+            info=PromptInfo(**known),
+        )
+    except PromptError as error:
+        raise PromptError(f'The prompt file "{source}" cannot be used. {error}') from error
+
+
+def _not_a_prompt(source: Path, what: str) -> PromptError:
+    return PromptError(
+        f'"{source}" is not a prompt file: expected context vectors (M, D) or (K, M, D), found '
+        f"{what}."
+    )
+
+
