@@ -51,16 +51,12 @@ def assert_close_context(got: Tensor, want: Tensor, gradient: Tensor) -> None:
 
 @pytest.mark.parametrize("path", ["packed", "full"])
 @pytest.mark.parametrize("name", names("tpt"))
-def test_tpt_agrees_with_the_public_program(
-    golden: SimpleNamespace, name: str, path: str
-) -> None:
+def test_tpt_agrees_with_the_public_program(golden: SimpleNamespace, name: str, path: str) -> None:
     case, want = read(golden, name)
     context = make_context(golden, case, want)
     torch.testing.assert_close(context.vectors, want["ctx_init"].float(), atol=1e-6, rtol=0)
     engine = tpt.PromptEngine(golden.clip, case.classes, context, path=path)
-    torch.testing.assert_close(
-        engine.class_features(), want["text_features"], atol=2e-5, rtol=0
-    )
+    torch.testing.assert_close(engine.class_features(), want["text_features"], atol=2e-5, rtol=0)
     method = tpt.TPT(engine, keep=case.rho, steps=case.steps, lr=case.lr)
     views = golden.views(case.views_seed, case.n_views)
     out = method.adapt(views)

@@ -1,6 +1,6 @@
 """Make the example pictures of the zero-shot demo, clean and shifted, from freely licensed photos.
 
-The photographs are data files of two installed packages, scikit-image and matplotlib. They are
+The photographs are data files of an installed package, scikit-image. They are
 read as files: neither package is imported, so `pip install --no-deps` of both is enough. Each
 photo is pinned by its SHA-256, because packages do replace a sample picture over its licence
 (scikit-image did so with `camera` in 0.18) and `examples/SOURCES.md` speaks only of these bytes.
@@ -70,12 +70,6 @@ PHOTOS = {  # name of the example, which is also its true class: its photo
         "cc02f8ca188b167c775a7101b5d767d1e71792cf762c33d6fa15a4599b5a8de7",
         (40, 0, 560, 400),
     ),
-    "face": Photo(
-        "matplotlib",
-        "mpl-data/sample_data/grace_hopper.jpg",
-        "a8ca6d734765703b09728ab47fe59f473d93ae3967fc24c7c0288c3c7adb7130",
-        (50, 0, 470, 420),
-    ),
     "person": Photo(
         "skimage",
         "data/astronaut.png",
@@ -98,7 +92,7 @@ def find_photo(photo: Photo) -> Path:
     if file is None:
         raise FileNotFoundError(
             f"Expected {photo.path} in an installed {photo.package}, found none. "
-            "Install what this tool reads: pip install --no-deps scikit-image matplotlib"
+            "Install what this tool reads: pip install --no-deps scikit-image"
         )
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     if digest != photo.sha256:

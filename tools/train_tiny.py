@@ -121,7 +121,7 @@ def load_pictures(files: list[Path]) -> Tensor:
 
 
 def crop_and_flip(pictures: Tensor, rng: torch.Generator) -> Tensor:
-    """Random crops (area 0.25-1, aspect 3/4-4/3) and flips of uint8 pictures, as floats in [0, 1]."""
+    """Random crops (area 0.25-1, aspect 3/4-4/3) and flips of bytes, as floats in [0, 1]."""
     n = len(pictures)
     area = torch.empty(n).uniform_(0.25, 1, generator=rng)
     aspect = torch.empty(n).uniform_(math.log(3 / 4), math.log(4 / 3), generator=rng).exp()

@@ -122,7 +122,9 @@ def _describe(name: str) -> ModelInfo:
     config = _config(f"local-dir:{EMBEDDED[name]}" if name in EMBEDDED else name)
     text, vision = config["text_cfg"], config["vision_cfg"]
     size = vision.get("image_size", 224)
-    tags = ("embedded",) if name in EMBEDDED else tuple(open_clip.list_pretrained_tags_by_model(name))
+    tags = (
+        ("embedded",) if name in EMBEDDED else tuple(open_clip.list_pretrained_tags_by_model(name))
+    )
     return ModelInfo(
         name=name,
         image_size=size if isinstance(size, int) else size[0],
@@ -167,7 +169,7 @@ def _resolve(name: str, pretrained: str | None) -> tuple[str, str | None, bool]:
     known = open_clip.list_models()
     if name not in known:
         if Path(name).is_dir():
-            raise ModelError(f'"{name}" is a folder: write local-dir:{name} to load a model from it.')
+            raise ModelError(f'"{name}" is a folder: write local-dir:{name} to load what is in it.')
         raise ModelError(
             f'Unknown model "{name}".{suggest(name, [*known, *EMBEDDED])} Expected an open_clip '
             "name (`tpt models` lists them), hf-hub:org/repo, local-dir:/path or tiny."
@@ -255,8 +257,8 @@ def _explain(name: str, pretrained: str | None, error: Exception) -> str:
     reason = " ".join(str(error).split())
     if pretrained is not None and Path(pretrained).is_file():
         return (
-            f"The weight file {pretrained} could not be loaded into {name}: {reason[:400]} Expected "
-            "a state dict of exactly this architecture, as .safetensors or a torch file without "
+            f"The weight file {pretrained} could not be loaded into {name}: {reason[:400]} It has to be "
+            "a state dict of exactly this architecture, as .safetensors or a torch file with no "
             "code in it. OpenAI's own TorchScript archives and wrong model names end here too."
         )
     return f"The model {what} could not be loaded: {reason[:400]} {_OFFLINE}"

@@ -39,8 +39,14 @@ class Method(Protocol):
     """The two calls of every method, and what the runtime asks of it."""
 
     engine: PromptEngine
-    reads_views: bool  # False: only view 0 matters, so only view 0 has to be made
-    keeps_state: bool  # True: the result depends on the images before
+
+    @property
+    def reads_views(self) -> bool:
+        """False where only view 0 matters, so that only view 0 has to be made."""
+
+    @property
+    def keeps_state(self) -> bool:
+        """True where the result depends on the images before."""
 
     def adapt(self, views: Tensor) -> Adapted: ...
 
@@ -87,7 +93,7 @@ def check_features(clip: Clip, features: Tensor) -> Tensor:
     norms = features.norm(dim=-1)
     if not bool(((norms - 1).abs() < 1e-2).all()):
         raise MethodError(
-            f"View features have lengths from {float(norms.min()):.3g} to {float(norms.max()):.3g}; "
+            f"View features are {float(norms.min()):.3g} to {float(norms.max()):.3g} long; "
             "expected unit length. Divide them by their norm, or use `adapt` on the views."
         )
     return features if features.ndim == 3 else features.unsqueeze(0)

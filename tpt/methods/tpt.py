@@ -194,5 +194,3 @@ class TPT:
             losses = marginal_entropy(self.engine.logits(kept, self.engine.class_features(vectors)))
         (grads,) = torch.autograd.grad(losses.sum(), vectors)
         return losses.detach(), grads
-
-

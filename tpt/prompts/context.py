@@ -74,8 +74,8 @@ class Context:
         before = places[self.position] if self.before < 0 else self.before
         if before > count or (self.position != "middle" and before != places[self.position]):
             raise PromptError(
-                f'{before} vectors ahead of the class name do not go with position "{self.position}"'
-                f" and {count} vectors."
+                f"{before} vectors ahead of the class name do not go with position "
+                f'"{self.position}" and {count} vectors.'
             )
         object.__setattr__(self, "vectors", vectors)
         object.__setattr__(self, "before", before)
@@ -100,15 +100,15 @@ class Context:
         parts = text.split("{}") if "{}" in text else [text, ""]
         if len(parts) != 2:
             raise PromptError(
-                f'The template "{words}" holds {len(parts) - 1} places for the class name; expected '
-                "exactly one {}, or none to put the name last."
+                f'The template "{words}" holds {len(parts) - 1} places for the class name; '
+                "expected exactly one {}, or none to put the name last."
             )
         ahead, behind = (word_ids(clip, part.strip()) for part in parts)
         ids = torch.cat([ahead, behind])
         if len(ids) == 0:
             raise PromptError(
-                f'The template "{words}" has no words beside the class name, so there is nothing to '
-                'tune. Give at least one, for example "a photo of a {}".'
+                f'The template "{words}" has no words beside the class name, so there is '
+                'nothing to tune. Give at least one, for example "a photo of a {}".'
             )
         position = "end" if len(behind) == 0 else "front" if len(ahead) == 0 else "middle"
         weight = clip.text.token_embedding.weight
@@ -126,7 +126,7 @@ class Context:
         return load_context(path)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a prompt file, .safetensors (preferred) or .pt; an older file survives a failure."""
+        """Write a .safetensors (preferred) or .pt file; an older one survives a failure."""
         from tpt.prompts.files import save_context
 
         save_context(self, path)

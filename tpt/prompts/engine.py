@@ -92,7 +92,7 @@ class PromptEngine:
         return self._encode(vectors)
 
     def logits(self, features: Tensor, class_features: Tensor) -> Tensor:
-        """exp(logit_scale) * f . t: features (..., n, E), class features (..., K, E) -> (..., n, K)."""
+        """exp(logit_scale) * f . t: (..., n, E) and class features (..., K, E) to (..., n, K)."""
         return self.clip.logit_scale * (features @ class_features.transpose(-1, -2))
 
 

@@ -147,9 +147,9 @@ def _load_torch(source: Path) -> Context:
             content = torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise PromptError(
-            f'The prompt file "{source}" was refused: it is not a torch file of plain tensors, or it '
-            "holds objects that would run code when read. Expected a .safetensors or .pt prompt or "
-            "an official CoOp checkpoint; ask its author for a .safetensors file."
+            f'The prompt file "{source}" was refused: it is not a torch file of plain tensors, or '
+            "it holds objects that would run code when read. Expected a .safetensors or .pt prompt "
+            "or an official CoOp checkpoint; ask its author for a .safetensors file."
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
         raise PromptError(
@@ -203,5 +203,3 @@ def _not_a_prompt(source: Path, what: str) -> PromptError:
         f'"{source}" is not a prompt file: expected context vectors (M, D) or (K, M, D), found '
         f"{what}."
     )
-
-

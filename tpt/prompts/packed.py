@@ -18,7 +18,7 @@ Shapes: B contexts, K classes, M vectors, D width, H heads, P shared tokens, T p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -194,7 +194,9 @@ def make_plan(rows: PromptRows, ends: Tensor, class_specific: bool) -> Plan:
         class_specific: context vectors differ between classes, so they are never shared.
     """
     ids, slots = rows.ids.cpu(), rows.slots.cpu()
-    which = torch.full_like(ids, -1).scatter_(1, slots, torch.arange(slots.shape[1]).expand_as(slots))
+    which = torch.full_like(ids, -1).scatter_(
+        1, slots, torch.arange(slots.shape[1]).expand_as(slots)
+    )
     same = (ids == ids[:1]).all(0) & (which == which[:1]).all(0)
     if class_specific:
         same &= (which < 0).all(0)
@@ -228,11 +230,8 @@ def make_plan(rows: PromptRows, ends: Tensor, class_specific: bool) -> Plan:
 
 
 def _to_device(plan: Plan, device: torch.device) -> Plan:
-    moved = {
-        name: value.to(device) if isinstance(value, Tensor) else value
-        for name, value in vars(plan).items()
-    }
-    return Plan(**moved)
+    tensors = {k: v.to(device) for k, v in vars(plan).items() if isinstance(v, Tensor)}
+    return replace(plan, **tensors)  # type: ignore[arg-type]
 
 
 def _embed(tower: TextTower, plan: Plan) -> tuple[Tensor, Tensor]:

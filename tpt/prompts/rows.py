@@ -65,9 +65,7 @@ def build_sentence_rows(clip: Clip, sentences: Sequence[str]) -> PromptRows:
     return PromptRows(ids, torch.zeros(len(ids), 0, dtype=torch.long))
 
 
-def tokenize(
-    clip: Clip, sentences: Sequence[str], names: Sequence[str], vectors: int
-) -> Tensor:
+def tokenize(clip: Clip, sentences: Sequence[str], names: Sequence[str], vectors: int) -> Tensor:
     """Ids (n, L) of sentences that fit; `names` and `vectors` are for the error's text."""
     length = clip.context_length
     ids = clip.tokenizer(list(sentences), context_length=length)
@@ -99,7 +97,7 @@ def pooled_columns(clip: Clip, ids: Tensor) -> Tensor:
     """Columns (K,) at which a causal text tower's feature is read: the end token's."""
     if clip.text.pool == "argmax":
         return ids.argmax(1)
-    return (ids == clip.text.eos_id).int().argmax(1)
+    return ids.eq(clip.text.eos_id or 0).int().argmax(1)
 
 
 def _unpad(row: Tensor, pad: int) -> list[int]:

@@ -19,7 +19,7 @@ from typing import IO, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, TiffImagePlugin
 
 from tpt.errors import ImageError
 
@@ -88,14 +88,9 @@ def _from_path(path: str) -> Pixels:
     name = repr(path)  # keeps a message on one line when the name holds newlines or odd bytes
     try:
         mode = os.stat(path).st_mode
-        if stat.S_ISDIR(mode):
-            raise ImageError(
-                f"{name} is a folder: expected an image file. Name the files in it instead."
-            )
         if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
-            raise ImageError(
-                f"{name} is not a regular file: expected an image file. Save it to a file first."
-            )
+            kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+            raise ImageError(f"{name} is {kind}: expected an image file. Name such a file instead.")
         with open(path, "rb") as file:
             return _from_pil(_open(file, name), name)
     except FileNotFoundError as error:
@@ -159,6 +154,9 @@ def _from_pil(image: Image.Image, name: str) -> Pixels:
     if width * height == 0:
         raise ImageError(f"{name} has no pixels: its size is {width} x {height}. Leave it out.")
     try:
+        if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tile:
+            # Its load would check the size against Pillow's limit, unless memory is there already.
+            image.im = Image.new(image.mode, image._tile_size, None).im
         image.load()
         pixels = _to_rgb(image, name)
     except ImageError:
@@ -192,7 +190,7 @@ def _to_rgb(image: Image.Image, name: str) -> Pixels:
     has_alpha = image.mode in ("LA", "La", "PA", "RGBA", "RGBa")
     if has_alpha or (image.mode in ("1", "L", "P", "RGB") and image.has_transparency_data):
         return _on_white(image)
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _on_white(image: Image.Image) -> Pixels:
@@ -228,16 +226,20 @@ def _from_floats(values: npt.NDArray[Any], name: str) -> Pixels:
     _check_finite(values, name)
     low, high = float(values.min()), float(values.max())
     if low >= 0 and high <= 1:
-        return np.rint(values * 255).astype(np.uint8)
+        return _round(values * 255)
     if low >= 0 and high <= 255:
-        return np.rint(values).astype(np.uint8)
+        return _round(values)
     return _stretch(values, low, high)
 
 
 def _stretch(values: npt.NDArray[Any], low: float, high: float) -> Pixels:
     if low == high:  # one flat grey: nothing to stretch
         return np.full(values.shape, min(max(low, 0), 255), dtype=np.uint8)
-    return np.rint((values.astype(np.float64) - low) * (255 / (high - low))).astype(np.uint8)
+    return _round((values.astype(np.float64) - low) * 255 / (high - low))
+
+
+def _round(values: npt.NDArray[Any]) -> Pixels:
+    return np.asarray(np.rint(values), dtype=np.uint8)
 
 
 def _from_array(array: npt.NDArray[Any], name: str) -> Pixels:
@@ -274,7 +276,7 @@ def _to_8_bits(array: npt.NDArray[Any], name: str) -> Pixels:
                 f"{name} holds floats from {low:.9g} to {high:.9g}: floats are expected in "
                 "[0, 1]. Divide by the largest possible value, or pass uint8."
             )
-        return np.rint(array.astype(np.float32, copy=False) * 255).astype(np.uint8)
+        return _round(array.astype(np.float32, copy=False) * 255)
     raise ImageError(
         f"{name} has dtype {array.dtype}: expected uint8, uint16, bool, or floats in [0, 1]. "
         "Convert it to one of these."

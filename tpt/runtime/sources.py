@@ -11,6 +11,7 @@ record later. Only what was named on the command line itself has to exist.
 from __future__ import annotations
 
 import glob
+import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -246,7 +247,7 @@ def _read_list(path: str) -> list[str]:
 
 
 def _read_stdin(stdin: TextIO | None) -> list[str]:
-    stream = sys.stdin if stdin is None else stdin
+    stream = stdin or sys.stdin or io.StringIO()  # Python makes a closed sys.stdin None
     # The text layer refuses odd bytes and rewrites line ends; names have to stay as they are.
     buffer = getattr(stream, "buffer", None)
     paths = _split_paths(stream.read() if buffer is None else _decode(buffer.read()))

@@ -1,0 +1,1 @@
+"""The `tpt` command: one file a subcommand; they parse, call, print."""

@@ -1,0 +1,49 @@
+"""The `tpt` command itself: the group, its version, and how mistakes are told.
+
+Subcommands are imported by name when they are used, and import torch inside their functions, so
+that `tpt --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+import tpt
+
+COMMANDS = {"predict": "cli.predict", "models": "cli.models"}
+
+
+class LazyGroup(click.Group):
+    """A click group that imports a subcommand's module when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(COMMANDS[name]).command
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and args[0] not in COMMANDS:
+            hint = tpt.errors.suggest(args[0], COMMANDS)
+            ctx.fail(f'No such command "{args[0]}".{hint} `tpt --help` lists the commands.')
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(tpt.__version__, prog_name="tpt")
+def main() -> None:
+    """Classify images with CLIP models that adapt to every image.
+
+    \b
+    tpt predict images/ --classes cat,dog,horse     predict with the embedded model
+    tpt models                                      list the models that work
+
+    Results go to standard output or a file, everything else to standard error. Exit codes: 0 all
+    well, 1 failed, 2 wrong usage, 3 finished but some images could not be read.
+    """

@@ -1,0 +1,290 @@
+"""`tpt predict`: classes for the images of files, folders, globs, lists and pipes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.failures import told_plainly
+from cli.progress import Tally, progress
+
+if TYPE_CHECKING:
+    from tpt.runtime.job import Job
+    from tpt.runtime.output import Done, Target
+
+INTERRUPTED = 130  # what a shell reports for Ctrl-C
+
+
+@click.command("predict")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCES...")
+@click.option(
+    "--classes",
+    metavar="A,B,C|FILE",
+    help="Class names, or a file with one a line. Default: those stored in the --init file.",
+)
+@click.option("--init", metavar="FILE", help="Prompt file to start from (CoOp or ours).")
+@click.option(
+    "--model",
+    help="open_clip name, hf-hub:..., local-dir:... or tiny. Default: the "
+    "--init file's own model, else tiny, the embedded stand-in.",
+)
+@click.option("--pretrained", help="Tag or weight file of an open_clip model; random for random.")
+@click.option(
+    "--method",
+    type=click.Choice(["tpt", "zero_shot", "zero-shot"]),
+    default="tpt",
+    show_default=True,
+)
+@click.option(
+    "--template",
+    "templates",
+    multiple=True,
+    metavar="TEXT|FILE",
+    help="Words around the class name, {} in its place. Repeat it (or give a file) for a "
+    'zero_shot ensemble. Default: "a photo of a {}".',
+)
+@click.option(
+    "--views", type=click.IntRange(1), help="Views an image, the plain one included [default: 64]."
+)
+@click.option("--augment", type=click.Choice(["crop", "augmix"]), help="[default: crop]")
+@click.option(
+    "--keep",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Share of the views that are kept [default: 0.1].",
+)
+@click.option("--steps", type=click.IntRange(1), help="Optimiser steps an image [default: 1].")
+@click.option(
+    "--lr", type=click.FloatRange(0, min_open=True), help="AdamW's learning rate [default: 0.005]."
+)
+@click.option(
+    "--reset",
+    type=click.Choice(["image", "stream"]),
+    help="When the context returns to its start [default: image].",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    help="Images adapted together [default: 1 on a CPU, 8 elsewhere].",
+)
+@click.option(
+    "--num-workers", type=click.IntRange(0), default=2, show_default=True, help="Decoding threads."
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
+@click.option(
+    "--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="For the views' chance.")
+@click.option("--top-k", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--output", default="-", show_default=True, metavar="FILE|-")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["jsonl", "csv", "table"]),
+    help="[default: csv for a .csv output, else jsonl]",
+)
+@click.option("--resume", is_flag=True, help="Go on where an earlier run into --output stopped.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing --output.")
+@click.option("--strict", is_flag=True, help="Stop at the first bad image.")
+@click.option("--recursive", is_flag=True, help="Read the folders inside folders too.")
+@click.option("--force", is_flag=True, help="Use a prompt file made for another model.")
+@click.option("--quiet", is_flag=True, help="Nothing on stderr but errors.")
+@click.option("--dry-run", is_flag=True, help="Check everything, print the settings, stop.")
+def command(sources: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any) -> None:
+    """Predict the class of every image in SOURCES.
+
+    SOURCES are files, folders, globs, @list.txt (a path a line) or - (paths on standard input).
+    Every record is written as soon as it is made: one JSON object a line with the path, the
+    predictions, the zero-shot prediction, and what adaptation did; or the path and an error.
+    """
+    with told_plainly():
+        from tpt.runtime.sources import expand_sources
+
+        classes = read_classes(options["classes"])
+        target = make_target(options)
+        stdin = sys.stdin if "-" in sources else None
+        paths = expand_sources(sources, recursive=options["recursive"], stdin=stdin)
+        say = (lambda text: None) if quiet else (lambda text: click.echo(text, err=True))
+        job = load_job(options, classes, say)
+        if dry_run:
+            click.echo(describe(job, target, options, len(paths)))
+            return
+        code = run(job, target, paths, options, quiet)
+    if code:
+        raise click.exceptions.Exit(code)
+
+
+def read_classes(value: str | None) -> tuple[str, ...] | None:
+    """Class names from `a,b,c` or a file with one a line; None if nothing was given.
+
+    Raises:
+        BadParameter: missing file, no names, an empty name, the same name twice.
+    """
+    if value is None:
+        return None
+    if os.path.isfile(value):
+        try:
+            lines = Path(value).read_text(encoding="utf-8-sig").rstrip().splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise click.BadParameter(
+                f'The class file "{value}" cannot be read as UTF-8 text: {error}.',
+                param_hint="--classes",
+            ) from error
+        names, where = [line.strip() for line in lines], f'line {{}} of "{value}"'
+    elif "," not in value and (os.sep in value or value.endswith((".txt", ".csv", ".json"))):
+        raise click.BadParameter(
+            f'There is no class file "{value}". Give a file with one name a line, or the names '
+            "separated by commas.",
+            param_hint="--classes",
+        )
+    else:
+        names, where = [name.strip() for name in value.split(",")], "name {}"
+    if not names:
+        raise click.BadParameter(f'The class file "{value}" is empty.', param_hint="--classes")
+    seen: dict[str, int] = {}
+    for place, name in enumerate(names, start=1):
+        folded = " ".join(name.replace("_", " ").lower().split())
+        if not folded:
+            raise click.BadParameter(
+                f"Class {where.format(place)} is empty. Remove it or give it a name.",
+                param_hint="--classes",
+            )
+        if folded in seen:
+            raise click.BadParameter(
+                f'Class "{name}" ({where.format(place)}) is the same prompt as '
+                f"{where.format(seen[folded])}; the model could not tell them apart. Remove one.",
+                param_hint="--classes",
+            )
+        seen[folded] = place
+    return tuple(names)
+
+
+def make_target(options: dict[str, Any]) -> Target:
+    """Where the records go; the form follows the file's name unless it is said."""
+    from tpt.runtime.output import Target
+
+    path = options["output"]
+    form = options["form"] or ("csv" if path.lower().endswith(".csv") else "jsonl")
+    return Target(path, form, options["top_k"])
+
+
+def read_templates(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Templates as given, or the lines of a file."""
+    if len(values) == 1 and os.path.isfile(values[0]):
+        lines = Path(values[0]).read_text(encoding="utf-8-sig").splitlines()
+        return tuple(line.strip() for line in lines if line.strip())
+    return values
+
+
+def load_job(options: dict[str, Any], classes: tuple[str, ...] | None, say: Any) -> Job:
+    """Build the job, telling what was chosen in the user's place."""
+    from tpt.runtime.job import DEFAULT_MODEL, JobSettings, build_job
+
+    names = ("model", "pretrained", "init", "views", "augment", "keep", "steps", "lr", "reset")
+    wanted = JobSettings(
+        classes=classes,
+        templates=read_templates(options["templates"]),
+        method=options["method"].replace("-", "_"),
+        **{name: options[name] for name in (*names, "precision", "device", "seed", "force")},
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        job = build_job(wanted)
+    for warning in caught:
+        say(f"Warning: {warning.message}")
+    if wanted.model is None and wanted.init is None:
+        say(
+            f"Model: {DEFAULT_MODEL}, the small embedded stand-in. For real work give --model, for "
+            "example --model ViT-B-16 --pretrained openai."
+        )
+    if job.clip.pretrained == "random":
+        say("Warning: the weights are random, as asked; the predictions mean nothing.")
+    return job
+
+
+def describe(job: Job, target: Target, options: dict[str, Any], images: int) -> str:
+    """The settings as `name: value` lines, for --dry-run."""
+    classes = job.settings["classes"]
+    shown = ", ".join(classes[:5]) + (f", ... ({len(classes)})" if len(classes) > 5 else "")
+    rows = {
+        "images": images,
+        **{k: v for k, v in job.settings.items() if k not in ("classes", "context")},
+        **{f"context {k}": v for k, v in job.settings["context"].items()},
+        "classes": shown,
+        "text path": job.engine.path,
+        "batch size": options["batch_size"] or "auto",
+        "workers": options["num_workers"],
+        "output": f"{target.path} ({target.form})",
+        **job.environment,
+    }
+    width = max(map(len, rows))
+    return "\n".join(f"{name:{width}}  {value}" for name, value in rows.items())
+
+
+def run(job: Job, target: Target, paths: list[str], options: dict[str, Any], quiet: bool) -> int:
+    """Predict and write; the exit code."""
+    from tpt.errors import MethodError
+    from tpt.runtime.output import RecordWriter, prepare
+    from tpt.runtime.streaming import stream
+
+    if options["resume"] and job.method.keeps_state:
+        raise MethodError(
+            "--resume cannot go on with --reset stream: the context that the earlier images left "
+            "is gone. Run it again with --overwrite."
+        )
+    settings = {**job.settings, "top_k": options["top_k"], "format": target.form}
+    done = prepare(target, settings, job.environment, options["resume"], options["overwrite"])
+    size = options["batch_size"] or (1 if job.clip.device.type == "cpu" else 8)
+    todo, again = plan_rest(paths, done, size)
+    tally = Tally(total=len(todo) - again)
+    try:
+        with RecordWriter(target, append=done is not None) as writer, progress(quiet) as show:
+            records = stream(
+                todo,
+                job.method,
+                job.views,
+                batch_size=size,
+                num_workers=options["num_workers"],
+                top_k=options["top_k"],
+                strict=options["strict"],
+            )
+            for place, record in enumerate(records):
+                if place < again:
+                    continue
+                writer.write(record)
+                tally.done += 1
+                tally.failed += record.error is not None
+                first, before = record.predictions[:1], record.zero_shot
+                tally.changed += bool(first and before and first[0].index != before.index)
+                show(tally)
+    except KeyboardInterrupt:
+        hint = " Go on with --resume." if target.is_file and target.form != "table" else ""
+        click.echo(f"\nInterrupted after {tally.summary()}.{hint}", err=True)
+        return INTERRUPTED
+    if not quiet:
+        where = "" if target.path == "-" else f" Records: {target.path}"
+        earlier = f" {len(done.paths):,} were done before." if done else ""
+        click.echo(f"{tally.summary()}.{earlier}{where}", err=True)
+    return 3 if tally.failed or (done is not None and done.failed) else 0
+
+
+def plan_rest(paths: list[str], done: Done | None, size: int) -> tuple[list[str], int]:
+    """(paths still to run, how many of their first records are there already).
+
+    Where an unbroken first part is done, the run starts again at the border of a batch, so that
+    batches are those of an unbroken run and records come out the same to the last byte.
+    """
+    if done is None:
+        return paths, 0
+    first = 0
+    while first < len(paths) and paths[first] in done.paths:
+        first += 1
+    rest = [path for path in paths[first:] if path not in done.paths]
+    if not rest:
+        return [], 0
+    start = first - first % size
+    return paths[start:first] + rest, first - start

@@ -1,0 +1,87 @@
+"""Progress on stderr: a live bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import click
+
+_EVERY = 30.0  # seconds between plain lines
+
+
+@dataclass
+class Tally:
+    """What has come of the images so far."""
+
+    total: int
+    done: int = 0
+    failed: int = 0
+    changed: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    def rate(self) -> float:
+        return self.done / max(time.monotonic() - self.started, 1e-9)
+
+    def summary(self) -> str:
+        """'5,000 of 5,000 images in 123 s (40.6/s), 2 failed, 310 changed by adaptation'."""
+        parts = [
+            f"{self.done:,} of {self.total:,} images in "
+            f"{time.monotonic() - self.started:.1f} s ({self.rate():.3g}/s)"
+        ]
+        if self.failed:
+            parts.append(f"{self.failed:,} failed")
+        if self.changed:
+            parts.append(f"{self.changed:,} changed by adaptation")
+        return ", ".join(parts)
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Callable[[Tally], None]]:
+    """A function to call with the tally after every record."""
+    if quiet:
+        yield lambda tally: None
+    elif sys.stderr.isatty():
+        with _bar() as show:
+            yield show
+    else:
+        yield _plain_lines()
+
+
+def _plain_lines() -> Callable[[Tally], None]:
+    last = time.monotonic()
+
+    def show(tally: Tally) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _EVERY:
+            last = time.monotonic()
+            click.echo(f"{tally.summary()} so far", err=True)
+
+    return show
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[Tally], None]]:
+    from rich import progress as rich_progress
+    from rich.console import Console
+
+    columns = (
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TextColumn("{task.fields[rate]:.3g}/s"),
+        rich_progress.TimeRemainingColumn(),
+        rich_progress.TextColumn("{task.fields[failed]}"),
+    )
+    with rich_progress.Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("", total=None, rate=0.0, failed="")
+
+        def show(tally: Tally) -> None:
+            failed = f"{tally.failed} failed" if tally.failed else ""
+            bars.update(
+                task, total=tally.total, completed=tally.done, rate=tally.rate(), failed=failed
+            )
+
+        yield show

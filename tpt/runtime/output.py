@@ -1,0 +1,273 @@
+"""Writing records, and going on where an earlier run stopped.
+
+Every record is flushed when it is made. A run that was killed leaves whole records and at most one
+broken line at the end; `resume` cuts that off, and skips what is done. Beside a file stands
+`FILE.settings.json` with every setting that made it, so that a run is never continued with others.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TextIO
+
+from tpt.errors import OutputError
+from tpt.runtime.records import Record, csv_header, csv_row
+from tpt.runtime.table import table_header, table_row
+
+FORMATS = ("jsonl", "csv", "table")
+
+
+@dataclass(frozen=True)
+class Done:
+    """What an earlier run has left: the paths recorded, and how many of them with an error."""
+
+    paths: frozenset[str]
+    failed: int
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where records go and in which form."""
+
+    path: str  # a file, or "-" for standard output
+    form: str  # one of FORMATS
+    top_k: int
+
+    @property
+    def is_file(self) -> bool:
+        """A regular file, which can be continued; not a pipe, a device or standard output."""
+        return self.path != "-" and (not os.path.exists(self.path) or os.path.isfile(self.path))
+
+    @property
+    def sidecar(self) -> Path:
+        return Path(f"{self.path}.settings.json")
+
+
+class RecordWriter:
+    """Writes records to a target, one by one, each flushed. Use as a context manager."""
+
+    def __init__(self, target: Target, append: bool) -> None:
+        self.target = target
+        self._append = append
+        self._row: Callable[[Record], str] = _FORMS[target.form](target.top_k)
+        self._file: TextIO | None = None
+
+    def __enter__(self) -> RecordWriter:
+        if self.target.path == "-":
+            self._file = sys.stdout
+        else:
+            try:
+                self._file = open(
+                    self.target.path,
+                    "a" if self._append else "w",
+                    encoding="utf-8",
+                    errors="surrogateescape",
+                    newline="",
+                )
+            except OSError as error:
+                raise cannot_write(self.target.path, error) from error
+        header = _header(self.target)
+        if header and not self._append:
+            self._put(header)
+        return self
+
+    def write(self, record: Record) -> None:
+        """Write and flush one record.
+
+        Raises:
+            OutputError: the disk is full or gone; the records before are whole.
+        """
+        self._put(self._row(record))
+
+    def _put(self, line: str) -> None:
+        assert self._file is not None
+        try:
+            self._file.write(line + "\n")
+            self._file.flush()
+        except BrokenPipeError:  # `| head`: the reader has seen enough
+            raise
+        except OSError as error:
+            raise cannot_write(self.target.path, error) from error
+
+    def __exit__(self, *exc: object) -> None:
+        if self._file is None or self._file is sys.stdout:
+            return
+        try:
+            self._file.close()
+        except OSError as error:
+            # What could not be flushed was already reported by write.
+            if exc[0] is None:
+                raise cannot_write(self.target.path, error) from error
+
+
+def cannot_write(path: str, error: OSError) -> OutputError:
+    where = "standard output" if path == "-" else f'"{path}"'
+    return OutputError(
+        f"Records could not be written to {where}: {error.strerror or error}. What was written "
+        "before is whole; make room or choose another place, then go on with --resume."
+    )
+
+
+def _json_form(top_k: int) -> Callable[[Record], str]:
+    return lambda record: record.to_json()
+
+
+def _csv_form(top_k: int) -> Callable[[Record], str]:
+    def row(record: Record) -> str:
+        return _csv_line(csv_row(record, top_k))
+
+    return row
+
+
+def _table_form(top_k: int) -> Callable[[Record], str]:
+    return table_row
+
+
+_FORMS: dict[str, Callable[[int], Callable[[Record], str]]] = {
+    "jsonl": _json_form,
+    "csv": _csv_form,
+    "table": _table_form,
+}
+
+
+def _header(target: Target) -> str | None:
+    if target.form == "csv":
+        return _csv_line(csv_header(target.top_k))
+    return table_header() if target.form == "table" else None
+
+
+def _csv_line(cells: list[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(cells)
+    return text.getvalue()
+
+
+def prepare(
+    target: Target, settings: dict[str, Any], run: dict[str, Any], resume: bool, overwrite: bool
+) -> Done | None:
+    """Make the target ready and say what an earlier run has already done there.
+
+    Args:
+        settings: all that decides what the records say; must be the same to resume.
+        run: what is worth keeping besides (device, versions).
+
+    Returns:
+        What is already recorded, or None where the run starts afresh.
+
+    Raises:
+        OutputError: the file exists and neither `resume` nor `overwrite` was asked for; it was
+            made with other settings; it is not a file of records; it cannot be written.
+    """
+    if not target.is_file:
+        if resume:
+            raise OutputError(
+                f'--resume goes on with a file, but the output is "{target.path}". Give --output '
+                "FILE."
+            )
+        return None
+    started = os.path.exists(target.path) and os.path.getsize(target.path) > 0
+    if started and not (resume or overwrite):
+        raise OutputError(
+            f'"{target.path}" exists already. Use --resume to go on with it, --overwrite to start '
+            "again, or another --output."
+        )
+    if resume and target.form == "table":
+        raise OutputError("A table cannot be continued. Use --format jsonl or csv with --resume.")
+    if started and resume:
+        _check_settings(target, settings)
+        return read_done(target)
+    write_sidecar(target, settings, run)
+    return None
+
+
+def write_sidecar(target: Target, settings: dict[str, Any], run: dict[str, Any]) -> None:
+    """Write FILE.settings.json, whole or not at all."""
+    text = json.dumps({"settings": settings, "run": run}, indent=1, ensure_ascii=True) + "\n"
+    try:
+        handle, temporary = tempfile.mkstemp(dir=target.sidecar.parent, prefix=".tpt-settings-")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.replace(temporary, target.sidecar)
+        except OSError:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise cannot_write(str(target.sidecar), error) from error
+
+
+def _check_settings(target: Target, settings: dict[str, Any]) -> None:
+    try:
+        before = json.loads(target.sidecar.read_text(encoding="utf-8"))["settings"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(
+            f'"{target.path}" cannot be continued: its settings file "{target.sidecar}" is missing '
+            "or damaged, so nobody knows how it was made. Start again with --overwrite."
+        ) from error
+    now = json.loads(json.dumps(settings))
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    if changed:
+        first = changed[0]
+        raise OutputError(
+            f'"{target.path}" was made with other settings ({", ".join(sorted(changed))}; '
+            f"{first} was {_short(before.get(first))}, now {_short(now.get(first))}). Use the same "
+            "settings, another --output, or --overwrite."
+        )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def read_done(target: Target) -> Done:
+    """What the target holds already; a broken last line is cut off."""
+    paths: set[str] = set()
+    failed = whole = 0
+    try:
+        with open(target.path, "rb") as file:
+            for number, line in enumerate(_whole_lines(file, target.form), start=1):
+                if not (target.form == "csv" and number == 1):
+                    path, error = _read_line(line, target, number)
+                    paths.add(path)
+                    failed += error
+                whole += len(line)
+        if whole < os.path.getsize(target.path):
+            os.truncate(target.path, whole)
+    except OSError as error:
+        raise cannot_write(target.path, error) from error
+    return Done(frozenset(paths), failed)
+
+
+def _whole_lines(file: IO[bytes], form: str) -> Iterator[bytes]:
+    """Complete lines as bytes; in CSV a line break inside quotes does not end one."""
+    pending = b""
+    for line in file:
+        pending += line
+        if line.endswith(b"\n") and (form != "csv" or pending.count(b'"') % 2 == 0):
+            yield pending
+            pending = b""
+
+
+def _read_line(line: bytes, target: Target, number: int) -> tuple[str, bool]:
+    """(path, whether it is an error) of one record."""
+    try:
+        text = line.decode("utf-8", "surrogateescape")
+        if target.form == "csv":
+            cells = next(csv.reader(io.StringIO(text, newline="")))
+            return cells[0], bool(cells[csv_header(target.top_k).index("error_type")])
+        record = json.loads(text)
+        return str(record["path"]), "error" in record
+    except (ValueError, KeyError, TypeError, IndexError, StopIteration) as error:
+        raise OutputError(
+            f'Line {number} of "{target.path}" is not a record, so the file cannot be continued. '
+            "Give another --output, or --overwrite to start again."
+        ) from error

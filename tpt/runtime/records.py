@@ -1,0 +1,122 @@
+"""Records: what is said of one image, as frozen data and as one JSON object or table row.
+
+Nothing here needs torch. Numbers are rounded where they are written, to six places: below that
+float32 has nothing to say, and a record reads the same on any machine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+PLACES = 6
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A class and its probability."""
+
+    label: str
+    score: float
+    index: int  # the class's place in the list of classes
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What adaptation did to one image."""
+
+    entropy_before: float  # nats, marginal entropy of the kept views
+    entropy_after: float
+    views_kept: int
+    ms: float  # milliseconds for this image: views, towers, tuning; its share of its batch's
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an image has no prediction."""
+
+    type: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image's outcome: predictions, most probable first, or an error."""
+
+    path: str | None  # None for an image without a name; then `index` tells it
+    index: int  # place in the stream, from 0
+    predictions: tuple[Prediction, ...] = ()
+    zero_shot: Prediction | None = None  # what the untuned prompt says of the plain view
+    adapt: Adaptation | None = None  # None for methods that do not adapt
+    error: Failure | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: {"path", "predictions", "zero_shot", "adapt"}, or {"path", "error"}."""
+        head: dict[str, Any] = {"path": self.path}
+        if self.path is None:
+            head["index"] = self.index
+        if self.error is not None:
+            return {**head, "error": asdict(self.error)}
+        body: dict[str, Any] = {"predictions": [asdict(p) for p in self.predictions]}
+        if self.zero_shot is not None:
+            body["zero_shot"] = asdict(self.zero_shot)
+        if self.adapt is not None:
+            body["adapt"] = asdict(self.adapt)
+        rounded: dict[str, Any] = _rounded(body)
+        return head | rounded
+
+    def to_json(self) -> str:
+        """One line of JSON. Characters that UTF-8 cannot hold (odd file names) are escaped."""
+        data = self.to_dict()
+        text = json.dumps(data, ensure_ascii=False)
+        return text if _is_utf8(text) else json.dumps(data)
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, PLACES)
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return value
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def csv_header(top_k: int) -> list[str]:
+    """Column names of the CSV form: the first prediction plain, the others numbered."""
+    ranked = [f"{name}_{rank}" for rank in range(2, top_k + 1) for name in ("label", "score")]
+    return [
+        *("path", "label", "score", "index", *ranked),
+        *("zero_shot_label", "zero_shot_score", "entropy_before", "entropy_after"),
+        *("views_kept", "ms", "error_type", "error_message"),
+    ]
+
+
+def csv_row(record: Record, top_k: int) -> list[Any]:
+    """The record as a row under `csv_header`; what does not apply is empty."""
+    return list(_csv_cells(record, top_k))
+
+
+def _csv_cells(record: Record, top_k: int) -> Iterator[Any]:
+    data = record.to_dict()
+    yield record.path if record.path is not None else f"#{record.index}"
+    ranked = data.get("predictions", [])
+    first = ranked[0] if ranked else {}
+    yield from (first.get(key, "") for key in ("label", "score", "index"))
+    for rank in range(1, top_k):
+        other = ranked[rank] if rank < len(ranked) else {}
+        yield from (other.get(key, "") for key in ("label", "score"))
+    yield from (data.get("zero_shot", {}).get(key, "") for key in ("label", "score"))
+    adapt = data.get("adapt", {})
+    yield from (adapt.get(key, "") for key in Adaptation.__dataclass_fields__)
+    yield from (data.get("error", {}).get(key, "") for key in ("type", "message"))

@@ -1,0 +1,211 @@
+"""`stream`: records for any iterable of images, lazily, in order, with bounded memory.
+
+Images are pulled from the iterable a few ahead and decoded in threads (Pillow releases the
+interpreter lock), made into views, encoded once and handed to the method in batches. A bad image
+becomes a record with an error; the others go on.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tpt.errors import ImageError, MethodError
+from tpt.methods.base import Adapted, Method
+from tpt.runtime.decode import decode_image
+from tpt.runtime.records import Adaptation, Failure, Prediction, Record
+from tpt.views import Views
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """One item of the stream after decoding: pixels (H, W, 3), or why there are none."""
+
+    index: int
+    path: str | None
+    pixels: np.ndarray | None
+    error: Failure | None
+
+    @property
+    def key(self) -> str | int:
+        """What the image's views are drawn from."""
+        return self.index if self.path is None else self.path
+
+
+def stream(
+    images: Iterable[Any],
+    method: Method,
+    views: Views | None = None,
+    *,
+    batch_size: int | None = None,
+    num_workers: int = 2,
+    top_k: int = 5,
+    strict: bool = False,
+) -> Iterator[Record]:
+    """Predict every image of an iterable; a generator of records in the same order.
+
+    Args:
+        images: paths, PIL images, arrays (H, W, 3), tensors (3, H, W), or a mixture. Pulled
+            lazily, at most `batch_size + 2 * num_workers` ahead of the record that is yielded.
+        method: what predicts, e.g. `tpt.TPT(engine)`.
+        views: what makes its views; default `tpt.Views(clip, n=64)`.
+        batch_size: images adapted together; default 1 on a CPU (where more gains nothing and
+            delays the first record) and 8 elsewhere.
+        num_workers: decoding threads; 0 decodes in the caller's thread, without reading ahead.
+        top_k: predictions a record.
+        strict: raise `ImageError` at the first bad image, after the records before it.
+
+    Raises:
+        MethodError: a setting out of its range.
+        ImageError: a bad image, with `strict`.
+    """
+    clip = method.engine.clip
+    if batch_size is None:
+        batch_size = 1 if clip.device.type == "cpu" else 8
+    for name, value, least in (
+        ("batch_size", batch_size, 1),
+        ("num_workers", num_workers, 0),
+        ("top_k", top_k, 1),
+    ):
+        if value < least:
+            raise MethodError(f"{name} must be at least {least}; got {value}.")
+    views = Views(clip) if views is None else views
+    return _generate(images, method, views, batch_size, num_workers, top_k, strict)
+
+
+def _generate(
+    images: Iterable[Any],
+    method: Method,
+    views: Views,
+    batch_size: int,
+    num_workers: int,
+    top_k: int,
+    strict: bool,
+) -> Iterator[Record]:
+    method.start_stream()
+    loaded = decode_ahead(images, num_workers, batch_size)
+    while batch := list(islice(loaded, batch_size)):
+        for record in predict_batch(batch, method, views, top_k):
+            if strict and record.error is not None:
+                raise ImageError(
+                    f"{record.path or f'image {record.index}'}: {record.error.message}"
+                )
+            yield record
+
+
+def decode_ahead(images: Iterable[Any], num_workers: int, ahead: int) -> Iterator[Loaded]:
+    """Decode items in threads, in order, at most `ahead + 2 * num_workers` items ahead."""
+    if num_workers == 0:
+        yield from (load(index, item) for index, item in enumerate(images))
+        return
+    waiting: deque[Future[Loaded]] = deque()
+    pool = ThreadPoolExecutor(num_workers, thread_name_prefix="tpt-decode")
+    failure: Exception | None = None
+    try:
+        items = enumerate(images)
+        while True:
+            while failure is None and len(waiting) < ahead + 2 * num_workers:
+                try:
+                    index, item = next(items)
+                except StopIteration:
+                    break
+                except Exception as error:  # the caller's iterable broke: first finish what it gave
+                    failure = error
+                    break
+                waiting.append(pool.submit(load, index, item))
+            if not waiting:
+                break
+            yield waiting.popleft().result()
+        if failure is not None:
+            raise failure
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def load(index: int, item: Any) -> Loaded:
+    """Decode one item; what is wrong with it is data, not an exception."""
+    path = os.fsdecode(item) if isinstance(item, (str, os.PathLike)) else None
+    try:
+        return Loaded(index, path, decode_image(item), None)
+    except ImageError as error:
+        return Loaded(index, path, None, Failure("ImageError", str(error)))
+
+
+def predict_batch(
+    batch: list[Loaded], method: Method, views: Views, top_k: int
+) -> Iterator[Record]:
+    """Records of one batch, bad images included, in order."""
+    started = time.perf_counter()
+    good = [item for item in batch if item.pixels is not None]
+    records = {item.index: Record(item.path, item.index, error=item.error) for item in batch}
+    if good:
+        features = encode(good, method, views)
+        finite = features.isfinite().all(-1).all(-1).tolist()
+        sound = [item for item, fine in zip(good, finite, strict=True) if fine]
+        for item, fine in zip(good, finite, strict=True):
+            if not fine:
+                records[item.index] = Record(item.path, item.index, error=_OVERFLOW)
+        if sound:
+            out = method.adapt_features(features[torch.tensor(finite, device=features.device)])
+            ms = (time.perf_counter() - started) * 1e3 / len(good)
+            for place, item in enumerate(sound):
+                records[item.index] = describe(item, out.image(place), method, top_k, ms)
+    yield from records.values()
+
+
+_OVERFLOW = Failure(
+    "ModelError",
+    "The image tower gave NaN or infinite features for this image. Try --precision fp32 or bf16.",
+)
+
+
+def encode(items: list[Loaded], method: Method, views: Views) -> Tensor:
+    """Unit features (B, N, E) of the images' views, each view encoded once."""
+    clip = method.engine.clip
+
+    def encode_some(some: list[Loaded]) -> Tensor:
+        pixels = [item.pixels for item in some]
+        made = views(pixels, [i.key for i in some]) if method.reads_views else views.plain(pixels)
+        return clip.encode_views(made)
+
+    if clip.device.type == "cpu":  # one image's views at a time: less memory, the same bits
+        return torch.cat([encode_some([item]) for item in items])
+    return encode_some(items)
+
+
+def describe(item: Loaded, out: Adapted, method: Method, top_k: int, ms: float) -> Record:
+    """The record of one adapted image."""
+    classes = method.engine.classes
+    adapt = None
+    if out.loss is not None and out.final_loss is not None:
+        adapt = Adaptation(
+            entropy_before=float(out.loss),
+            entropy_after=float(out.final_loss),
+            views_kept=len(out.selected),
+            ms=ms,
+        )
+    return Record(
+        path=item.path,
+        index=item.index,
+        predictions=tuple(rank(out.logits, classes, top_k)),
+        zero_shot=next(rank(out.initial_logits, classes, 1)),
+        adapt=adapt,
+    )
+
+
+def rank(logits: Tensor, classes: tuple[str, ...], top_k: int) -> Iterator[Prediction]:
+    """The most probable classes of logits (K,), most probable first."""
+    scores, indices = logits.softmax(-1).sort(descending=True, stable=True)
+    count = min(top_k, len(classes))
+    for score, index in zip(scores[:count].tolist(), indices[:count].tolist(), strict=True):
+        yield Prediction(classes[index], score, index)
