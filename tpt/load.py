@@ -257,8 +257,8 @@ def _explain(name: str, pretrained: str | None, error: Exception) -> str:
     reason = " ".join(str(error).split())
     if pretrained is not None and Path(pretrained).is_file():
         return (
-            f"The weight file {pretrained} could not be loaded into {name}: {reason[:400]} It has to be "
-            "a state dict of exactly this architecture, as .safetensors or a torch file with no "
+            f"The weight file {pretrained} could not be loaded into {name}: {reason[:400]} It must "
+            "be a state dict of exactly this architecture, as .safetensors or a torch file with no "
             "code in it. OpenAI's own TorchScript archives and wrong model names end here too."
         )
     return f"The model {what} could not be loaded: {reason[:400]} {_OFFLINE}"
