@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.failures import told_plainly
+from cli.failures import INTERRUPTED, told_plainly
 from cli.progress import Tally, progress
 
 if TYPE_CHECKING:
     from tpt.runtime.job import Job
     from tpt.runtime.output import Done, Target
-
-INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
 
 @click.command("predict")
@@ -102,10 +100,12 @@ def command(sources: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any
     predictions, the zero-shot prediction, and what adaptation did; or the path and an error.
     """
     with told_plainly():
+        from tpt.runtime.output import check_target
         from tpt.runtime.sources import expand_sources
 
         classes = read_classes(options["classes"])
         target = make_target(options)
+        check_target(target, options["resume"], options["overwrite"])
         stdin = sys.stdin if "-" in sources else None
         paths = expand_sources(sources, recursive=options["recursive"], stdin=stdin)
         say = (lambda text: None) if quiet else (lambda text: click.echo(text, err=True))
@@ -127,13 +127,7 @@ def read_classes(value: str | None) -> tuple[str, ...] | None:
     if value is None:
         return None
     if os.path.isfile(value):
-        try:
-            lines = Path(value).read_text(encoding="utf-8-sig").rstrip().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise click.BadParameter(
-                f'The class file "{value}" cannot be read as UTF-8 text: {error}.',
-                param_hint="--classes",
-            ) from error
+        lines = read_text(value, "--classes").rstrip().splitlines()
         names, where = [line.strip() for line in lines], f'line {{}} of "{value}"'
     elif "," not in value and (os.sep in value or value.endswith((".txt", ".csv", ".json"))):
         raise click.BadParameter(
@@ -144,7 +138,9 @@ def read_classes(value: str | None) -> tuple[str, ...] | None:
     else:
         names, where = [name.strip() for name in value.split(",")], "name {}"
     if not names:
-        raise click.BadParameter(f'The class file "{value}" is empty.', param_hint="--classes")
+        raise click.BadParameter(
+            f'The class file "{value}" is empty. Give it one name a line.', param_hint="--classes"
+        )
     seen: dict[str, int] = {}
     for place, name in enumerate(names, start=1):
         folded = " ".join(name.replace("_", " ").lower().split())
@@ -163,6 +159,16 @@ def read_classes(value: str | None) -> tuple[str, ...] | None:
     return tuple(names)
 
 
+def read_text(path: str, option: str) -> str:
+    """The text of a file that an option names."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.BadParameter(
+            f'"{path}" cannot be read as UTF-8 text: {error}.', param_hint=option
+        ) from error
+
+
 def make_target(options: dict[str, Any]) -> Target:
     """Where the records go; the form follows the file's name unless it is said."""
     from tpt.runtime.output import Target
@@ -174,14 +180,21 @@ def make_target(options: dict[str, Any]) -> Target:
 
 def read_templates(values: tuple[str, ...]) -> tuple[str, ...]:
     """Templates as given, or the lines of a file."""
-    if len(values) == 1 and os.path.isfile(values[0]):
-        lines = Path(values[0]).read_text(encoding="utf-8-sig").splitlines()
-        return tuple(line.strip() for line in lines if line.strip())
-    return values
+    if len(values) != 1 or not os.path.isfile(values[0]):
+        return values
+    lines = read_text(values[0], "--template").splitlines()
+    templates = tuple(line.strip() for line in lines if line.strip())
+    if not templates:
+        raise click.BadParameter(
+            f'The template file "{values[0]}" is empty. Give it one template a line.',
+            param_hint="--template",
+        )
+    return templates
 
 
 def load_job(options: dict[str, Any], classes: tuple[str, ...] | None, say: Any) -> Job:
     """Build the job, telling what was chosen in the user's place."""
+    from tpt.errors import MethodError
     from tpt.runtime.job import DEFAULT_MODEL, JobSettings, build_job
 
     names = ("model", "pretrained", "init", "views", "augment", "keep", "steps", "lr", "reset")
@@ -194,6 +207,11 @@ def load_job(options: dict[str, Any], classes: tuple[str, ...] | None, say: Any)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         job = build_job(wanted)
+    if options["resume"] and job.method.keeps_state:
+        raise MethodError(
+            "--resume cannot go on with --reset stream: the context that the earlier images left "
+            "is gone. Run it again with --overwrite."
+        )
     for warning in caught:
         say(f"Warning: {warning.message}")
     if wanted.model is None and wanted.init is None:
@@ -227,22 +245,18 @@ def describe(job: Job, target: Target, options: dict[str, Any], images: int) -> 
 
 def run(job: Job, target: Target, paths: list[str], options: dict[str, Any], quiet: bool) -> int:
     """Predict and write; the exit code."""
-    from tpt.errors import MethodError
     from tpt.runtime.output import RecordWriter, prepare
     from tpt.runtime.streaming import stream
 
-    if options["resume"] and job.method.keeps_state:
-        raise MethodError(
-            "--resume cannot go on with --reset stream: the context that the earlier images left "
-            "is gone. Run it again with --overwrite."
-        )
     settings = {**job.settings, "top_k": options["top_k"], "format": target.form}
-    done = prepare(target, settings, job.environment, options["resume"], options["overwrite"])
+    done = prepare(target, settings, job.environment, options["resume"])
     size = options["batch_size"] or (1 if job.clip.device.type == "cpu" else 8)
     todo, again = plan_rest(paths, done, size)
     tally = Tally(total=len(todo) - again)
+    on_screen = target.path == "-" and sys.stdout.isatty()  # a bar would be drawn into the records
+    showing = progress(quiet or on_screen)
     try:
-        with RecordWriter(target, append=done is not None) as writer, progress(quiet) as show:
+        with RecordWriter(target, append=done is not None) as writer, showing as show:
             records = stream(
                 todo,
                 job.method,
@@ -262,7 +276,7 @@ def run(job: Job, target: Target, paths: list[str], options: dict[str, Any], qui
                 tally.changed += bool(first and before and first[0].index != before.index)
                 show(tally)
     except KeyboardInterrupt:
-        hint = " Go on with --resume." if target.is_file and target.form != "table" else ""
+        hint = " Go on with --resume." if target.can_resume else ""
         click.echo(f"\nInterrupted after {tally.summary()}.{hint}", err=True)
         return INTERRUPTED
     if not quiet:

@@ -69,6 +69,12 @@ class Context:
                 f"{bad} of the {vectors.numel()} numbers in the context vectors are NaN or "
                 "infinite. The training that made them probably diverged; use an earlier file."
             )
+        names = self.info.classes
+        if vectors.ndim == 3 and names is not None and len(names) != len(vectors):
+            raise PromptError(
+                f"The context vectors are class-specific for {len(vectors)} classes, but "
+                f"{len(names)} class names came with them; expected one name a class."
+            )
         count = vectors.shape[-2]
         places = {"end": count, "front": 0, "middle": count // 2}
         before = places[self.position] if self.before < 0 else self.before

@@ -4,7 +4,8 @@ Three forms are read: our `.safetensors`, our `.pt`, and the official CoOp check
 (`prompt_learner/model.pth.tar-50`: `state_dict["ctx"]`, (M, D) or (K, M, D), possibly fp16; its
 `token_prefix` and `token_suffix` belong to the training classes and are dropped). Torch files go
 through torch's restricted reader; the few harmless classes that official checkpoints carry beside
-the vectors (schedulers, numpy scalars) become inert stand-ins, and anything else is refused.
+the vectors (the scheduler with its optimiser, numpy scalars) become inert stand-ins, and anything
+else is refused.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import tempfile
+import uuid
+import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -47,7 +50,7 @@ _HARMLESS = [
     *(f"dassl.optim.lr_scheduler.{n}WarmupScheduler" for n in ("Constant", "Linear", "_Base")),
     *(f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")),
     *("numpy.dtype", "numpy.dtypes.Float64DType", "numpy.dtypes.Float32DType"),
-    "_codecs.encode",
+    *("_codecs.encode", "builtins.dict", "__builtin__.dict"),
 ]
 
 
@@ -90,17 +93,17 @@ def save_context(context: Context, path: str | os.PathLike[str]) -> None:
 
 def _write_whole(target: Path, content: bytes) -> None:
     """Write beside the target, then rename over it: a full disk leaves the old file as it was."""
-    temporary = None
+    temporary = target.parent / f".tpt-{uuid.uuid4().hex}"
     try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
+        try:
+            with temporary.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         raise PromptError(
             f'The prompt could not be saved to "{target}": {error.strerror or error}. A file that '
             "was there before is unchanged; choose another place or make room."
@@ -131,19 +134,19 @@ def _load_safetensors(source: Path) -> Context:
     try:
         with safetensors.safe_open(source, framework="pt") as file:
             meta = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        head = {key: json.loads(value) for key, value in meta.items() if key != "format_extra"}
+            key = next((key for key in ("vectors", "ctx") if key in file.keys()), None)  # noqa: SIM118
+            vectors = None if key is None else file.get_tensor(key)
+        ours = meta.get("format") == json.dumps(FORMAT)  # other programs' metadata is not JSON
+        head = {key: json.loads(value) for key, value in meta.items()} if ours else {}
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise PromptError(
-            f'The prompt file "{source}" is damaged or truncated ({error}). Copy or train it again.'
-        ) from error
-    return _from_parts(source, head, tensors.get("vectors", tensors.get("ctx")))
+        raise _damaged(source, error) from error
+    return _from_parts(source, head, vectors)
 
 
 def _load_torch(source: Path) -> Context:
-    stand_ins: list[Any] = [(_Inert, name) for name in _HARMLESS]
     try:
-        with torch.serialization.safe_globals(stand_ins):
+        with torch.serialization.safe_globals(_stand_ins()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's advice on files of other programs
             content = torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise PromptError(
@@ -151,11 +154,8 @@ def _load_torch(source: Path) -> Context:
             "it holds objects that would run code when read. Expected a .safetensors or .pt prompt "
             "or an official CoOp checkpoint; ask its author for a .safetensors file."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise PromptError(
-            f'The prompt file "{source}" is damaged or truncated '
-            f"({' '.join(str(error).split())[:200]}). Copy or train it again."
-        ) from error
+    except Exception as error:  # the reader raises nearly every kind on broken data
+        raise _damaged(source, error) from error
     if isinstance(content, Tensor):
         return _from_parts(source, {}, content)
     if not isinstance(content, dict):
@@ -163,6 +163,17 @@ def _load_torch(source: Path) -> Context:
     if content.get("format") == FORMAT:
         return _from_parts(source, content, content.get("vectors"))
     return _from_official(source, content)
+
+
+def _stand_ins() -> list[Callable[..., Any]]:
+    """What the restricted reader may put in the place of the harmless classes, by their names."""
+
+    def defaultdict(*args: Any) -> dict[Any, Any]:  # the reader fills plain dictionaries only
+        return {}
+
+    defaultdict.__module__, defaultdict.__qualname__ = "collections", "defaultdict"
+    paths = [path.rpartition(".") for path in _HARMLESS]
+    return [defaultdict, *(type(n, (_Inert,), {"__module__": module}) for module, _, n in paths)]
 
 
 def _from_official(source: Path, content: dict[str, Any]) -> Context:
@@ -174,20 +185,21 @@ def _from_official(source: Path, content: dict[str, Any]) -> Context:
             f'"{source}" is a CoCoOp checkpoint: its context depends on each image through a meta '
             "network, which cannot be used as a fixed context. Give a CoOp checkpoint instead."
         )
-    return Context(state["ctx"])
+    return _from_parts(source, {}, state["ctx"])
 
 
 def _from_parts(source: Path, head: dict[str, Any], vectors: Any) -> Context:
     if not isinstance(vectors, Tensor):
         raise _not_a_prompt(source, "no tensor named vectors")
-    if int(head.get("format_version") or VERSION) > VERSION:
+    version = head.get("format_version", VERSION)
+    if not isinstance(version, int) or version > VERSION:
         raise PromptError(
-            f'The prompt file "{source}" has format version {head["format_version"]}, but this '
-            f"version of tpt-runtime reads up to {VERSION}. Upgrade tpt-runtime."
+            f'The prompt file "{source}" has format version {version}, but this version of '
+            f"tpt-runtime reads up to {VERSION}. Upgrade tpt-runtime."
         )
     known = {key: head.get(key) for key in PromptInfo.__dataclass_fields__}
-    known["classes"] = tuple(known["classes"]) if known["classes"] else None
     try:
+        known["classes"] = tuple(known["classes"]) if known["classes"] else None
         return Context(
             vectors,
             position=str(head.get("position", "end")),
@@ -196,6 +208,15 @@ def _from_parts(source: Path, head: dict[str, Any], vectors: Any) -> Context:
         )
     except PromptError as error:
         raise PromptError(f'The prompt file "{source}" cannot be used. {error}') from error
+    except (TypeError, ValueError) as error:  # a position or a list of classes that is none
+        raise _damaged(source, error) from error
+
+
+def _damaged(source: Path, error: Exception) -> PromptError:
+    return PromptError(
+        f'The prompt file "{source}" is damaged or truncated '
+        f"({' '.join(str(error).split())[:200]}). Copy or train it again."
+    )
 
 
 def _not_a_prompt(source: Path, what: str) -> PromptError:

@@ -134,7 +134,7 @@ def _choose_classes(wanted: JobSettings, context: Context | None) -> tuple[str, 
         return wanted.classes
     if context is not None and context.info.classes is not None:
         return context.info.classes
-    raise PromptError(
+    raise MethodError(
         "No class names were given. Use --classes cat,dog or --classes FILE with a name a line"
         + ("; the prompt file holds none." if context is not None else ".")
     )

@@ -16,9 +16,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TextIO
+from typing import IO, Any
 
-from tpt.errors import OutputError
+from tpt.errors import MethodError, OutputError
 from tpt.runtime.records import Record, csv_header, csv_row
 from tpt.runtime.table import table_header, table_row
 
@@ -47,6 +47,14 @@ class Target:
         return self.path != "-" and (not os.path.exists(self.path) or os.path.isfile(self.path))
 
     @property
+    def is_begun(self) -> bool:
+        return os.path.exists(self.path) and os.path.getsize(self.path) > 0
+
+    @property
+    def can_resume(self) -> bool:
+        return self.is_file and self.form != "table"
+
+    @property
     def sidecar(self) -> Path:
         return Path(f"{self.path}.settings.json")
 
@@ -58,24 +66,20 @@ class RecordWriter:
         self.target = target
         self._append = append
         self._row: Callable[[Record], str] = _FORMS[target.form](target.top_k)
-        self._file: TextIO | None = None
+        self._file: IO[bytes] | None = None
 
     def __enter__(self) -> RecordWriter:
         if self.target.path == "-":
-            self._file = sys.stdout
+            sys.stdout.flush()
+            self._file = sys.stdout.buffer
         else:
             try:
-                self._file = open(
-                    self.target.path,
-                    "a" if self._append else "w",
-                    encoding="utf-8",
-                    errors="surrogateescape",
-                    newline="",
-                )
+                self._file = open(self.target.path, "ab" if self._append else "wb")
             except OSError as error:
                 raise cannot_write(self.target.path, error) from error
         header = _header(self.target)
-        if header and not self._append:
+        # A run that was killed in the middle of its header left nothing.
+        if header and not (self._append and self._file.tell()):
             self._put(header)
         return self
 
@@ -88,31 +92,36 @@ class RecordWriter:
         self._put(self._row(record))
 
     def _put(self, line: str) -> None:
+        """Write in UTF-8 whatever the locale; file names that are not UTF-8 keep their bytes."""
         assert self._file is not None
         try:
-            self._file.write(line + "\n")
+            self._file.write((line + "\n").encode("utf-8", "surrogateescape"))
             self._file.flush()
         except BrokenPipeError:  # `| head`: the reader has seen enough
             raise
         except OSError as error:
-            raise cannot_write(self.target.path, error) from error
+            raise cannot_write(self.target.path, error, self.target.can_resume) from error
 
     def __exit__(self, *exc: object) -> None:
-        if self._file is None or self._file is sys.stdout:
+        if self._file is None or self.target.path == "-":
             return
         try:
             self._file.close()
         except OSError as error:
             # What could not be flushed was already reported by write.
             if exc[0] is None:
-                raise cannot_write(self.target.path, error) from error
+                raise cannot_write(self.target.path, error, self.target.can_resume) from error
 
 
-def cannot_write(path: str, error: OSError) -> OutputError:
+def cannot_write(path: str, error: OSError, can_resume: bool = False) -> OutputError:
     where = "standard output" if path == "-" else f'"{path}"'
     return OutputError(
-        f"Records could not be written to {where}: {error.strerror or error}. What was written "
-        "before is whole; make room or choose another place, then go on with --resume."
+        f"Records could not be written to {where}: {error.strerror or error}. "
+        + (
+            "What was written before is whole; make room, then go on with --resume."
+            if can_resume
+            else "Choose another place with --output, or put this right."
+        )
     )
 
 
@@ -146,16 +155,44 @@ def _header(target: Target) -> str | None:
 
 def _csv_line(cells: list[Any]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(cells)
-    return text.getvalue()
+    # The writer quotes what its own line end holds; so both marks of one, which are then cut off.
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().removesuffix("\r\n")
+
+
+def check_target(target: Target, resume: bool, overwrite: bool) -> None:
+    """Refuse, before a model is loaded for it, a target that could not be used.
+
+    Raises:
+        MethodError: options that do not go together.
+        OutputError: the file exists and neither `resume` nor `overwrite` was asked for.
+    """
+    if resume and overwrite:
+        raise MethodError(
+            "--resume goes on with the output and --overwrite starts it again. Give one of them."
+        )
+    if resume and not target.is_file:
+        where = "standard output" if target.path == "-" else f'"{target.path}"'
+        raise MethodError(
+            f"--resume goes on with a file of records, but the output is {where}. Give --output "
+            "FILE."
+        )
+    if resume and not target.can_resume:
+        raise MethodError("A table cannot be continued. Use --format jsonl or csv with --resume.")
+    if target.is_file and target.is_begun and not (resume or overwrite):
+        raise OutputError(
+            f'"{target.path}" exists already. Use --resume to go on with it, --overwrite to start '
+            "again, or another --output."
+        )
 
 
 def prepare(
-    target: Target, settings: dict[str, Any], run: dict[str, Any], resume: bool, overwrite: bool
+    target: Target, settings: dict[str, Any], run: dict[str, Any], resume: bool
 ) -> Done | None:
     """Make the target ready and say what an earlier run has already done there.
 
     Args:
+        target: one that `check_target` let pass.
         settings: all that decides what the records say; must be the same to resume.
         run: what is worth keeping besides (device, versions).
 
@@ -163,39 +200,29 @@ def prepare(
         What is already recorded, or None where the run starts afresh.
 
     Raises:
-        OutputError: the file exists and neither `resume` nor `overwrite` was asked for; it was
-            made with other settings; it is not a file of records; it cannot be written.
+        OutputError: the file was made with other settings; it is not a file of records; it
+            cannot be written.
     """
     if not target.is_file:
-        if resume:
-            raise OutputError(
-                f'--resume goes on with a file, but the output is "{target.path}". Give --output '
-                "FILE."
-            )
         return None
-    started = os.path.exists(target.path) and os.path.getsize(target.path) > 0
-    if started and not (resume or overwrite):
-        raise OutputError(
-            f'"{target.path}" exists already. Use --resume to go on with it, --overwrite to start '
-            "again, or another --output."
-        )
-    if resume and target.form == "table":
-        raise OutputError("A table cannot be continued. Use --format jsonl or csv with --resume.")
-    if started and resume:
+    if resume and target.is_begun:
         _check_settings(target, settings)
         return read_done(target)
-    write_sidecar(target, settings, run)
+    start_afresh(target, settings, run)
     return None
 
 
-def write_sidecar(target: Target, settings: dict[str, Any], run: dict[str, Any]) -> None:
-    """Write FILE.settings.json, whole or not at all."""
+def start_afresh(target: Target, settings: dict[str, Any], run: dict[str, Any]) -> None:
+    """Write FILE.settings.json, whole or not at all, and empty FILE."""
     text = json.dumps({"settings": settings, "run": run}, indent=1, ensure_ascii=True) + "\n"
     try:
         handle, temporary = tempfile.mkstemp(dir=target.sidecar.parent, prefix=".tpt-settings-")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(text)
+            # Records go before their settings do: old records must never stand beside new ones.
+            if target.is_begun:
+                os.truncate(target.path, 0)
             os.replace(temporary, target.sidecar)
         except OSError:
             Path(temporary).unlink(missing_ok=True)
@@ -206,7 +233,7 @@ def write_sidecar(target: Target, settings: dict[str, Any], run: dict[str, Any])
 
 def _check_settings(target: Target, settings: dict[str, Any]) -> None:
     try:
-        before = json.loads(target.sidecar.read_text(encoding="utf-8"))["settings"]
+        before = dict(json.loads(target.sidecar.read_text(encoding="utf-8"))["settings"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(
             f'"{target.path}" cannot be continued: its settings file "{target.sidecar}" is missing '
@@ -235,10 +262,12 @@ def read_done(target: Target) -> Done:
     try:
         with open(target.path, "rb") as file:
             for number, line in enumerate(_whole_lines(file, target.form), start=1):
-                if not (target.form == "csv" and number == 1):
+                if number > 1 or target.form != "csv":
                     path, error = _read_line(line, target, number)
                     paths.add(path)
                     failed += error
+                elif line.decode("utf-8", "replace").rstrip("\n") != _header(target):
+                    raise _not_a_record(target, number)
                 whole += len(line)
         if whole < os.path.getsize(target.path):
             os.truncate(target.path, whole)
@@ -267,7 +296,11 @@ def _read_line(line: bytes, target: Target, number: int) -> tuple[str, bool]:
         record = json.loads(text)
         return str(record["path"]), "error" in record
     except (ValueError, KeyError, TypeError, IndexError, StopIteration) as error:
-        raise OutputError(
-            f'Line {number} of "{target.path}" is not a record, so the file cannot be continued. '
-            "Give another --output, or --overwrite to start again."
-        ) from error
+        raise _not_a_record(target, number) from error
+
+
+def _not_a_record(target: Target, number: int) -> OutputError:
+    return OutputError(
+        f'Line {number} of "{target.path}" is not a record, so the file cannot be continued. '
+        "Give another --output, or --overwrite to start again."
+    )

@@ -12,8 +12,8 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,7 @@ def stream(
 
     Args:
         images: paths, PIL images, arrays (H, W, 3), tensors (3, H, W), or a mixture. Pulled
-            lazily, at most `batch_size + 2 * num_workers` ahead of the record that is yielded.
+            lazily, at most `batch_size + 2 * num_workers` ahead of the batch at work.
         method: what predicts, e.g. `tpt.TPT(engine)`.
         views: what makes its views; default `tpt.Views(clip, n=64)`.
         batch_size: images adapted together; default 1 on a CPU (where more gains nothing and
@@ -66,9 +66,15 @@ def stream(
         strict: raise `ImageError` at the first bad image, after the records before it.
 
     Raises:
-        MethodError: a setting out of its range.
+        MethodError: a setting out of its range, or a single path in place of an iterable.
         ImageError: a bad image, with `strict`.
+        Exception: whatever `images` raises, after the records of what it gave before.
     """
+    if isinstance(images, (str, bytes, os.PathLike)):
+        raise MethodError(
+            f"images is a single {type(images).__name__}; expected an iterable of images. Put it "
+            "in a list, or list a folder first."
+        )
     clip = method.engine.clip
     if batch_size is None:
         batch_size = 1 if clip.device.type == "cpu" else 8
@@ -93,14 +99,35 @@ def _generate(
     strict: bool,
 ) -> Iterator[Record]:
     method.start_stream()
-    loaded = decode_ahead(images, num_workers, batch_size)
-    while batch := list(islice(loaded, batch_size)):
-        for record in predict_batch(batch, method, views, top_k):
-            if strict and record.error is not None:
-                raise ImageError(
-                    f"{record.path or f'image {record.index}'}: {record.error.message}"
-                )
-            yield record
+    with closing(decode_ahead(images, num_workers, batch_size)) as loaded:
+        for batch in cut_batches(loaded, batch_size):
+            for record in predict_batch(batch, method, views, top_k):
+                if strict and record.error is not None:
+                    raise ImageError(_name_image(record, record.error.message))
+                yield record
+
+
+def cut_batches(loaded: Iterable[Loaded], size: int) -> Iterator[list[Loaded]]:
+    """Lists of `size` items, the last one shorter; it comes even if the iterable then breaks."""
+    batch: list[Loaded] = []
+    try:
+        for item in loaded:
+            batch.append(item)
+            if len(batch) == size:
+                yield batch
+                batch = []
+    except Exception:
+        if batch:
+            yield batch
+        raise
+    if batch:
+        yield batch
+
+
+def _name_image(record: Record, message: str) -> str:
+    """The message, led by the image's name where it does not say it already."""
+    name = f"image {record.index}" if record.path is None else repr(record.path)
+    return message if name in message else f"{name}: {message}"
 
 
 def decode_ahead(images: Iterable[Any], num_workers: int, ahead: int) -> Iterator[Loaded]:

@@ -1,0 +1,218 @@
+"""How long one image takes, against the reference recipe written plainly. Prints ratios of one run.
+
+    python benchmarks/speed.py                      # ViT-B/16, 64 views, 10 to 1,000 classes
+    python benchmarks/speed.py --classes 100 --repeats 3
+    python benchmarks/speed.py --device cuda --precision fp32 bf16
+
+Both sides get the same random weights, the same views of the same picture and the same classes,
+and have to give the same logits to 1e-3. The reference does what the public TPT program does:
+every prompt through all 77 tokens of the text tower, the 64 views through the image tower in one
+batch, AdamW on the context, then image and text towers again to predict. Every measurement runs
+in a process of its own, so that peak memory means something.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import tpt
+from tpt.load import find_device
+
+PICTURE = Path(__file__).parent.parent / "examples" / "images" / "cat.jpg"
+KEEP, LR = 0.1, 5e-3
+
+
+def sync(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def clock(work: Callable[[], Any], device: torch.device, repeats: int) -> tuple[Any, float]:
+    """The result and the median seconds of `repeats` runs."""
+    seconds = []
+    for _ in range(repeats):
+        sync(device)
+        start = time.perf_counter()
+        result = work()
+        sync(device)
+        seconds.append(time.perf_counter() - start)
+    return result, statistics.median(seconds)
+
+
+class Reference:
+    """TPT as the public program computes it, on open_clip's modules, for one context of words."""
+
+    def __init__(self, clip: tpt.Clip, classes: list[str]) -> None:
+        self.model = clip.model
+        sentences = [f"a photo of a {name.replace('_', ' ')}." for name in classes]
+        self.ids = clip.tokenizer(sentences).to(clip.device)
+        with torch.no_grad():
+            self.embedded = self.model.token_embedding(self.ids)
+        self.start = self.embedded[0, 1:5].float().clone()
+
+    def encode_text(self, context: Tensor) -> Tensor:
+        model = self.model
+        dtype = model.transformer.get_cast_dtype()
+        head, tail = self.embedded[:, :1], self.embedded[:, 5:]
+        x = torch.cat([head, context.expand(len(head), -1, -1).to(head.dtype), tail], dim=1)
+        x = x.to(dtype) + model.positional_embedding.to(dtype)
+        x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask))
+        x = x[torch.arange(len(x)), self.ids.argmax(-1)] @ model.text_projection
+        return F.normalize(x.float(), dim=-1)
+
+    def logits(self, views: Tensor, context: Tensor) -> Tensor:
+        with torch.no_grad():
+            images = self.model.encode_image(views.to(self.model.transformer.get_cast_dtype()))
+            images = F.normalize(images.float(), dim=-1)
+        return self.model.logit_scale.exp() * images @ self.encode_text(context).T
+
+    def adapt(self, views: Tensor) -> Tensor:
+        context = self.start.clone().requires_grad_()
+        optimizer = torch.optim.AdamW([context], lr=LR)
+        logits = self.logits(views, context)
+        entropy = -(logits.softmax(1) * logits.log_softmax(1)).sum(1)
+        kept = logits[entropy.argsort()[: int(len(views) * KEEP)]]
+        log_p = kept.log_softmax(1)
+        mean = log_p.logsumexp(0) - torch.log(torch.tensor(float(len(log_p))))
+        loss = -(mean.exp() * mean).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            return self.logits(views[:1], context)[0]
+
+
+def measure(side: str, args: argparse.Namespace) -> dict[str, Any]:
+    """One side's seconds an image, where they go, its logits and its peak memory."""
+    count, precision = args.classes[0], args.precision[0]
+    clip = tpt.load_clip(args.model, "random", device=args.device, precision=precision)
+    names = list(open_clip.IMAGENET_CLASSNAMES)[:count]
+    make = tpt.Views(clip, n=args.views)
+    views = make([PICTURE], keys=["cat"])
+    report: dict[str, Any] = {"device": str(clip.device)}
+    if side == "reference":
+        reference = Reference(clip, names)
+        logits, report["image"] = clock(
+            lambda: reference.adapt(views[0]), clip.device, args.repeats
+        )
+    else:
+        logits = measure_ours(clip, names, make, args.repeats, report)
+    report["logits"] = logits.float().cpu().tolist()
+    if clip.device.type == "cuda":
+        report["peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
+    else:
+        report["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return report
+
+
+def measure_ours(
+    clip: tpt.Clip, names: list[str], make: tpt.Views, repeats: int, report: dict[str, Any]
+) -> Tensor:
+    """Fill the report; the timed image is views -> towers -> tuning -> prediction, as in use."""
+    from tpt.runtime.decode import decode_image
+
+    place = clip.device
+    engine = tpt.PromptEngine(clip, names, tpt.Context.from_words(clip, "a photo of a"))
+    method = tpt.TPT(engine, keep=KEEP, lr=LR)
+    _, report["once"] = clock(method._first_pass, place, 1)
+    pixels, report["decode"] = clock(lambda: decode_image(PICTURE), place, repeats)
+    views, report["views"] = clock(lambda: make([pixels], keys=["cat"]), place, repeats)
+    features, report["tower"] = clock(lambda: clip.encode_views(views), place, repeats)
+    _, report["text"] = clock(lambda: method.adapt_features(features[0]), place, repeats)
+    with torch.no_grad():
+        _, report["predict"] = clock(lambda: engine.class_features(engine.start), place, repeats)
+    out, report["image"] = clock(lambda: method.adapt(views[0]), place, repeats)
+    report["tokens"] = len(engine._encode.plan.ids) if engine.path == "packed" else None
+    return out.logits
+
+
+def matrix_rate(device: str, precision: str) -> float:
+    """GFLOP/s of a plain matrix product here: the floor under everything else."""
+    place = find_device(device)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    size = 2048 if place.type == "cpu" else 8192
+    a, b = (torch.randn(size, size, device=place).to(dtype) for _ in range(2))
+    a @ b
+    _, seconds = clock(lambda: a @ b, place, 10)
+    return 2 * size**3 / seconds / 1e9
+
+
+def run(side: str, count: int, precision: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Measure one side in a fresh process."""
+    command = [sys.executable, __file__, "--side", side, "--classes", str(count)]
+    command += ["--precision", precision, "--model", args.model, "--device", args.device]
+    command += ["--views", str(args.views), "--repeats", str(args.repeats)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+    if done.returncode:
+        raise SystemExit(f"{side} with {count} classes failed:\n{done.stderr}")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def show(count: int, precision: str, ours: dict[str, Any], plain: dict[str, Any] | None) -> None:
+    rest = ours["image"] - ours["tower"] - ours["text"]
+    parts = f"tower {ours['tower']:.2f}, tuning and predicting {ours['text']:.2f}, rest {rest:+.2f}"
+    print(
+        f"{count:5} classes {precision}: {ours['image']:6.2f} s an image, "
+        f"{ours['image'] / ours['tower']:.2f} x the image tower, peak {ours['peak_gb']:.1f} GB "
+        f"[{parts}; text predict alone {ours['predict']:.2f}; once a class list "
+        f"{ours['once']:.2f}; decode {ours['decode'] * 1e3:.0f} ms, views "
+        f"{ours['views'] * 1e3:.0f} ms; {ours['tokens']} text tokens]"
+    )
+    if plain is not None:
+        difference = (torch.tensor(ours["logits"]) - torch.tensor(plain["logits"])).abs().max()
+        print(
+            f"      reference: {plain['image']:6.2f} s, peak {plain['peak_gb']:.1f} GB: ours is "
+            f"{plain['image'] / ours['image']:.2f} x as fast; logits differ by {difference:.1e}",
+            flush=True,
+        )
+        if precision == "fp32" and difference > 1e-3:
+            raise SystemExit("The two sides do not compute the same logits.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", default="ViT-B-16")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"])
+    parser.add_argument("--classes", nargs="+", type=int, default=[10, 100, 300, 1000])
+    parser.add_argument("--views", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--largest-reference", type=int, default=300, help="skip it above this")
+    parser.add_argument("--side", choices=["ours", "reference"], help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.side:
+        print(json.dumps(measure(args.side, args)))
+        return
+    print(f"{args.model}, random weights, {args.views} views, {torch.get_num_threads()} threads")
+    for precision in args.precision:
+        rate = matrix_rate(args.device, precision)
+        print(f"matrix products in {precision}: {rate:,.0f} GFLOP/s", flush=True)
+        for count in args.classes:
+            ours = run("ours", count, precision, args)
+            compare = count <= args.largest_reference and precision == "fp32"
+            show(
+                count,
+                precision,
+                ours,
+                run("reference", count, precision, args) if compare else None,
+            )
+
+
+if __name__ == "__main__":
+    main()
