@@ -64,7 +64,7 @@ def _apply(views: Tensor, ops: np.ndarray, level: np.ndarray, sign: np.ndarray) 
 def _change_pixels(name: str, views: Tensor, level: np.ndarray) -> Tensor:
     if name == "autocontrast":
         low, high = views.amin((-2, -1), keepdim=True), views.amax((-2, -1), keepdim=True)
-        flat = (high - low) < 1 / 255
+        flat = (high - low) < 0.5 / 255
         return torch.where(flat, views, kornia.enhance.normalize_min_max(views))
     if name == "equalize":
         return kornia.enhance.equalize(views)

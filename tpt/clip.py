@@ -7,6 +7,7 @@ give, and whether the text tower's computation can be shared between prompts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -59,8 +60,8 @@ class Clip:
         tokenizer: open_clip's tokenizer for it: `tokenizer(list of str) -> (n, L)` token ids.
         name: what `load_clip` would call the model; stored in prompt files.
         pretrained: the weights' tag, likewise.
-        micro_batch: views a pass of the image tower; default 8 views of 224 x 224 on a CPU (one
-            large batch is slower there) and 256 elsewhere, scaled to the picture's size.
+        micro_batch: most views a pass of the image tower takes; default 4 views of 224 x 224 on a
+            CPU (large batches are slower there) and 256 elsewhere, scaled to the picture's size.
 
     Raises:
         ModelError: the text tower is of a kind that context vectors cannot enter.
@@ -84,7 +85,7 @@ class Clip:
 
     def _default_micro_batch(self) -> int:
         height, width = self.preprocess.size
-        views = 8 if self.device.type == "cpu" else 256
+        views = 4 if self.device.type == "cpu" else 256
         return max(1, min(256, views * 224 * 224 // (height * width)))
 
     def __repr__(self) -> str:
@@ -127,7 +128,8 @@ class Clip:
     def encode_images(self, images: Tensor) -> Tensor:
         """Unit features (n, E), float32, of normalised pictures (n, 3, H, W)."""
         images = images.to(self.device, self.dtype)
-        return torch.cat([self._encode(part) for part in images.split(self.micro_batch)])
+        passes = math.ceil(len(images) / self.micro_batch)
+        return torch.cat([self._encode(part) for part in images.tensor_split(passes)])
 
     def encode_views(self, views: Tensor) -> Tensor:
         """Unit features (B, N, E) of normalised views (B, N, 3, H, W).
@@ -152,13 +154,13 @@ def find_text_tower(model: nn.Module) -> TextTower:
             of another library).
     """
     home: Any = getattr(model, "text", model)
-    if not hasattr(home, "token_embedding") or not hasattr(home, "transformer"):
+    pool = getattr(home, "pool_type" if isinstance(home, TextTransformer) else "text_pool_type", "")
+    if not pool or not hasattr(home, "transformer") or not hasattr(model, "visual"):
         raise ModelError(
             f"The text tower of {type(model).__name__} is a {type(home).__name__}; context vectors "
-            "can only enter open_clip's own text transformers, not a wrapped Hugging Face tower. "
-            "Choose another model: `tpt models` lists those that work."
+            "can only enter open_clip's own text transformers, not a wrapped Hugging Face tower or "
+            "a model of another library. Choose another model: `tpt models` lists those that work."
         )
-    pool = home.pool_type if isinstance(home, TextTransformer) else home.text_pool_type
     eos = home.eos_id if isinstance(home, TextTransformer) else getattr(home, "text_eos_id", None)
     packable = (
         home.attn_mask is not None
@@ -201,7 +203,8 @@ def read_preprocess(model: nn.Module) -> Preprocess:
         size=(height, width),
         mean=tuple(mean or (0.48145466, 0.4578275, 0.40821073)),
         std=tuple(std or (0.26862954, 0.26130258, 0.27577711)),
-        interpolation=facts.get("interpolation") or "bicubic",
+        # open_clip knows a third word, "random"; it too means bicubic where nothing is trained.
+        interpolation="bilinear" if facts.get("interpolation") == "bilinear" else "bicubic",
         resize_mode=facts.get("resize_mode") or "shortest",
         fill=int(facts.get("fill_color") or 0),
     )

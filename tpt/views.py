@@ -248,7 +248,7 @@ def _trim_long(picture: Tensor) -> Tensor:
         length = picture.shape[axis]
         if length > 8 * short:
             start = (length - 4 * short) // 2
-            picture = picture.narrow(axis, start, 4 * short)
+            picture = picture.narrow(axis, start, length - 2 * start)  # the middle stays the middle
     return picture
 
 

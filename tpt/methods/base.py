@@ -21,9 +21,9 @@ class Adapted:
     """
 
     logits: Tensor  # (K,) the prediction for view 0
-    initial_logits: Tensor  # (K,) view 0 before anything was tuned
+    initial_logits: Tensor  # (K,) view 0 under the start context, before anything was tuned
     selected: Tensor  # (S,) kept views, most confident first
-    view_entropy: Tensor  # (N,) nats, before tuning
+    view_entropy: Tensor  # (N,) nats, before this image's tuning
     vectors: Tensor | None = None  # (M, D) tuned context; None where none is tuned
     gradient: Tensor | None = None  # of the loss at the first step, shaped like `vectors`
     loss: Tensor | None = None  # () marginal entropy of the kept views before the first step
@@ -57,8 +57,13 @@ class Method(Protocol):
     def start_stream(self) -> None: ...
 
 
-def encode_views(clip: Clip, views: Tensor) -> Tensor:
+def encode_views(clip: Clip, views: Tensor, count: int | None = None) -> Tensor:
     """Unit features (N, E) or (B, N, E) of normalised views (N, 3, H, W) or (B, N, 3, H, W).
+
+    Args:
+        clip: the model.
+        views: the views.
+        count: how many of each image's views are encoded, the first ones; default all.
 
     Raises:
         MethodError: another shape or picture size.
@@ -69,7 +74,8 @@ def encode_views(clip: Clip, views: Tensor) -> Tensor:
             f"Views have shape {tuple(views.shape)}; expected (N, 3, {size[0]}, {size[1]}), or "
             f"(B, N, 3, {size[0]}, {size[1]}) for a batch. `tpt.Views` makes them."
         )
-    features = clip.encode_views(views if views.ndim == 5 else views.unsqueeze(0))
+    batch = views if views.ndim == 5 else views.unsqueeze(0)
+    features = clip.encode_views(batch[:, :count])
     return features if views.ndim == 5 else features.squeeze(0)
 
 

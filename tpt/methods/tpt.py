@@ -59,7 +59,8 @@ class TPT:
         lr: AdamW's learning rate.
         reset: when context and optimiser return to their start: after every "image", at the
             start of every "stream" (`tpt.stream` begins one), or "never" (only on `reset()`).
-            Other than "image", images are adapted one after the other, in order.
+            Other than "image", images are adapted one after the other, in order, and the carried
+            context chooses an image's views as well as it is tuned on them.
 
     Raises:
         MethodError: a setting out of its range.
@@ -121,18 +122,21 @@ class TPT:
     def _adapt(self, features: Tensor) -> Adapted:
         """The method itself, on (B, N, E)."""
         start_vectors, start_classes = self._first_pass()
+        fresh = self._carried is None
+        vectors, optimizer = self._begin(start_vectors, len(features))
+        with torch.enable_grad():
+            classes = start_classes if fresh else self.engine.class_features(vectors)
         with torch.no_grad():
             initial = self.engine.logits(features, start_classes)  # (B, N, K)
-            view_entropy = entropy(initial)
+            view_entropy = entropy(initial if fresh else self.engine.logits(features, classes))
             selected = select_confident(view_entropy, self.settings.keep)  # (B, S)
             kept = features.take_along_dim(selected.unsqueeze(-1), dim=1)  # (B, S, E)
-        vectors, optimizer = self._begin(start_vectors, len(features))
         loss = gradient = None
         for step in range(self.settings.steps):
-            if step == 0 and not self.keeps_state:
+            if step == 0 and fresh:
                 losses, grads = self._first_step(kept, start_vectors, start_classes)
             else:
-                losses, grads = self._later_step(kept, vectors)
+                losses, grads = self._later_step(kept, vectors, classes if step == 0 else None)
             if step == 0:
                 loss, gradient = losses, grads.clone()
             vectors.grad = grads
@@ -188,9 +192,15 @@ class TPT:
         (grad,) = torch.autograd.grad(start_classes, start_vectors, pull[0], retain_graph=True)
         return losses.detach(), grad.unsqueeze(0)
 
-    def _later_step(self, kept: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """Losses (B,) and gradients (B, M, D) anywhere else: a forward and a backward pass."""
+    def _later_step(
+        self, kept: Tensor, vectors: Tensor, classes: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Losses (B,) and gradients (B, M, D) anywhere else: a forward and a backward pass.
+
+        `classes` are the class features at `vectors` with their graph, where they are known.
+        """
         with torch.enable_grad():
-            losses = marginal_entropy(self.engine.logits(kept, self.engine.class_features(vectors)))
+            classes = self.engine.class_features(vectors) if classes is None else classes
+            losses = marginal_entropy(self.engine.logits(kept, classes))
         (grads,) = torch.autograd.grad(losses.sum(), vectors)
         return losses.detach(), grads

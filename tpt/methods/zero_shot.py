@@ -36,6 +36,11 @@ class ZeroShot:
     keeps_state = False
 
     def __init__(self, engine: PromptEngine, templates: Sequence[str] | None = None) -> None:
+        if isinstance(templates, str):
+            raise PromptError(
+                f'Templates are expected as a list, but the single string "{templates}" came. '
+                f'Write ["{templates}"].'
+            )
         self.engine = engine
         self.templates = tuple(templates or ())
         self._features: Tensor | None = None
@@ -65,7 +70,7 @@ class ZeroShot:
 
     def adapt(self, views: Tensor) -> Adapted:
         """Predict from views (N, 3, H, W) or (B, N, 3, H, W); only view 0 is encoded."""
-        return self.adapt_features(encode_views(self.engine.clip, views[..., :1, :, :, :]))
+        return self.adapt_features(encode_views(self.engine.clip, views, count=1))
 
     @torch.no_grad()
     def adapt_features(self, features: Tensor) -> Adapted:

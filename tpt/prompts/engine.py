@@ -142,13 +142,14 @@ def check_fit(context: Context, clip: Clip, classes: tuple[str, ...], force: boo
             f"The context is class-specific for {len(context.vectors)} classes, but {count} class "
             "names were given. Give the classes it was trained with, in the same order."
         )
-    if context.class_specific and info.classes is not None and info.classes != classes:
-        wrong = next(i for i in range(count) if info.classes[i] != classes[i])
-        raise PromptError(
-            f'The context is class-specific and its class number {wrong + 1} is "'
-            f'{info.classes[wrong]}", but "{classes[wrong]}" was given there. Give the classes it '
-            "was trained with, in the same order."
-        )
+    if context.class_specific and info.classes is not None:
+        for place, (trained, given) in enumerate(zip(info.classes, classes, strict=True), start=1):
+            if clean_name(trained) != clean_name(given):
+                raise PromptError(
+                    f'The context is class-specific and its class number {place} is "{trained}", '
+                    f'but "{given}" was given there. Give the classes it was trained with, in the '
+                    "same order."
+                )
     _check_model(context, clip, force)
 
 

@@ -15,7 +15,6 @@ import os
 import pickle
 import uuid
 import warnings
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -165,7 +164,7 @@ def _load_torch(source: Path) -> Context:
     return _from_official(source, content)
 
 
-def _stand_ins() -> list[Callable[..., Any]]:
+def _stand_ins() -> list[Any]:
     """What the restricted reader may put in the place of the harmless classes, by their names."""
 
     def defaultdict(*args: Any) -> dict[Any, Any]:  # the reader fills plain dictionaries only

@@ -80,7 +80,11 @@ class RecordWriter:
         header = _header(self.target)
         # A run that was killed in the middle of its header left nothing.
         if header and not (self._append and self._file.tell()):
-            self._put(header)
+            try:
+                self._put(header)
+            except (OutputError, OSError):
+                self.__exit__(*sys.exc_info())
+                raise
         return self
 
     def write(self, record: Record) -> None:

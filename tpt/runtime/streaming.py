@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -130,7 +130,9 @@ def _name_image(record: Record, message: str) -> str:
     return message if name in message else f"{name}: {message}"
 
 
-def decode_ahead(images: Iterable[Any], num_workers: int, ahead: int) -> Iterator[Loaded]:
+def decode_ahead(
+    images: Iterable[Any], num_workers: int, ahead: int
+) -> Generator[Loaded, None, None]:
     """Decode items in threads, in order, at most `ahead + 2 * num_workers` items ahead."""
     if num_workers == 0:
         yield from (load(index, item) for index, item in enumerate(images))
