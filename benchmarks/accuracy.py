@@ -17,7 +17,6 @@ import time
 from collections import Counter
 from pathlib import Path
 
-
 import tpt
 from tpt.methods import Method
 

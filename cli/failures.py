@@ -28,6 +28,6 @@ def told_plainly() -> Iterator[None]:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, without importing torch here
             raise
         raise click.ClickException(
-            "The device ran out of memory. Use a smaller --batch-size or --views, --precision bf16, "
+            "The device ran out of memory. Use a smaller --batch-size or --views, --precision bf16 "
             "or --device cpu. Records written so far are whole; --resume goes on with them."
         ) from error

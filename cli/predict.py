@@ -113,7 +113,10 @@ def command(sources: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any
         if dry_run:
             click.echo(describe(job, target, options, len(paths)))
             return
-        code = run(job, target, paths, options, quiet)
+        with warnings.catch_warnings():
+            # Pillow's notes on broken metadata name no image; a broken picture is a record.
+            warnings.filterwarnings("ignore", module="PIL")
+            code = run(job, target, paths, options, quiet)
     if code:
         raise click.exceptions.Exit(code)
 
@@ -240,7 +243,8 @@ def describe(job: Job, target: Target, options: dict[str, Any], images: int) -> 
         **job.environment,
     }
     width = max(map(len, rows))
-    return "\n".join(f"{name:{width}}  {value}" for name, value in rows.items())
+    text = "\n".join(f"{name:{width}}  {value}" for name, value in rows.items())
+    return text.encode("utf-8", "backslashreplace").decode()  # file names may be no UTF-8
 
 
 def run(job: Job, target: Target, paths: list[str], options: dict[str, Any], quiet: bool) -> int:

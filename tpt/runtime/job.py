@@ -88,7 +88,9 @@ def build_job(wanted: JobSettings) -> Job:
     if method.reads_views:
         facts |= {"views": views.n, "augment": views.kind}
         facts["views_kept"] = count_kept(views.n, facts["keep"])
-    return Job(clip, engine, method, views, _describe(wanted, engine, facts), _environment(clip))
+    return Job(
+        clip, engine, method, views, _describe(wanted, engine, facts), _environment(clip, wanted)
+    )
 
 
 def check_method_options(wanted: JobSettings) -> None:
@@ -152,7 +154,6 @@ def _describe(wanted: JobSettings, engine: PromptEngine, facts: dict[str, Any]) 
         **facts,
         "seed": wanted.seed,
         "context": {
-            "file": wanted.init,
             "words": context.info.words,
             "position": context.position,
             "vectors": list(context.vectors.shape),
@@ -163,7 +164,7 @@ def _describe(wanted: JobSettings, engine: PromptEngine, facts: dict[str, Any]) 
     }
 
 
-def _environment(clip: Clip) -> dict[str, Any]:
+def _environment(clip: Clip, wanted: JobSettings) -> dict[str, Any]:
     from tpt import __version__
 
     place = clip.device
@@ -171,5 +172,6 @@ def _environment(clip: Clip) -> dict[str, Any]:
     return {
         "tpt_runtime": __version__,
         "torch": torch.__version__,
+        "init": wanted.init,  # where the context came from; `settings` has its digest
         "device": f"{place} ({name})",
     }

@@ -1,7 +1,7 @@
 """Records: what is said of one image, as frozen data and as one JSON object or table row.
 
 Nothing here needs torch. Numbers are rounded where they are written, to six places: below that
-float32 has nothing to say, and a record reads the same on any machine.
+float32 has little to say, and records of two runs can be compared.
 """
 
 from __future__ import annotations

@@ -1,0 +1,219 @@
+"""A job is checked before it starts, and its settings say all that decides the records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tpt
+from tpt.runtime import job
+from tpt.runtime.job import Job, JobSettings, build_job, check_method_options
+
+CLASSES = ("cat", "dog")
+WANTED = JobSettings(classes=CLASSES, model="tiny", device="cpu")
+
+
+@pytest.fixture
+def asked(tiny: tpt.Clip, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What `load_clip` was asked for; it always gives the embedded model."""
+    calls: list[dict[str, Any]] = []
+
+    def load(name: str, pretrained: str | None, **options: Any) -> tpt.Clip:
+        calls.append({"name": name, "pretrained": pretrained, **options})
+        return tiny
+
+    monkeypatch.setattr(job, "load_clip", load)
+    return calls
+
+
+@pytest.fixture
+def build(asked: list[dict[str, Any]]) -> Callable[..., Job]:
+    return lambda **changes: build_job(replace(WANTED, **changes))
+
+
+@pytest.fixture
+def prompt_file(tiny: tpt.Clip, tmp_path: Path) -> str:
+    """A prompt trained for the embedded model and three classes."""
+    context = tpt.Context.from_words(tiny, "a sketch of a").described(
+        classes=("red fox", "owl", "elk")
+    )
+    path = tmp_path / "prompt.safetensors"
+    context.save(path)
+    return str(path)
+
+
+def test_unsaid_settings_are_the_published_ones(build: Callable[..., Job]) -> None:
+    made = build()
+    assert isinstance(made.method, tpt.TPT)
+    assert (made.views.n, made.views.kind, made.views.seed) == (64, "crop", 0)
+    facts = {"keep": 0.1, "steps": 1, "lr": 5e-3, "reset": "image", "views_kept": 6}
+    assert facts.items() <= made.settings.items()
+    assert made.settings["context"]["words"] == "a photo of a"
+
+
+def test_what_was_said_arrives_where_it_belongs(
+    build: Callable[..., Job], asked: list[dict[str, Any]]
+) -> None:
+    said = {"keep": 0.5, "steps": 2, "lr": 0.1, "reset": "stream"}
+    made = build(**said, views=8, augment="augmix", seed=5, precision="bf16", device="cuda:1")
+    assert vars(made.method.settings) == said  # type: ignore[attr-defined]
+    assert (made.views.n, made.views.kind, made.views.seed) == (8, "augmix", 5)
+    assert asked == [
+        {
+            **{"name": "tiny", "pretrained": None, "device": "cuda:1"},
+            **{"precision": "bf16", "seed": 5},
+        }
+    ]
+    assert {**said, "views": 8, "augment": "augmix", "views_kept": 4}.items() <= (
+        made.settings.items()
+    )
+
+
+def test_settings_are_plain_data_that_survive_json(build: Callable[..., Job]) -> None:
+    settings = build().settings
+    assert json.loads(json.dumps(settings)) == settings
+    assert settings.keys() == {
+        *("model", "pretrained", "precision", "method", "keep", "steps", "lr", "reset"),
+        *("views", "augment", "views_kept", "seed", "context", "templates", "classes"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        ({"keep": 0.5}, {"keep", "views_kept"}),
+        ({"views": 32}, {"views", "views_kept"}),
+        ({"steps": 2}, {"steps"}),
+        ({"lr": 0.01}, {"lr"}),
+        ({"reset": "stream"}, {"reset"}),
+        ({"augment": "augmix"}, {"augment"}),
+        ({"seed": 1}, {"seed"}),
+        ({"precision": "bf16"}, {"precision"}),
+        ({"classes": ("cat", "cow")}, {"classes"}),
+        ({"templates": ("a sketch of a {}",)}, {"context", "templates"}),
+    ],
+)
+def test_whatever_changes_the_records_changes_the_settings(
+    build: Callable[..., Job], change: dict[str, Any], names: set[str]
+) -> None:
+    before, after = build().settings, build(**change).settings
+    assert {key for key in before if before[key] != after[key]} == names
+
+
+def test_zero_shot_has_no_settings_of_tuning(build: Callable[..., Job]) -> None:
+    made = build(method="zero_shot", templates=("a {}", "the {}"))
+    assert isinstance(made.method, tpt.ZeroShot)
+    assert made.method.templates == ("a {}", "the {}")
+    assert made.settings.keys() == {
+        *("model", "pretrained", "precision", "method", "seed", "context", "templates", "classes"),
+    }
+
+
+def test_the_environment_names_versions_and_device(build: Callable[..., Job]) -> None:
+    environment = build().environment
+    assert environment["tpt_runtime"] == tpt.__version__
+    assert environment["torch"] == torch.__version__
+    assert environment["device"].startswith("cpu (")
+
+
+# --- prompt files ---
+
+
+def test_a_prompt_file_brings_its_context_classes_and_model(
+    build: Callable[..., Job], asked: list[dict[str, Any]], prompt_file: str
+) -> None:
+    made = build(init=prompt_file, classes=None, model=None)
+    assert made.engine.classes == ("red fox", "owl", "elk")
+    assert asked[0]["name"] == "tiny"
+    assert made.settings["context"]["words"] == "a sketch of a"
+    assert made.environment["init"] == prompt_file
+
+
+def test_classes_that_are_said_win_over_those_of_the_prompt_file(
+    build: Callable[..., Job], prompt_file: str
+) -> None:
+    assert build(init=prompt_file).engine.classes == CLASSES
+
+
+def test_other_vectors_under_the_same_file_name_are_other_settings(
+    build: Callable[..., Job], prompt_file: str
+) -> None:
+    before = build(init=prompt_file).settings["context"]
+    context = tpt.Context.load(prompt_file)
+    replace(context, vectors=context.vectors + 1e-3).save(prompt_file)
+    after = build(init=prompt_file).settings["context"]
+    assert {key for key in before if before[key] != after[key]} == {"sha256"}
+
+
+def test_a_prompt_file_that_does_not_name_its_model_asks_for_it(
+    build: Callable[..., Job], asked: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    tpt.Context(torch.zeros(2, 128)).save(tmp_path / "anonymous.pt")
+    with pytest.raises(tpt.PromptError, match="does not say which model"):
+        build(init=str(tmp_path / "anonymous.pt"), model=None)
+    assert asked == []
+
+
+def test_a_prompt_without_classes_says_so(build: Callable[..., Job], tmp_path: Path) -> None:
+    tpt.Context(torch.zeros(2, 128)).save(tmp_path / "plain.pt")
+    with pytest.raises(tpt.MethodError, match="the prompt file holds none"):
+        build(init=str(tmp_path / "plain.pt"), classes=None)
+
+
+# --- what is refused before anything is loaded ---
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"classes": None}, "No class names were given. Use --classes"),
+        ({"method": "magic"}, 'Unknown method "magic": expected tpt or zero_shot'),
+        ({"templates": ("a {}", "the {}")}, "2 were given"),
+        ({"templates": ("a {}",), "init": "p.pt"}, "--init and --template"),
+        ({"pretrained": "openai", "model": None}, "give --model too"),
+        *[
+            ({"method": "zero_shot", option: value}, f"--{option} has no meaning")
+            for option, value in [
+                *[("keep", 0.1), ("steps", 1), ("lr", 5e-3), ("reset", "image")],
+                *[("views", 64), ("augment", "crop")],
+            ]
+        ],
+    ],
+)
+def test_wrong_combinations_are_refused_before_the_model_is_loaded(
+    build: Callable[..., Job], asked: list[Any], changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(tpt.MethodError, match=words):
+        build(**changes)
+    assert asked == []
+
+
+def test_a_missing_prompt_file_is_told_before_the_model_is_loaded(
+    build: Callable[..., Job], asked: list[Any]
+) -> None:
+    with pytest.raises(tpt.PromptError, match=r'"nowhere\.pt" cannot be read'):
+        build(init="nowhere.pt")
+    assert asked == []
+
+
+@pytest.mark.parametrize("method", ["tpt", "zero_shot"])
+def test_every_method_goes_with_one_template(method: str) -> None:
+    check_method_options(replace(WANTED, method=method, templates=("a {}",)))
+
+
+def test_building_a_job_runs_no_forward_pass(
+    build: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any) -> None:
+        raise AssertionError("a forward pass was run")
+
+    monkeypatch.setattr(tpt.Clip, "encode_images", fail)
+    monkeypatch.setattr(tpt.PromptEngine, "class_features", fail)
+    assert build().engine.classes == CLASSES
+    assert build(method="zero_shot", templates=("a {}", "the {}")).engine.classes == CLASSES
