@@ -18,7 +18,7 @@ import torch.nn.functional as F
 
 import tpt
 
-SHOTS, EPOCHS, LR, SEED, VIEWS = 16, 50, 2e-2, 1, 8
+SHOTS, EPOCHS, LR, SEED, VIEWS = 16, 50, 2e-3, 1, 8
 FOLDERS = {"face": "Faces", "motorbike": "Motorbikes"}  # class name -> Caltech101's folder
 
 

@@ -1,15 +1,15 @@
 """Make the example pictures of the zero-shot demo, clean and shifted, from freely licensed photos.
 
-The photographs are data files of an installed package, scikit-image. They are
-read as files: neither package is imported, so `pip install --no-deps` of both is enough. Each
-photo is pinned by its SHA-256, because packages do replace a sample picture over its licence
-(scikit-image did so with `camera` in 0.18) and `examples/SOURCES.md` speaks only of these bytes.
+The photographs are data files of an installed package, scikit-image. They are read as files: the
+package is not imported, so `pip install --no-deps scikit-image` is enough. Each photo is pinned by
+its SHA-256, because packages do replace a sample picture over its licence (scikit-image did so with
+`camera` in 0.18) and `examples/SOURCES.md` speaks only of these bytes.
 
     python tools/make_examples.py --output examples/images
 
 writes NAME.jpg for every entry of PHOTOS and NAME-SHIFT.jpg for every entry of SHIFTS. The shifts
-follow the noise, blur and contrast corruptions of ImageNet-C (Hendrycks and Dietterich, 2019) in
-kind, not in strength: theirs are set for 224 pixels, these for a model that sees GRID pixels.
+follow the noise, blur and pixelation of ImageNet-C (Hendrycks and Dietterich, 2019) in kind, not in
+strength: theirs are set for 224 pixels, these for a model that sees GRID pixels.
 The same Pillow and numpy give the same bytes. This makes a demo, not a benchmark.
 """
 
@@ -32,7 +32,7 @@ SEED = 0
 GRID = 64  # pixels the embedded model sees: finer noise or blur is gone once it has resized
 NOISE = 0.2  # standard deviation, of a full range of 1
 BLUR = 1.6  # standard deviation in pixels of the GRID
-CONTRAST = 0.25  # share of the distance to the mean of the channel that is kept
+SMALL = 40  # pixels, longest side of a thumbnail
 
 
 @dataclass(frozen=True)
@@ -128,17 +128,17 @@ def blur(picture: Image.Image, _rng: np.random.Generator) -> Image.Image:
     return picture.filter(ImageFilter.GaussianBlur(BLUR * min(picture.size) / GRID))
 
 
-def lower_contrast(picture: Image.Image, _rng: np.random.Generator) -> Image.Image:
-    """Every value moved to CONTRAST of its distance from the mean of its channel; draws nothing."""
-    values = np.asarray(picture, dtype=np.float64)  # (h, w, 3)
-    mean = values.mean((0, 1))
-    return Image.fromarray((mean + CONTRAST * (values - mean)).round().astype(np.uint8))
+def shrink(picture: Image.Image, _rng: np.random.Generator) -> Image.Image:
+    """The picture as a thumbnail, SMALL pixels on its longest side; nothing is drawn at random."""
+    small = picture.copy()
+    small.thumbnail((SMALL, SMALL), Image.Resampling.LANCZOS)
+    return small
 
 
 SHIFTS: dict[str, Callable[[Image.Image, np.random.Generator], Image.Image]] = {
     "noise": add_noise,
     "blur": blur,
-    "contrast": lower_contrast,
+    "small": shrink,
 }
 
 

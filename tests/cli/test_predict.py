@@ -55,7 +55,7 @@ def test_every_example_image_gets_its_documented_record(run_tpt: Run) -> None:
     names = [Path(record["path"]).name for record in records]
     assert len(names) == 16
     assert names[:5] == [
-        *("camera.jpg", "camera-blur.jpg", "camera-contrast.jpg", "camera-noise.jpg", "cat.jpg")
+        *("camera.jpg", "camera-blur.jpg", "camera-noise.jpg", "camera-small.jpg", "cat.jpg")
     ]
     classes = (EXAMPLES / "classes.txt").read_text().split()
     for record in records:
