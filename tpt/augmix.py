@@ -89,7 +89,7 @@ def _source_map(name: str, level: float, sign: float, size: torch.Size) -> np.nd
         return np.array([[1, shear, 0], [0, 1, 0]])
     if name == "shear_y":
         return np.array([[1, 0, 0], [shear, 1, 0]])
-    angle = math.radians(sign * math.floor(level * 30 / 10))
+    angle = -math.radians(sign * math.floor(level * 30 / 10))  # counter-clockwise, as in Pillow
     cos, sin = math.cos(angle), math.sin(angle)
     x, y = width / 2, height / 2
     return np.array([[cos, sin, x - cos * x - sin * y], [-sin, cos, y + sin * x - cos * y]])

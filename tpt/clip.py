@@ -113,6 +113,14 @@ class Clip:
         return self.text.token_embedding.embedding_dim
 
     @property
+    def embedding_width(self) -> int:
+        """E, the width of image features and class features."""
+        projection = self.text.projection
+        if projection is None:
+            return self.width
+        return projection.out_features if isinstance(projection, nn.Linear) else projection.shape[1]
+
+    @property
     def context_length(self) -> int:
         """L, the number of tokens a prompt may have, the two end marks included."""
         return self.text.context_length

@@ -17,6 +17,7 @@ operations, normalisation), for many views at once.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ import kornia
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL.Image import Image
 from torch import Tensor
 
 from tpt.augmix import mix_chains
@@ -87,23 +89,36 @@ class Views:
 
         Raises:
             ImageError: an image that cannot be read.
+            MethodError: no image, one that is not in a list, or another number of keys.
         """
-        pictures = [self._to_device(image) for image in images]
+        pictures = self._decode(images)
         keys = range(len(pictures)) if keys is None else keys
         if len(keys) != len(pictures):
             raise MethodError(
                 f"{len(pictures)} images came with {len(keys)} keys; expected as many."
             )
         views = [self._views(picture, key) for picture, key in zip(pictures, keys, strict=True)]
-        if not views:
-            raise MethodError("No images came; views can be made of at least one.")
         return self._finish(torch.stack(views), keys)
 
     def plain(self, images: Any) -> Tensor:
         """View 0 alone, (B, 1, 3, H, W): all that a method without adaptation looks at."""
-        pictures = [self._to_device(image) for image in images]
+        pictures = self._decode(images)
         views = torch.stack([preprocess_plain(p, self.clip.preprocess) for p in pictures])
         return self._normalise(views.to(self.clip.device).float() / 255).unsqueeze(1)
+
+    def _decode(self, images: Any) -> list[Tensor]:
+        """The images one by one, as `_to_device` gives them."""
+        many = isinstance(images, (Tensor, np.ndarray))
+        if isinstance(images, (str, bytes, os.PathLike, Image)) or (many and images.ndim != 4):
+            shape = f" of shape {tuple(images.shape)}" if many else ""
+            raise MethodError(
+                f"Images are expected as a list, or as one tensor (B, 3, H, W), but a single "
+                f"{type(images).__name__}{shape} came. Write views([image])."
+            )
+        pictures = [self._to_device(image) for image in images]
+        if not pictures:
+            raise MethodError("No images came; views can be made of at least one.")
+        return pictures
 
     def _to_device(self, image: Any) -> Tensor:
         """One image as uint8 (1, 3, H, W) in channels-last order, the resampler's fastest."""

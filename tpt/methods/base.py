@@ -85,10 +85,11 @@ def check_features(clip: Clip, features: Tensor) -> Tensor:
     Raises:
         MethodError: another shape, NaN or infinite numbers, or rows that are not of length one.
     """
-    if features.ndim not in (2, 3) or 0 in features.shape:
+    width = clip.embedding_width
+    if features.ndim not in (2, 3) or 0 in features.shape or features.shape[-1] != width:
         raise MethodError(
-            f"View features have shape {tuple(features.shape)}; expected (N, E), or (B, N, E) for "
-            "a batch, with at least one view."
+            f"View features have shape {tuple(features.shape)}; expected (N, {width}), or "
+            f"(B, N, {width}) for a batch, with at least one view."
         )
     features = features.to(clip.device, torch.float32)
     if not bool(features.isfinite().all()):

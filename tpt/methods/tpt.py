@@ -119,13 +119,14 @@ class TPT:
             result = self._adapt(batch)
         return result if features.ndim == 3 else result.image(0)
 
+    @torch.inference_mode(False)  # tuning needs gradients, even where the caller has none
+    @torch.enable_grad()
     def _adapt(self, features: Tensor) -> Adapted:
         """The method itself, on (B, N, E)."""
         start_vectors, start_classes = self._first_pass()
         fresh = self._carried is None
         vectors, optimizer = self._begin(start_vectors, len(features))
-        with torch.enable_grad():
-            classes = start_classes if fresh else self.engine.class_features(vectors)
+        classes = start_classes if fresh else self.engine.class_features(vectors)
         with torch.no_grad():
             initial = self.engine.logits(features, start_classes)  # (B, N, K)
             view_entropy = entropy(initial if fresh else self.engine.logits(features, classes))
@@ -159,9 +160,8 @@ class TPT:
     def _first_pass(self) -> tuple[Tensor, Tensor]:
         """The start context and its class features (K, E), with their graph; made once."""
         if self._start is None:
-            with torch.enable_grad():
-                vectors = self.engine.start.clone().requires_grad_()
-                self._start = vectors, self.engine.class_features(vectors)
+            vectors = self.engine.start.clone().requires_grad_()
+            self._start = vectors, self.engine.class_features(vectors)
         return self._start
 
     def _begin(self, start: Tensor, batch: int) -> tuple[Tensor, torch.optim.Optimizer]:
@@ -180,9 +180,8 @@ class TPT:
         self, kept: Tensor, start_vectors: Tensor, start_classes: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Losses (B,) and gradients (B, M, D) at the start, through the graph all images share."""
-        with torch.enable_grad():
-            classes = start_classes.detach().expand(len(kept), -1, -1).requires_grad_()
-            losses = marginal_entropy(self.engine.logits(kept, classes))
+        classes = start_classes.detach().expand(len(kept), -1, -1).requires_grad_()
+        losses = marginal_entropy(self.engine.logits(kept, classes))
         (pull,) = torch.autograd.grad(losses.sum(), classes)  # (B, K, E)
         if len(pull) > 1:
             (grads,) = torch.autograd.grad(
@@ -199,8 +198,7 @@ class TPT:
 
         `classes` are the class features at `vectors` with their graph, where they are known.
         """
-        with torch.enable_grad():
-            classes = self.engine.class_features(vectors) if classes is None else classes
-            losses = marginal_entropy(self.engine.logits(kept, classes))
+        classes = self.engine.class_features(vectors) if classes is None else classes
+        losses = marginal_entropy(self.engine.logits(kept, classes))
         (grads,) = torch.autograd.grad(losses.sum(), vectors)
         return losses.detach(), grads

@@ -125,7 +125,20 @@ def check_names(classes: Sequence[str]) -> tuple[str, ...]:
                 f"Class name number {place} of {len(names)} is empty ({name!r}). Give every class "
                 "a name, or remove the empty line or comma."
             )
+        if not _is_utf8(name):
+            raise PromptError(
+                f"Class name number {place} of {len(names)} is not Unicode text ({name!r}). Save "
+                "the class names as UTF-8."
+            )
     return names
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_fit(context: Context, clip: Clip, classes: tuple[str, ...], force: bool) -> None:
@@ -166,7 +179,7 @@ def _check_model(context: Context, clip: Clip, force: bool) -> None:
     )
     if not force:
         raise PromptError(f"{text} Use the prompt's own model, or --force to try all the same.")
-    warnings.warn(f"{text} It is used because of --force.", stacklevel=3)
+    warnings.warn(f"{text} It is used because of --force.", stacklevel=4)
 
 
 def _model(name: str | None, pretrained: str | None) -> str:

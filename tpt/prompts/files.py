@@ -213,7 +213,7 @@ def _from_parts(source: Path, head: dict[str, Any], vectors: Any) -> Context:
 
 def _damaged(source: Path, error: Exception) -> PromptError:
     return PromptError(
-        f'The prompt file "{source}" is damaged or truncated '
+        f'The prompt file "{source}" is damaged or truncated, or something else than a prompt '
         f"({' '.join(str(error).split())[:200]}). Copy or train it again."
     )
 

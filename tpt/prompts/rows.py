@@ -69,7 +69,7 @@ def tokenize(clip: Clip, sentences: Sequence[str], names: Sequence[str], vectors
     """Ids (n, L) of sentences that fit; `names` and `vectors` are for the error's text."""
     length = clip.context_length
     ids = clip.tokenizer(list(sentences), context_length=length)
-    roomy = clip.tokenizer(list(sentences), context_length=4 * length + 64)
+    roomy = clip.tokenizer(list(sentences), context_length=_roomy_length(clip, sentences))
     pad = _pad_id(clip)
     needed, found = (roomy != pad).sum(1), (ids != pad).sum(1)
     for row in (needed != found).nonzero().flatten().tolist()[:1]:
@@ -84,7 +84,7 @@ def tokenize(clip: Clip, sentences: Sequence[str], names: Sequence[str], vectors
 def word_ids(clip: Clip, words: str) -> Tensor:
     """Ids (M,) of some words alone, without start and end marks."""
     pad = _pad_id(clip)
-    length = 4 * clip.context_length + 64
+    length = _roomy_length(clip, [words])
     row, empty = (_unpad(r, pad) for r in clip.tokenizer([words, ""], context_length=length))
     start = 0
     while start < len(empty) and row[start] == empty[start]:
@@ -106,6 +106,11 @@ def _unpad(row: Tensor, pad: int) -> list[int]:
     if int(row[-1]) == pad:  # padded at the end, as nearly everywhere
         return row[: int(kept.nonzero().max()) + 1].tolist() if bool(kept.any()) else []
     return row[kept].tolist()
+
+
+def _roomy_length(clip: Clip, sentences: Sequence[str]) -> int:
+    """A length at which no tokenizer cuts any of the sentences: a token is at least a byte."""
+    return max(2 * clip.context_length, 16 + max(len(sentence.encode()) for sentence in sentences))
 
 
 def _pad_id(clip: Clip) -> int:

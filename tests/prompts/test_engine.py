@@ -1,0 +1,313 @@
+"""The prompt engine: what it computes, and which contexts and class names it refuses."""
+
+from __future__ import annotations
+
+import warnings
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import tpt
+from tpt.errors import PromptError
+from tpt.prompts.context import PromptInfo
+from tpt.prompts.engine import encode_sentences
+
+NAMES = ["cat", "golden retriever", "passenger_car"]
+
+
+def random_vectors(*shape: int, seed: int = 0) -> Tensor:
+    return 0.2 * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def message_of(clip: tpt.Clip, classes: object, context: tpt.Context | None = None) -> str:
+    with pytest.raises(PromptError) as caught:
+        tpt.PromptEngine(clip, classes, context)  # type: ignore[arg-type]
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.endswith(".")
+    return message
+
+
+def named(clip: tpt.Clip, name: str | None, pretrained: str | None = None) -> tpt.Clip:
+    """The same model under another name."""
+    return tpt.Clip(clip.model, clip.tokenizer, name=name, pretrained=pretrained)
+
+
+# --- class features ---
+
+
+@pytest.mark.parametrize("path", ["auto", "packed", "full"])
+@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("class_specific", [False, True])
+def test_class_features_have_the_documented_shapes(
+    golden: SimpleNamespace, class_specific: bool, count: int, path: str
+) -> None:
+    shape = (len(NAMES), count, 64) if class_specific else (count, 64)
+    engine = tpt.PromptEngine(golden.clip, NAMES, tpt.Context(random_vectors(*shape)), path=path)
+    features = engine.class_features(random_vectors(*shape, seed=1))
+    assert features.shape == (3, 32)
+    torch.testing.assert_close(features.norm(dim=-1), torch.ones(3))
+    for batch in (1, 2, 3):
+        vectors = random_vectors(batch, *shape, seed=2)
+        together = engine.class_features(vectors)
+        assert together.shape == (batch, 3, 32)
+        for one, alone in zip(together, vectors, strict=True):
+            torch.testing.assert_close(one, engine.class_features(alone), atol=1e-5, rtol=0)
+
+
+def test_without_vectors_the_start_context_is_meant(tiny: tpt.Clip) -> None:
+    engine = tpt.PromptEngine(tiny, NAMES)
+    assert torch.equal(engine.class_features(), engine.class_features(engine.start))
+    assert engine.context.info.words == "a photo of a"
+
+
+def test_class_features_of_words_are_those_of_the_sentence(tiny: tpt.Clip) -> None:
+    engine = tpt.PromptEngine(tiny, NAMES)
+    sentences = [f"a photo of a {name.replace('_', ' ')}." for name in NAMES]
+    with torch.no_grad():
+        expected = F.normalize(tiny.model.encode_text(tiny.tokenizer(sentences)), dim=-1)
+    torch.testing.assert_close(engine.class_features(), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(encode_sentences(tiny, sentences), expected, atol=1e-5, rtol=0)
+
+
+def test_the_same_classes_in_another_order_give_the_same_features(tiny: tpt.Clip) -> None:
+    one = tpt.PromptEngine(tiny, NAMES).class_features()
+    other = tpt.PromptEngine(tiny, NAMES[::-1]).class_features()
+    torch.testing.assert_close(other.flip(0), one, atol=1e-5, rtol=0)
+
+
+def test_an_underscore_in_a_name_is_a_space(tiny: tpt.Clip) -> None:
+    engine = tpt.PromptEngine(tiny, ["passenger_car", "passenger car"])
+    first, second = engine.class_features()
+    torch.testing.assert_close(first, second, atol=1e-6, rtol=0)
+    assert engine.classes == ("passenger_car", "passenger car")
+
+
+def test_the_same_name_may_stand_twice(tiny: tpt.Clip) -> None:
+    features = tpt.PromptEngine(tiny, ["crane", "cat", "crane"]).class_features()
+    torch.testing.assert_close(features[0], features[2], atol=1e-6, rtol=0)
+    assert not torch.equal(features[0], features[1])
+
+
+@pytest.mark.parametrize("position", ["end", "middle", "front"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["X"],
+        ["Model X", "Tesla Model X", "cat"],
+        ["photo", "X"],
+        ["a photo of the X", "x-ray"],
+        ["the", "zebra"],
+        ["cat's cradle", 'the "quoted" one', "rock & roll!", "1950s; 3/4", "100%"],
+        ["🦩", "naïve café", "猫"],
+        ["Dr. No", "e.g.", "..."],
+        ["{}", "a {} b"],
+    ],
+)
+def test_awkward_names_give_what_the_model_gives_for_the_whole_sentence(
+    tiny: tpt.Clip, names: list[str], position: str
+) -> None:
+    template = {"end": "an old {}", "middle": "an old {} here", "front": "{} from here"}[position]
+    engine = tpt.PromptEngine(tiny, names, tpt.Context.from_words(tiny, template))
+    head, tail = template.split("{}")
+    sentences = [f"{head}{name}{tail}." for name in names]
+    with torch.no_grad():
+        expected = F.normalize(tiny.model.encode_text(tiny.tokenizer(sentences)), dim=-1)
+    torch.testing.assert_close(engine.class_features(), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("path", ["packed", "full"])
+@pytest.mark.parametrize("shape", [(4, 64), (2, 4, 64), (3, 4, 64), (2, 3, 4, 64)])
+def test_the_gradient_is_the_slope_along_any_direction(
+    golden: SimpleNamespace, shape: tuple[int, ...], path: str
+) -> None:
+    start = (3, 4, 64) if shape[-3:] == (3, 4, 64) else (4, 64)
+    engine = tpt.PromptEngine(golden.clip, NAMES, tpt.Context(random_vectors(*start)), path=path)
+    vectors = random_vectors(*shape).requires_grad_()
+    weight = random_vectors(*shape[: len(shape) - len(start)], 3, 32, seed=1)
+
+    def value(at: Tensor) -> Tensor:
+        return (engine.class_features(at) * weight).double().sum()
+
+    (gradient,) = torch.autograd.grad(value(vectors), vectors)
+    for seed in (2, 3):
+        # Random directions are nearly at right angles to the gradient: lean them towards it.
+        direction = random_vectors(*shape, seed=seed)
+        direction = direction / direction.norm() + gradient / gradient.norm()
+        step = 2e-3 * direction
+        with torch.no_grad():
+            rise = value(vectors + step) - value(vectors - step)
+        slope = (gradient.double() * step).sum() * 2
+        assert rise.item() == pytest.approx(slope.item(), rel=0.02)
+
+
+def test_logits_are_scaled_cosines(golden: SimpleNamespace) -> None:
+    engine = tpt.PromptEngine(golden.clip, NAMES)
+    features = F.normalize(random_vectors(2, 5, 32), dim=-1)
+    classes = F.normalize(random_vectors(2, 3, 32, seed=1), dim=-1)
+    expected = 100 * torch.einsum("bne,bke->bnk", features, classes)
+    torch.testing.assert_close(engine.logits(features, classes), expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(engine.logits(features[0], classes[0]), expected[0])
+
+
+@pytest.mark.parametrize(
+    ("start", "given"),
+    [
+        ((4, 64), (3, 64)),
+        ((4, 64), (4, 32)),
+        ((4, 64), (64,)),
+        ((4, 64), (2, 2, 4, 64)),
+        ((3, 4, 64), (4, 64)),
+        ((3, 4, 64), (2, 4, 64)),
+        ((3, 4, 64), (3, 5, 64)),
+    ],
+)
+def test_vectors_of_another_shape_are_refused(
+    golden: SimpleNamespace, start: tuple[int, ...], given: tuple[int, ...]
+) -> None:
+    engine = tpt.PromptEngine(golden.clip, NAMES, tpt.Context(random_vectors(*start)))
+    with pytest.raises(PromptError) as caught:
+        engine.class_features(random_vectors(*given))
+    expected = ", ".join(map(str, start))
+    assert f"have shape {given}" in str(caught.value)
+    assert f"expects ({expected}), or (B, {expected}) for a batch" in str(caught.value)
+
+
+# --- class names ---
+
+
+def test_a_single_string_of_classes_is_refused(tiny: tpt.Clip) -> None:
+    message = message_of(tiny, "cat, dog")
+    assert 'the single string "cat, dog" came' in message
+
+
+def test_no_class_is_refused(tiny: tpt.Clip) -> None:
+    assert "at least one is needed" in message_of(tiny, [])
+
+
+@pytest.mark.parametrize("empty", ["", " ", "_", " _ ", "\t", None, 7])
+def test_an_empty_name_is_refused_with_its_place(tiny: tpt.Clip, empty: object) -> None:
+    assert f"number 2 of 3 is empty ({empty!r})" in message_of(tiny, ["cat", empty, "dog"])
+
+
+def test_a_name_that_is_no_text_is_refused_with_its_place(tiny: tpt.Clip) -> None:
+    assert "number 2 of 2 is not Unicode text ('caf\\udce9')" in message_of(
+        tiny, ["cat", "caf\udce9"]
+    )
+
+
+def test_any_sequence_of_names_will_do(tiny: tpt.Clip) -> None:
+    for classes in (["cat", "dog"], ("cat", "dog"), iter(["cat", "dog"]), {"cat": 0, "dog": 1}):
+        assert tpt.PromptEngine(tiny, classes).classes == ("cat", "dog")
+
+
+def test_a_name_that_does_not_fit_is_named_with_the_numbers(tiny: tpt.Clip) -> None:
+    name = "very " * 80 + "long"
+    message = message_of(tiny, ["cat", name], tpt.Context(random_vectors(16, 128)))
+    assert f'class "{name}" has 100 tokens, of which 16 are context vectors' in message
+    assert "reads at most 77" in message
+
+
+# --- contexts that do not fit ---
+
+
+def test_a_context_of_another_width_is_refused(tiny: tpt.Clip) -> None:
+    message = message_of(tiny, NAMES, tpt.Context(random_vectors(4, 512)))
+    assert "512 wide, but tiny has tokens of width 128" in message
+    context = tpt.Context(random_vectors(4, 512), info=PromptInfo("ViT-B-16", "openai"))
+    assert "It was made for ViT-B-16 (openai)." in message_of(tiny, NAMES, context)
+
+
+@pytest.mark.parametrize(
+    ("made_for", "used_with"),
+    [
+        (("ViT-B-16", "openai"), ("ViT-B-32", "openai")),
+        (("ViT-B-16", "openai"), ("ViT-B-16", "laion2b_s34b_b88k")),
+        (("ViT-B-16", "openai"), ("RN50", None)),
+    ],
+)
+def test_a_context_of_another_model_is_refused_or_forced_with_a_warning(
+    tiny: tpt.Clip, made_for: tuple, used_with: tuple
+) -> None:
+    clip = named(tiny, *used_with)
+    context = tpt.Context(random_vectors(4, 128), info=PromptInfo(*made_for))
+    message = message_of(clip, NAMES, context)
+    for name, tag in (made_for, used_with):
+        assert (f"{name} ({tag})" if tag else name) in message
+    assert "--force" in message
+    with pytest.warns(UserWarning, match="It is used because of --force") as caught:
+        engine = tpt.PromptEngine(clip, NAMES, context, force=True)
+    assert caught[0].filename == __file__
+    assert engine.class_features().shape == (3, 128)
+
+
+def test_force_does_not_help_where_the_widths_differ(tiny: tpt.Clip) -> None:
+    with pytest.raises(PromptError, match="512 wide"):
+        tpt.PromptEngine(tiny, NAMES, tpt.Context(random_vectors(4, 512)), force=True)
+
+
+@pytest.mark.parametrize("info", [PromptInfo(), PromptInfo("ViT-B-16", "openai")])
+@pytest.mark.parametrize("name", [None, "ViT-B-16"])
+def test_what_is_unknown_or_the_same_is_accepted_in_silence(
+    tiny: tpt.Clip, info: PromptInfo, name: str | None
+) -> None:
+    clip = named(tiny, name, "openai" if name else None)
+    context = tpt.Context(random_vectors(4, 128), info=info)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert tpt.PromptEngine(clip, NAMES, context, force=True).classes == tuple(NAMES)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_class_specific_context_needs_its_number_of_classes(tiny: tpt.Clip, count: int) -> None:
+    message = message_of(tiny, NAMES, tpt.Context(random_vectors(count, 4, 128)))
+    assert f"class-specific for {count} classes, but 3 class names were given" in message
+
+
+def test_a_class_specific_context_needs_its_classes_in_order(tiny: tpt.Clip) -> None:
+    info = PromptInfo(classes=("cat", "golden retriever", "passenger car"))
+    context = tpt.Context(random_vectors(3, 4, 128), info=info)
+    assert tpt.PromptEngine(tiny, NAMES, context).class_features().shape == (3, 128)
+    message = message_of(tiny, ["cat", "passenger_car", "golden retriever"], context)
+    assert 'class number 2 is "golden retriever", but "passenger_car" was given there' in message
+
+
+def test_a_unified_context_serves_any_classes(tiny: tpt.Clip) -> None:
+    context = tpt.Context(random_vectors(4, 128), info=PromptInfo(classes=("bird", "fish")))
+    assert tpt.PromptEngine(tiny, NAMES, context).class_features().shape == (3, 128)
+
+
+def test_class_specific_vectors_belong_to_their_classes(tiny: tpt.Clip) -> None:
+    vectors = random_vectors(3, 4, 128)
+    together = tpt.PromptEngine(tiny, NAMES, tpt.Context(vectors)).class_features()
+    for row, name in enumerate(NAMES):
+        alone = tpt.PromptEngine(tiny, [name], tpt.Context(vectors[row])).class_features()
+        torch.testing.assert_close(together[row], alone[0], atol=1e-5, rtol=0)
+
+
+# --- text paths ---
+
+
+def test_an_unknown_text_path_is_refused(tiny: tpt.Clip) -> None:
+    with pytest.raises(PromptError, match="expected auto, packed or full"):
+        tpt.PromptEngine(tiny, NAMES, path="fast")
+
+
+def test_the_full_path_leaves_no_hook_behind_even_after_a_failure(
+    golden: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = tpt.PromptEngine(golden.clip, NAMES, path="full")
+    hooks = golden.clip.text.token_embedding._forward_hooks
+    engine.class_features()
+    assert not hooks
+
+    def fail(*args: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(golden.clip.model, "encode_text", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        engine.class_features()
+    assert not hooks

@@ -1,0 +1,496 @@
+"""Prompt files: every form is read back whole, and nothing in a file is ever executed."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import io
+import json
+import os
+import pickle
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+import tpt
+from tpt.errors import PromptError
+from tpt.prompts.context import PromptInfo
+
+INFO = PromptInfo(
+    model="ViT-B-16",
+    pretrained="openai",
+    classes=("猫", "cat's cradle", 'a "quoted" name', "naïve_café", "🦩", "new\nline"),
+    words="a photo of a {} in the wild",
+    dataset="birds",
+    shots=16,
+    seed=3,
+)
+FORMS = [".safetensors", ".pt"]
+
+
+def random_vectors(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def message_of(path: Path) -> str:
+    """The message of the PromptError on reading, checked to be one line that names the file."""
+    with pytest.raises(PromptError) as caught:
+        tpt.Context.load(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.isprintable()
+    assert message.endswith(".")
+    assert str(path) in message
+    return message
+
+
+# --- our own forms ---
+
+
+@pytest.mark.parametrize("suffix", FORMS)
+@pytest.mark.parametrize(
+    "context",
+    [
+        tpt.Context(random_vectors(4, 8), info=INFO),
+        tpt.Context(random_vectors(6, 5, 8), position="middle", info=INFO),
+        tpt.Context(random_vectors(5, 8), position="middle", before=1),
+        tpt.Context(random_vectors(1, 8), position="front", info=PromptInfo(seed=0, shots=0)),
+    ],
+)
+def test_what_is_saved_comes_back_whole(tmp_path: Path, context: tpt.Context, suffix: str) -> None:
+    path = tmp_path / f"prompt{suffix}"
+    context.save(path)
+    back = tpt.Context.load(str(path))
+    assert torch.equal(back.vectors, context.vectors)
+    for name in ("position", "before", "class_specific", "info"):
+        assert getattr(back, name) == getattr(context, name), name
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_the_file_says_what_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "prompt.safetensors"
+    tpt.Context(random_vectors(5, 8), position="middle", before=1, info=INFO).save(path)
+    with safetensors.safe_open(path, framework="pt") as file:
+        head = {key: json.loads(value) for key, value in file.metadata().items()}
+    tool = head.pop("tool")
+    assert tool == f"tpt-runtime {tpt.__version__}"
+    assert head == {
+        "format": "tpt-prompt",
+        "format_version": 1,
+        "position": "middle",
+        "before": 1,
+        "class_specific": False,
+        "context_length": 5,
+        "width": 8,
+        **json.loads(json.dumps(dataclasses.asdict(INFO))),
+    }
+
+
+@pytest.mark.parametrize("suffix", FORMS)
+def test_the_form_is_told_by_the_content_and_not_by_the_name(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"prompt{suffix}"
+    tpt.Context(random_vectors(4, 8)).save(path)
+    other = path.rename(tmp_path / "model.pth.tar-50")
+    assert torch.equal(tpt.Context.load(other).vectors, random_vectors(4, 8))
+
+
+def test_a_saved_file_has_the_usual_permissions(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    tpt.Context(random_vectors(4, 8)).save(tmp_path / "prompt.pt")
+    modes = [(tmp_path / name).stat().st_mode for name in ("plain", "prompt.pt")]
+    assert modes[0] == modes[1]
+
+
+@pytest.mark.parametrize("name", ["prompt", "prompt.bin", "prompt.pt.gz", "prompt.pth"])
+def test_another_suffix_is_refused_before_anything_is_written(tmp_path: Path, name: str) -> None:
+    with pytest.raises(PromptError, match=r"ends in \.safetensors \(preferred\) or \.pt"):
+        tpt.Context(random_vectors(4, 8)).save(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", FORMS)
+def test_saving_into_a_missing_folder_is_an_error(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / "missing" / f"prompt{suffix}"
+    with pytest.raises(PromptError, match="could not be saved") as caught:
+        tpt.Context(random_vectors(4, 8)).save(path)
+    assert "No such file or directory" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_saving_over_a_folder_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "prompt.pt"
+    path.mkdir()
+    with pytest.raises(PromptError, match="could not be saved"):
+        tpt.Context(random_vectors(4, 8)).save(path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("suffix", FORMS)
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, step: str
+) -> None:
+    path = tmp_path / f"prompt{suffix}"
+    tpt.Context(random_vectors(4, 8)).save(path)
+    before = path.read_bytes()
+
+    def fail(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(PromptError, match="No space left on device"):
+        tpt.Context(random_vectors(2, 8)).save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_interruption_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "prompt.pt"
+    tpt.Context(random_vectors(4, 8)).save(path)
+    before = path.read_bytes()
+
+    def interrupt(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        tpt.Context(random_vectors(2, 8)).save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# --- files of other programs ---
+
+
+@pytest.mark.parametrize("key", ["vectors", "ctx"])
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"format": '"pt"', "note": "mine"}])
+def test_plain_safetensors_are_read(tmp_path: Path, key: str, metadata: dict | None) -> None:
+    path = tmp_path / "prompt.safetensors"
+    tensors = {key: random_vectors(4, 8), "token_prefix": torch.ones(3, 1, 8)}
+    safetensors.torch.save_file(tensors, path, metadata=metadata)
+    context = tpt.Context.load(path)
+    assert torch.equal(context.vectors, random_vectors(4, 8))
+    assert (context.position, context.info) == ("end", PromptInfo())
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda v: v, lambda v: {"ctx": v}, lambda v: {"state_dict": {"ctx": v}}]
+)
+def test_plain_torch_files_are_read(tmp_path: Path, wrap: Any) -> None:
+    path = tmp_path / "prompt.pt"
+    torch.save(wrap(nn.Parameter(random_vectors(4, 8))), path)
+    assert torch.equal(tpt.Context.load(path).vectors, random_vectors(4, 8))
+
+
+@pytest.fixture
+def dassl(monkeypatch: pytest.MonkeyPatch) -> type:
+    """Dassl's warm-up scheduler, under the name by which checkpoints know it."""
+    for name in ("dassl", "dassl.optim", "dassl.optim.lr_scheduler"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+
+    class ConstantWarmupScheduler(torch.optim.lr_scheduler.LRScheduler):
+        def __init__(self, optimizer: torch.optim.Optimizer, successor: Any) -> None:
+            self.successor, self.warmup_epoch, self.cons_lr = successor, 1, 1e-5
+            super().__init__(optimizer)
+
+        def get_lr(self) -> list[float]:
+            return [self.cons_lr for _ in self.base_lrs]
+
+    ConstantWarmupScheduler.__module__ = "dassl.optim.lr_scheduler"
+    ConstantWarmupScheduler.__qualname__ = "ConstantWarmupScheduler"
+    sys.modules["dassl.optim.lr_scheduler"].ConstantWarmupScheduler = ConstantWarmupScheduler
+    return ConstantWarmupScheduler
+
+
+def make_checkpoint(dassl: type, vectors: Tensor, scheduler: str = "state") -> dict[str, Any]:
+    """What CoOp's trainer saves, with one optimiser step behind it."""
+    leaf = nn.Parameter(vectors)
+    optimizer = torch.optim.SGD([leaf], lr=0.002, momentum=0.9, weight_decay=5e-4)
+    leaf.grad = torch.zeros_like(leaf)
+    successor = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 50.0)
+    warm = dassl(optimizer, successor)
+    optimizer.step()
+    warm.step()
+    return {
+        "state_dict": {
+            "ctx": vectors,
+            "token_prefix": torch.ones(3, 1, 8),
+            "token_suffix": torch.ones(3, 72, 8),
+        },
+        "epoch": 50,
+        "optimizer": optimizer.state_dict(),
+        "scheduler": warm.state_dict() if scheduler == "state" else warm,
+        "val_result": np.float64(71.5),
+    }
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of:UserWarning")
+@pytest.mark.parametrize("scheduler", ["state", "object"])
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize("shape", [(4, 8), (16, 8), (3, 4, 8)])
+def test_official_coop_checkpoints_are_read(
+    tmp_path: Path, dassl: type, shape: tuple, dtype: torch.dtype, zipped: bool, scheduler: str
+) -> None:
+    vectors = random_vectors(*shape).to(dtype)
+    path = tmp_path / "model.pth.tar-50"
+    content = make_checkpoint(dassl, vectors, scheduler)
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    context = tpt.Context.load(path)
+    assert torch.equal(context.vectors, vectors.float())
+    assert context.class_specific is (len(shape) == 3)
+    assert (context.position, context.info) == ("end", PromptInfo())
+
+
+@pytest.mark.parametrize(
+    "value", [np.float32(1), np.float64(1), np.int64(1), np.bool_(True), 71.5, None]
+)
+def test_a_numpy_scalar_beside_the_vectors_does_no_harm(tmp_path: Path, value: Any) -> None:
+    path = tmp_path / "model.pth.tar-50"
+    torch.save({"state_dict": {"ctx": random_vectors(4, 8)}, "val_result": value}, path)
+    assert torch.equal(tpt.Context.load(path).vectors, random_vectors(4, 8))
+
+
+def test_reading_a_checkpoint_leaves_torchs_own_list_of_safe_classes_alone(
+    tmp_path: Path, dassl: type
+) -> None:
+    path = tmp_path / "model.pth.tar-50"
+    torch.save(make_checkpoint(dassl, random_vectors(4, 8)), path)
+    before = torch.serialization.get_safe_globals()
+    tpt.Context.load(path)
+    assert torch.serialization.get_safe_globals() == before
+
+
+def test_a_cocoop_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "model.pth.tar-10"
+    state = {"ctx": random_vectors(4, 8), "meta_net.linear1.weight": torch.ones(2, 8)}
+    torch.save({"state_dict": state}, path)
+    assert "is a CoCoOp checkpoint" in message_of(path)
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", ".safetensors"])
+@pytest.mark.parametrize("bad", ["shape", "nan"])
+def test_bad_vectors_are_refused_with_the_files_name(tmp_path: Path, form: str, bad: str) -> None:
+    path = tmp_path / "prompt"
+    vectors = torch.ones(8) if bad == "shape" else torch.full((4, 8), float("nan"))
+    if form == ".safetensors":
+        safetensors.torch.save_file({"ctx": vectors}, path)
+    else:
+        state = {"state_dict": {"ctx": vectors}}
+        torch.save(state, path, _use_new_zipfile_serialization=form == "zip")
+    message = message_of(path)
+    assert ("have shape (8,)" if bad == "shape" else "NaN or infinite") in message
+
+
+# --- files that would run code ---
+
+
+class Evil:
+    """Unpickling it would make a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+class EvilState(Evil):
+    """Unpickling it would make a folder too, by way of a class and its state."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return eval, (f"__import__('os').mkdir({str(self.path)!r})",)
+
+
+def hide(place: str, vectors: Tensor, evil: Evil) -> Any:
+    state = {"state_dict": {"ctx": vectors}, "epoch": 50, "scheduler": {"base_lrs": [0.002]}}
+    if place == "alone":
+        return evil
+    if place == "scheduler":
+        state["scheduler"] = {"successor": evil}
+    elif place == "beside ctx":
+        state["state_dict"]["extra"] = evil
+    elif place == "key":
+        state[evil] = 1
+    return state
+
+
+@pytest.mark.parametrize("kind", [Evil, EvilState])
+@pytest.mark.parametrize("place", ["alone", "scheduler", "beside ctx", "key"])
+@pytest.mark.parametrize("form", ["zip", "legacy", *range(pickle.HIGHEST_PROTOCOL + 1)])
+def test_a_file_that_would_run_code_is_refused_and_runs_nothing(
+    tmp_path: Path, form: str | int, place: str, kind: type[Evil]
+) -> None:
+    path, mark = tmp_path / "prompt.pt", tmp_path / "executed"
+    content = hide(place, random_vectors(4, 8), kind(mark))
+    if isinstance(form, int):
+        path.write_bytes(pickle.dumps(content, protocol=form))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
+    message = message_of(path)
+    assert not mark.exists()
+    if not isinstance(form, int):
+        assert "was refused" in message
+        torch.load(path, weights_only=False)  # the trap itself works
+        assert mark.exists()
+
+
+def test_a_stand_in_never_runs_the_class_it_stands_for(
+    tmp_path: Path, dassl: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.pth.tar-50"
+    torch.save(make_checkpoint(dassl, random_vectors(4, 8), "object"), path)
+
+    def explode(*args: Any, **options: Any) -> None:
+        raise AssertionError("a class from the file was used")
+
+    for kind in (dassl, torch.optim.SGD, torch.optim.lr_scheduler.CosineAnnealingLR):
+        monkeypatch.setattr(kind, "__init__", explode)
+        monkeypatch.setattr(kind, "__setstate__", explode, raising=False)
+    assert torch.equal(tpt.Context.load(path).vectors, random_vectors(4, 8))
+
+
+# --- files that are damaged, or something else ---
+
+
+def valid_files(folder: Path) -> Iterator[Path]:
+    context = tpt.Context(random_vectors(4, 8), info=INFO)
+    for suffix in FORMS:
+        context.save(folder / f"prompt{suffix}")
+        yield folder / f"prompt{suffix}"
+    for zipped in (True, False):
+        path = folder / f"official-{zipped}.pth"
+        state = {"state_dict": {"ctx": random_vectors(4, 8)}, "val_result": np.float64(1)}
+        torch.save(state, path, _use_new_zipfile_serialization=zipped)
+        yield path
+
+
+def test_a_truncated_file_is_an_error_at_any_length(tmp_path: Path) -> None:
+    for path in list(valid_files(tmp_path)):
+        whole = path.read_bytes()
+        for length in sorted({0, 1, 7, 8, 9, 16, 100, len(whole) - 1, *range(0, len(whole), 97)}):
+            path.write_bytes(whole[:length])
+            message_of(path)
+
+
+def test_a_damaged_file_is_read_or_refused_and_never_a_traceback(tmp_path: Path) -> None:
+    random = np.random.RandomState(0)
+    outcomes = {"read": 0, "refused": 0}
+    for path in list(valid_files(tmp_path)):
+        whole = path.read_bytes()
+        for _ in range(60):
+            broken = bytearray(whole)
+            for place in random.randint(0, len(whole), 3):
+                broken[place] = random.randint(256)
+            path.write_bytes(broken)
+            try:
+                tpt.Context.load(path)
+                outcomes["read"] += 1
+            except PromptError:
+                outcomes["refused"] += 1
+    assert min(outcomes.values()) > 0  # padding may be damaged unseen; a header may not
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"", "is empty"),
+        (b"a photo of a\n", "something else than a prompt"),
+        ("приве́т, мир\n".encode() * 9, "was refused"),
+        (b"\0" * 64, "was refused"),
+        (b"12345678{not json", "damaged or truncated"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(64), "was refused"),
+        (pickle.dumps([1, 2]), "was refused"),
+        (pickle.dumps({"ctx": [1.0]}, protocol=2), "damaged or truncated"),
+    ],
+)
+def test_a_file_that_is_no_prompt_says_why(tmp_path: Path, content: bytes, text: str) -> None:
+    path = tmp_path / "prompt.pt"
+    path.write_bytes(content)
+    assert text in message_of(path)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_torchscript_archive_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    with io.BytesIO() as buffer:
+        torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2)), buffer)
+        path.write_bytes(buffer.getvalue())
+    assert "TorchScript archives" in message_of(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"model": {"weight": torch.ones(2)}},
+        {"state_dict": {"weight": torch.ones(2)}},
+        {"state_dict": [torch.ones(2)]},
+        {"ctx": [1.0, 2.0]},
+        {"format": "tpt-prompt", "format_version": 1},
+        {"format": "tpt-prompt", "vectors": [1.0]},
+        {},
+        [torch.ones(2, 2)],
+        7,
+        None,
+        "text",
+    ],
+)
+def test_a_torch_file_without_vectors_is_no_prompt(tmp_path: Path, content: Any) -> None:
+    path = tmp_path / "prompt.pt"
+    torch.save(content, path)
+    assert "is not a prompt file: expected context vectors" in message_of(path)
+
+
+def test_safetensors_without_vectors_are_no_prompt(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    safetensors.torch.save_file({"weight": torch.ones(2)}, path)
+    assert "is not a prompt file" in message_of(path)
+
+
+HEAD = {"format": "tpt-prompt", "format_version": 1, "position": "end", "before": 4}
+
+
+@pytest.mark.parametrize("suffix", FORMS)
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"format_version": 2}, "format version 2, but this version of tpt-runtime reads up to 1"),
+        ({"format_version": "1"}, "format version 1"),
+        ({"format_version": None}, "format version None"),
+        ({"position": "behind"}, 'Unknown position "behind"'),
+        ({"position": None}, 'Unknown position "None"'),
+        ({"before": 7}, "7 vectors ahead"),
+        ({"before": "some"}, "damaged"),
+        ({"before": [1]}, "damaged"),
+        ({"classes": 7}, "damaged"),
+    ],
+)
+def test_a_head_that_makes_no_sense_is_an_error(
+    tmp_path: Path, suffix: str, change: dict, text: str
+) -> None:
+    path = tmp_path / f"prompt{suffix}"
+    head = {**HEAD, **change}
+    if suffix == ".pt":
+        torch.save({**head, "vectors": torch.ones(4, 8)}, path)
+    else:
+        meta = {key: json.dumps(value) for key, value in head.items()}
+        safetensors.torch.save_file({"vectors": torch.ones(4, 8)}, path, metadata=meta)
+    assert text in message_of(path)
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    assert "cannot be read: No such file or directory" in message_of(tmp_path / "prompt.pt")
+
+
+def test_a_folder_is_an_error(tmp_path: Path) -> None:
+    assert "cannot be read: Is a directory" in message_of(tmp_path)
