@@ -25,7 +25,16 @@ def resident_mb(pid: int) -> float:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "records.jsonl"
-        command = ["tpt", "predict", *sys.argv[1:], "--output", str(output), "--quiet"]
+        command = [
+            sys.executable,
+            "-m",
+            "cli",
+            "predict",
+            *sys.argv[1:],
+            "--output",
+            str(output),
+            "--quiet",
+        ]
         process = subprocess.Popen(command)
         samples: list[tuple[int, float]] = []
         while process.poll() is None:

@@ -471,7 +471,9 @@ def test_the_list_tells_sizes_and_tags() -> None:
 
 
 def test_the_list_counts_as_many_of_each_text_path_as_the_configs_do() -> None:
-    configs = {name: open_clip.get_model_config(name)["text_cfg"] for name in list_names()}
+    configs = {
+        name: open_clip.get_model_config(name)["text_cfg"] for name in open_clip.list_models()
+    }
     foreign = {name for name, text in configs.items() if "hf_model_name" in text}
     seeing_all = {name for name, text in configs.items() if text.get("no_causal_mask")}
     with_class_token = {name for name in configs if re.match("coca_(?!roberta)", name)}
@@ -479,10 +481,6 @@ def test_the_list_counts_as_many_of_each_text_path_as_the_configs_do() -> None:
     assert count["unsupported"] == len(foreign) > 0
     assert count["full-length"] == len((seeing_all | with_class_token) - foreign) > 0
     assert sum(count.values()) == len(configs)
-
-
-def list_names() -> list[str]:
-    return [name for name in open_clip.list_models() if name != "Small-Test"]
 
 
 def test_the_listed_text_path_and_width_are_those_of_the_tower_itself() -> None:

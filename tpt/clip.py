@@ -18,6 +18,7 @@ from open_clip.transformer import ResidualAttentionBlock, TextTransformer
 from torch import Tensor, nn
 
 from tpt.errors import ModelError
+from tpt.vision import find_image_tower
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Clip:
     ) -> None:
         self.text = find_text_tower(model)
         self.model = model.eval().requires_grad_(False)
+        self._image_tower = find_image_tower(model)
         self.tokenizer = tokenizer
         self.name, self.pretrained = name, pretrained
         self.preprocess = read_preprocess(model)
@@ -150,8 +152,7 @@ class Clip:
         return self.encode_images(views.flatten(0, 1)).unflatten(0, views.shape[:2])
 
     def _encode(self, images: Tensor) -> Tensor:
-        features: Tensor = self.model.encode_image(images)  # type: ignore[operator]
-        return F.normalize(features.float(), dim=-1)
+        return F.normalize(self._image_tower(images).float(), dim=-1)
 
 
 def find_text_tower(model: nn.Module) -> TextTower:
