@@ -207,6 +207,8 @@ def load_job(options: dict[str, Any], classes: tuple[str, ...] | None, say: Any)
         method=options["method"].replace("-", "_"),
         **{name: options[name] for name in (*names, "precision", "device", "seed", "force")},
     )
+    if wanted.model not in (None, DEFAULT_MODEL):
+        say(f"Loading {wanted.model} (weights that are not here yet are fetched first) ...")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         job = build_job(wanted)

@@ -254,7 +254,7 @@ def _create(
     quick_gelu: bool,
     seed: int,
 ) -> torch.nn.Module:
-    with torch.random.fork_rng(devices=[]), _without_root_log():
+    with torch.random.fork_rng(devices=[]), _without_their_logs():
         torch.default_generator.manual_seed(seed)  # weights are drawn on the CPU, then moved
         model: torch.nn.Module = open_clip.create_model(
             source,
@@ -273,18 +273,20 @@ def _create(
 
 
 @contextmanager
-def _without_root_log() -> Iterator[None]:
-    """Hold back what open_clip says on the root logger: our errors say it, or it was asked for."""
+def _without_their_logs() -> Iterator[None]:
+    """Hold back what open_clip and the hub client log: our errors say it, or it was asked for."""
 
     def refuse(record: logging.LogRecord) -> bool:
         return False
 
-    root = logging.getLogger()
-    root.addFilter(refuse)
+    theirs = [logging.getLogger(name) for name in ("", "huggingface_hub.utils._http")]
+    for logger in theirs:
+        logger.addFilter(refuse)
     try:
         yield
     finally:
-        root.removeFilter(refuse)
+        for logger in theirs:
+            logger.removeFilter(refuse)
 
 
 def _explain(name: str, pretrained: str | None, error: Exception) -> str:

@@ -6,7 +6,7 @@ import unicodedata
 
 from tpt.runtime.records import Prediction, Record
 
-_WIDTHS = (28, 26, 26, 6, 16, 8)
+_WIDTHS = (32, 25, 27, 4, 16, 6)
 _TITLES = ("image", "zero-shot", "adapted", "kept", "entropy (nats)", "ms")
 
 
