@@ -19,6 +19,7 @@ from tpt.prompts.context import Context
 from tpt.prompts.full import FullEncoder
 from tpt.prompts.packed import PackedEncoder
 from tpt.prompts.rows import build_rows, build_sentence_rows, clean_name
+from tpt.text import is_utf8
 
 
 class PromptEngine:
@@ -125,20 +126,12 @@ def check_names(classes: Sequence[str]) -> tuple[str, ...]:
                 f"Class name number {place} of {len(names)} is empty ({name!r}). Give every class "
                 "a name, or remove the empty line or comma."
             )
-        if not _is_utf8(name):
+        if not is_utf8(name):
             raise PromptError(
                 f"Class name number {place} of {len(names)} is not Unicode text ({name!r}). Save "
                 "the class names as UTF-8."
             )
     return names
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def check_fit(context: Context, clip: Clip, classes: tuple[str, ...], force: bool) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tpt.text import is_utf8
+
 PLACES = 6
 
 
@@ -71,7 +73,7 @@ class Record:
         """One line of JSON. Characters that UTF-8 cannot hold (odd file names) are escaped."""
         data = self.to_dict()
         text = json.dumps(data, ensure_ascii=False)
-        return text if _is_utf8(text) else json.dumps(data)
+        return text if is_utf8(text) else json.dumps(data)
 
 
 def _rounded(value: Any) -> Any:
@@ -82,14 +84,6 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, list):
         return [_rounded(item) for item in value]
     return value
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def csv_header(top_k: int) -> list[str]:
