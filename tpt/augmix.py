@@ -97,6 +97,8 @@ def _source_map(name: str, level: float, sign: float, size: torch.Size) -> np.nd
 
 def _warp(views: Tensor, source: Tensor) -> Tensor:
     """Views resampled bilinearly by maps (n, 2, 3) between pixel corners; black outside."""
+    if 1 in views.shape[-2:]:  # turned, sheared or moved this little, a line of pixels stays
+        return views
     # kornia maps pixel centres forward; Pillow's maps go backward between corners.
     centre = source.clone()
     centre[:, :, 2] += source[:, :, :2].sum(-1) / 2 - 0.5

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image, ImageFile, ImageOps
 
@@ -26,6 +27,8 @@ RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
+    if kind == "ICO":  # Pillow 12 writes nothing for a picture below its list of sizes
+        options.setdefault("sizes", [image.size])
     image.save(buffer, kind, **options)
     return buffer.getvalue()
 
@@ -177,7 +180,9 @@ def test_other_colour_spaces(mode: str) -> None:
         assert image is not None
     else:
         image = rgb.convert(mode)
-    sources = [image] if mode == "HSV" else [image, encode(image, "TIFF")]
+    # HSV has no file form, and Pillow 12 cannot read the YCbCr TIFF that it writes.
+    unreadable = mode == "YCbCr" and int(PIL.__version__.split(".")[0]) < 13
+    sources = [image] if mode == "HSV" or unreadable else [image, encode(image, "TIFF")]
     for source in sources:
         assert np.abs(decode_image(source).astype(int) - (200, 60, 20)).max() <= 4
 
