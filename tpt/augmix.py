@@ -9,9 +9,11 @@ all views that drew it at once, with kornia; pixels are rounded to 8 bits after 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import kornia
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -42,7 +44,9 @@ def mix_chains(views: Tensor, chance: np.random.Generator) -> Tensor:
     return clean * views + (1 - clean) * mixed
 
 
-def _apply(views: Tensor, ops: np.ndarray, level: np.ndarray, sign: np.ndarray) -> Tensor:
+def _apply(
+    views: Tensor, ops: npt.NDArray[Any], level: npt.NDArray[Any], sign: npt.NDArray[Any]
+) -> Tensor:
     """One operation a view: `ops` (n,) indexes OPS, -1 leaves the view as it is."""
     result = views.clone()
     for index, name in enumerate(PIXEL_OPS):
@@ -61,7 +65,7 @@ def _apply(views: Tensor, ops: np.ndarray, level: np.ndarray, sign: np.ndarray) 
     return result
 
 
-def _change_pixels(name: str, views: Tensor, level: np.ndarray) -> Tensor:
+def _change_pixels(name: str, views: Tensor, level: npt.NDArray[Any]) -> Tensor:
     if name == "autocontrast":
         low, high = views.amin((-2, -1), keepdim=True), views.amax((-2, -1), keepdim=True)
         flat = (high - low) < 0.5 / 255
@@ -76,7 +80,7 @@ def _change_pixels(name: str, views: Tensor, level: np.ndarray) -> Tensor:
     return torch.where(views < at_least - 1e-4, views, 1 - views)
 
 
-def _source_map(name: str, level: float, sign: float, size: torch.Size) -> np.ndarray:
+def _source_map(name: str, level: float, sign: float, size: torch.Size) -> npt.NDArray[Any]:
     """(2, 3): where in the old view each pixel of the new one comes from, as Pillow writes it."""
     height, width = size
     shift = sign * math.floor(level * (width / 3) / 10)

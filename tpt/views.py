@@ -24,6 +24,7 @@ from typing import Any
 
 import kornia
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from PIL.Image import Image
@@ -42,8 +43,8 @@ _TRIES = 10
 class Crops:
     """Boxes (n, 4) as top, left, height, width in pixels, and which of them are mirrored (n,)."""
 
-    boxes: np.ndarray
-    flips: np.ndarray
+    boxes: npt.NDArray[Any]
+    flips: npt.NDArray[Any]
 
 
 class Views:

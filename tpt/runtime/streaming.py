@@ -16,7 +16,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -33,7 +33,7 @@ class Loaded:
 
     index: int
     path: str | None
-    pixels: np.ndarray | None
+    pixels: npt.NDArray[Any] | None
     error: Failure | None
 
     @property
