@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -83,6 +83,9 @@ class Clip:
         self.tokenizer = tokenizer
         self.name, self.pretrained = name, pretrained
         self.preprocess = read_preprocess(model)
+        # exp(logit_scale), the factor in front of the cosine (100 for the published CLIPs). Read
+        # once: on a GPU every look at it would wait for the device.
+        self.logit_scale = float(cast(Tensor, model.logit_scale).exp())
         self.micro_batch = micro_batch or self._default_micro_batch()
 
     def _default_micro_batch(self) -> int:
@@ -126,13 +129,6 @@ class Clip:
     def context_length(self) -> int:
         """L, the number of tokens a prompt may have, the two end marks included."""
         return self.text.context_length
-
-    @property
-    def logit_scale(self) -> float:
-        """exp(logit_scale), the factor in front of the cosine; 100 for the published CLIPs."""
-        scale = self.model.logit_scale
-        assert isinstance(scale, Tensor)
-        return float(scale.exp().item())
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:

@@ -266,9 +266,9 @@ def test_reading_a_checkpoint_leaves_torchs_own_list_of_safe_classes_alone(
 ) -> None:
     path = tmp_path / "model.pth.tar-50"
     torch.save(make_checkpoint(dassl, random_vectors(4, 8)), path)
-    before = torch.serialization.get_safe_globals()
+    before = set(torch.serialization.get_safe_globals())  # torch keeps a set; its order is chance
     tpt.Context.load(path)
-    assert torch.serialization.get_safe_globals() == before
+    assert set(torch.serialization.get_safe_globals()) == before
 
 
 def test_a_cocoop_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
@@ -380,7 +380,8 @@ def test_a_truncated_file_is_an_error_at_any_length(tmp_path: Path) -> None:
         whole = path.read_bytes()
         for length in sorted({0, 1, 7, 8, 9, 16, 100, len(whole) - 1, *range(0, len(whole), 97)}):
             path.write_bytes(whole[:length])
-            message_of(path)
+            message = message_of(path)
+            assert any(word in message for word in ("empty", "damaged", "refused")), message
 
 
 def test_a_damaged_file_is_read_or_refused_and_never_a_traceback(tmp_path: Path) -> None:

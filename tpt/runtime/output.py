@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -65,7 +65,6 @@ class RecordWriter:
     def __init__(self, target: Target, append: bool) -> None:
         self.target = target
         self._append = append
-        self._row: Callable[[Record], str] = _FORMS[target.form](target.top_k)
         self._file: IO[bytes] | None = None
 
     def __enter__(self) -> RecordWriter:
@@ -93,7 +92,7 @@ class RecordWriter:
         Raises:
             OutputError: the disk is full or gone; the records before are whole.
         """
-        self._put(self._row(record))
+        self._put(_row(record, self.target))
 
     def _put(self, line: str) -> None:
         """Write in UTF-8 whatever the locale; file names that are not UTF-8 keep their bytes."""
@@ -129,26 +128,10 @@ def cannot_write(path: str, error: OSError, can_resume: bool = False) -> OutputE
     )
 
 
-def _json_form(top_k: int) -> Callable[[Record], str]:
-    return lambda record: record.to_json()
-
-
-def _csv_form(top_k: int) -> Callable[[Record], str]:
-    def row(record: Record) -> str:
-        return _csv_line(csv_row(record, top_k))
-
-    return row
-
-
-def _table_form(top_k: int) -> Callable[[Record], str]:
-    return table_row
-
-
-_FORMS: dict[str, Callable[[int], Callable[[Record], str]]] = {
-    "jsonl": _json_form,
-    "csv": _csv_form,
-    "table": _table_form,
-}
+def _row(record: Record, target: Target) -> str:
+    if target.form == "csv":
+        return _csv_line(csv_row(record, target.top_k))
+    return table_row(record) if target.form == "table" else record.to_json()
 
 
 def _header(target: Target) -> str | None:
