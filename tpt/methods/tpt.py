@@ -78,6 +78,11 @@ class TPT:
     ) -> None:
         self.engine = engine
         self.settings = TPTSettings(keep, steps, lr, reset)
+        if self.keeps_state and engine.conditional:
+            raise MethodError(
+                f'reset="{reset}" carries one context from image to image, but a CoCoOp context is '
+                'made afresh from each image. Use reset="image".'
+            )
         self._start: tuple[Tensor, Tensor] | None = None
         self._carried: tuple[Tensor, torch.optim.Optimizer] | None = None
 
@@ -123,10 +128,20 @@ class TPT:
     @torch.enable_grad()
     def _adapt(self, features: Tensor) -> Adapted:
         """The method itself, on (B, N, E)."""
-        start_vectors, start_classes = self._first_pass()
         fresh = self._carried is None
-        vectors, optimizer = self._begin(start_vectors, len(features))
-        classes = start_classes if fresh else self.engine.class_features(vectors)
+        shared = fresh and not self.engine.conditional
+        if self.engine.conditional:  # CoCoOp: every image has its own start, made from view 0
+            with torch.no_grad():
+                start_vectors = self.engine.start_for(features[:, 0])
+            vectors, optimizer = self._begin(start_vectors)
+            classes = self.engine.class_features(vectors)
+            start_classes = classes.detach()
+        else:
+            start_vectors, start_classes = self._first_pass()
+            vectors, optimizer = self._begin(
+                start_vectors.expand(len(features), *start_vectors.shape)
+            )
+            classes = start_classes if fresh else self.engine.class_features(vectors)
         with torch.no_grad():
             initial = self.engine.logits(features, start_classes)  # (B, N, K)
             view_entropy = entropy(initial if fresh else self.engine.logits(features, classes))
@@ -134,7 +149,7 @@ class TPT:
             kept = features.take_along_dim(selected.unsqueeze(-1), dim=1)  # (B, S, E)
         loss = gradient = None
         for step in range(self.settings.steps):
-            if step == 0 and fresh:
+            if step == 0 and shared:
                 losses, grads = self._first_step(kept, start_vectors, start_classes)
             else:
                 losses, grads = self._later_step(kept, vectors, classes if step == 0 else None)
@@ -164,12 +179,11 @@ class TPT:
             self._start = vectors, self.engine.class_features(vectors)
         return self._start
 
-    def _begin(self, start: Tensor, batch: int) -> tuple[Tensor, torch.optim.Optimizer]:
+    def _begin(self, start: Tensor) -> tuple[Tensor, torch.optim.Optimizer]:
         """The vectors to tune (B, M, D) and their optimiser: fresh ones, or those carried on."""
         if self._carried is not None:
             return self._carried
-        shape = (batch, *start.shape)
-        vectors = start.detach().expand(shape).clone().requires_grad_()
+        vectors = start.detach().clone().requires_grad_()
         # AdamW works element by element, so one optimiser over B contexts is B optimisers.
         optimizer = torch.optim.AdamW([vectors], lr=self.settings.lr, weight_decay=0.01)
         if self.keeps_state:

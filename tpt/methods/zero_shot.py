@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tpt.errors import PromptError
 from tpt.methods.base import Adapted, check_features, encode_views
 from tpt.objective import entropy
 from tpt.prompts import PromptEngine
-from tpt.prompts.engine import encode_sentences
-from tpt.prompts.rows import clean_name
+from tpt.prompts.engine import check_templates, encode_templates
 
 
 class ZeroShot:
@@ -44,29 +42,19 @@ class ZeroShot:
         self.engine = engine
         self.templates = tuple(templates or ())
         self._features: Tensor | None = None
-        for template in self.templates:
-            if template.count("{}") != 1:
-                raise PromptError(
-                    f'The template "{template}" holds {template.count("{}")} places for the class '
-                    'name; expected exactly one {}, for example "a photo of a {}."'
-                )
+        check_templates(self.templates)
 
     def class_features(self) -> Tensor:
-        """Unit class features (K, E), computed once."""
+        """Unit class features (K, E), computed once; not for a conditional context."""
         if self._features is None:
+            engine = self.engine
             with torch.no_grad():
                 self._features = (
-                    self._ensemble() if self.templates else self.engine.class_features()
+                    encode_templates(engine.clip, engine.classes, self.templates)
+                    if self.templates
+                    else engine.class_features()
                 )
         return self._features
-
-    def _ensemble(self) -> Tensor:
-        names = [clean_name(name) for name in self.engine.classes]
-        each = [
-            encode_sentences(self.engine.clip, [template.replace("{}", name) for name in names])
-            for template in self.templates
-        ]
-        return F.normalize(torch.stack(each).mean(0), dim=-1)
 
     def adapt(self, views: Tensor) -> Adapted:
         """Predict from views (N, 3, H, W) or (B, N, 3, H, W); only view 0 is encoded."""
@@ -76,7 +64,7 @@ class ZeroShot:
     def adapt_features(self, features: Tensor) -> Adapted:
         """Predict from unit view features (N, E) or (B, N, E); only view 0 counts."""
         plain = check_features(self.engine.clip, features)[:, :1]
-        logits = torch.cat([self.engine.logits(one, self.class_features()) for one in plain])
+        logits = torch.cat([self._logits(one) for one in plain.split(1)])
         result = Adapted(
             logits=logits,
             initial_logits=logits,
@@ -84,6 +72,13 @@ class ZeroShot:
             view_entropy=entropy(logits).unsqueeze(1),
         )
         return result if features.ndim == 3 else result.image(0)
+
+    def _logits(self, plain: Tensor) -> Tensor:
+        """Logits (1, K) of one image's view 0, (1, 1, E): one by one, so batches change nothing."""
+        if self.engine.conditional and not self.templates:
+            classes = self.engine.class_features(self.engine.start_for(plain[:, 0]))
+            return self.engine.logits(plain, classes)[:, 0]
+        return self.engine.logits(plain[0], self.class_features())
 
     def reset(self) -> None:
         """Nothing is kept between images."""

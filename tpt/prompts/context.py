@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tpt.errors import PromptError
+from tpt.prompts.meta import MetaNet
 from tpt.prompts.rows import word_ids
 
 if TYPE_CHECKING:
@@ -31,6 +32,25 @@ class PromptInfo:
     seed: int | None = None
 
 
+@dataclass(frozen=True)
+class Blend:
+    """Hand-crafted templates that are mixed into the class features.
+
+    The class features become norm(weight * soft + (1 - weight) * hand), where `hand` are those of
+    the templates (averaged if there are several), taken word for word.
+    """
+
+    templates: tuple[str, ...]
+    weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.templates or not 0 <= self.weight <= 1:
+            raise PromptError(
+                f"A blend needs at least one template and a weight of the soft prompt within "
+                f"[0, 1]; got {len(self.templates)} templates and weight {self.weight}."
+            )
+
+
 @dataclass(frozen=True, eq=False)
 class Context:
     """Context vectors and the place of the class name.
@@ -41,15 +61,20 @@ class Context:
         position: "end" (vectors, then the class name), "middle" or "front".
         before: for "middle", how many vectors stand ahead of the class name; default floor(M / 2).
         info: where the context came from; written to and read from prompt files.
+        meta: CoCoOp's meta-network, which shifts the vectors for each image; default none.
+        blend: hand-crafted templates mixed into the class features; default none.
 
     Raises:
-        PromptError: wrong shape, unknown position, a vector that is NaN or infinite.
+        PromptError: wrong shape, unknown position, a vector that is NaN or infinite, a
+            meta-network that does not go with the vectors.
     """
 
     vectors: Tensor
     position: str = "end"
     before: int = -1
     info: PromptInfo = field(default_factory=PromptInfo)
+    meta: MetaNet | None = None
+    blend: Blend | None = None
 
     def __post_init__(self) -> None:
         vectors = torch.as_tensor(self.vectors).detach().to("cpu", torch.float32).contiguous()
@@ -83,12 +108,22 @@ class Context:
                 f"{before} vectors ahead of the class name do not go with position "
                 f'"{self.position}" and {count} vectors.'
             )
+        if self.meta is not None and (vectors.ndim, vectors.shape[-1]) != (2, self.meta.width):
+            raise PromptError(
+                f"A meta-network that shifts vectors of width {self.meta.width} came with context "
+                f"vectors of shape {tuple(vectors.shape)}; expected (M, {self.meta.width})."
+            )
         object.__setattr__(self, "vectors", vectors)
         object.__setattr__(self, "before", before)
 
     @property
     def class_specific(self) -> bool:
         return self.vectors.ndim == 3
+
+    @property
+    def conditional(self) -> bool:
+        """Whether each image has a context of its own (CoCoOp)."""
+        return self.meta is not None
 
     @classmethod
     def from_words(cls, clip: Clip, words: str) -> Context:

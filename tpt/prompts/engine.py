@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tpt.clip import Clip
@@ -68,6 +69,25 @@ class PromptEngine:
             else FullEncoder(clip, rows)
         )
         self.start = self.context.vectors.to(clip.device)
+        self._meta = self.context.meta.to(clip.device) if self.context.meta else None
+        blend = self.context.blend
+        self._hand = (
+            None if blend is None else encode_templates(clip, self.classes, blend.templates)
+        )
+
+    @property
+    def conditional(self) -> bool:
+        """Whether each image has a start context of its own (CoCoOp)."""
+        return self._meta is not None
+
+    def start_for(self, features: Tensor) -> Tensor:
+        """Start contexts (B, M, D), or (B, K, M, D), of images with unit features (B, E).
+
+        They differ between images only where the context is conditional.
+        """
+        if self._meta is None:
+            return self.start.expand(len(features), *self.start.shape)
+        return self.start + self._meta(features).unsqueeze(1)
 
     def class_features(self, vectors: Tensor | None = None) -> Tensor:
         """Unit class features, differentiable in `vectors`.
@@ -75,11 +95,16 @@ class PromptEngine:
         Args:
             vectors: (M, D) -> (K, E) or (B, M, D) -> (B, K, E) for a unified context;
                 (K, M, D) -> (K, E) or (B, K, M, D) -> (B, K, E) for a class-specific one.
-                Default: the start context.
+                Default: the start context, where all images share one.
 
         Raises:
-            PromptError: another shape.
+            PromptError: another shape; no vectors, where every image has its own.
         """
+        if vectors is None and self.conditional:
+            raise PromptError(
+                "This context is conditional (CoCoOp): every image has its own class features. "
+                "Give class_features the vectors that start_for(features) makes."
+            )
         vectors = self.start if vectors is None else vectors.to(self.clip.device, torch.float32)
         single = self.start.ndim
         if vectors.ndim not in (single, single + 1) or vectors.shape[-single:] != self.start.shape:
@@ -89,8 +114,15 @@ class PromptEngine:
                 f"({shape}), or (B, {shape}) for a batch."
             )
         if vectors.ndim == single:
-            return self._encode(vectors.unsqueeze(0)).squeeze(0)
-        return self._encode(vectors)
+            return self._mix(self._encode(vectors.unsqueeze(0)).squeeze(0))
+        return self._mix(self._encode(vectors))
+
+    def _mix(self, soft: Tensor) -> Tensor:
+        """Class features (..., K, E) with the blend's templates, where there is one."""
+        if self._hand is None or self.context.blend is None:
+            return soft
+        weight = self.context.blend.weight
+        return F.normalize(weight * soft + (1 - weight) * self._hand, dim=-1)
 
     def logits(self, features: Tensor, class_features: Tensor) -> Tensor:
         """exp(logit_scale) * f . t: (..., n, E) and class features (..., K, E) to (..., n, K)."""
@@ -108,6 +140,31 @@ def encode_sentences(clip: Clip, sentences: Sequence[str]) -> Tensor:
     nothing = torch.zeros(1, 0, clip.width, device=clip.device)
     encoder = PackedEncoder(clip, rows, False) if clip.text.packable else FullEncoder(clip, rows)
     return encoder(nothing).squeeze(0)
+
+
+def encode_templates(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """Unit class features (K, E) of hand-crafted templates, averaged if there are several.
+
+    Alec Radford et al. (2103.00020), section 3.1.4: the unit features of a class are averaged and
+    made unit again. Templates are taken word for word.
+
+    Raises:
+        PromptError: a template without exactly one `{}`, or too long with some class name.
+    """
+    check_templates(templates)
+    names = [clean_name(name) for name in classes]
+    each = [encode_sentences(clip, [t.replace("{}", name) for name in names]) for t in templates]
+    return each[0] if len(each) == 1 else F.normalize(torch.stack(each).mean(0), dim=-1)
+
+
+def check_templates(templates: Sequence[str]) -> None:
+    """Refuse a template without exactly one place for the class name."""
+    for template in templates:
+        if template.count("{}") != 1:
+            raise PromptError(
+                f'The template "{template}" holds {template.count("{}")} places for the class '
+                'name; expected exactly one {}, for example "a photo of a {}."'
+            )
 
 
 def check_names(classes: Sequence[str]) -> tuple[str, ...]:
@@ -142,6 +199,12 @@ def check_fit(context: Context, clip: Clip, classes: tuple[str, ...], force: boo
         raise PromptError(
             f"The context vectors are {width} wide, but {_model(clip.name, clip.pretrained)} has "
             f"tokens of width {clip.width}.{made_for} Use the model the prompt was made for."
+        )
+    if context.meta is not None and context.meta.feature_width != clip.embedding_width:
+        raise PromptError(
+            f"The context's meta-network reads image features of width "
+            f"{context.meta.feature_width}, but {_model(clip.name, clip.pretrained)} gives width "
+            f"{clip.embedding_width}.{made_for} Use the model the prompt was made for."
         )
     if context.class_specific and len(context.vectors) != count:
         raise PromptError(

@@ -1,8 +1,9 @@
 """Prompt files: context vectors and where they came from, written and read without pickling.
 
-Three forms are read: our `.safetensors`, our `.pt`, and the official CoOp checkpoint
-(`prompt_learner/model.pth.tar-50`: `state_dict["ctx"]`, (M, D) or (K, M, D), possibly fp16; its
-`token_prefix` and `token_suffix` belong to the training classes and are dropped). Torch files go
+Three forms are read: our `.safetensors`, our `.pt`, and the official checkpoints of CoOp, CoCoOp
+and KgCoOp (`prompt_learner/model.pth.tar-50`: `state_dict["ctx"]`, (M, D) or (K, M, D), possibly
+fp16, and CoCoOp's `meta_net.*`; their `token_prefix` and `token_suffix` belong to the training
+classes and are dropped). Torch files go
 through torch's restricted reader; the few harmless classes that official checkpoints carry beside
 the vectors (the scheduler with its optimiser, numpy scalars) become inert stand-ins, and anything
 else is refused.
@@ -25,9 +26,14 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from tpt.errors import PromptError
-from tpt.prompts.context import Context, PromptInfo
+from tpt.prompts.context import Blend, Context, PromptInfo
+from tpt.prompts.meta import NAMES, MetaNet
 
-FORMAT, VERSION = "tpt-prompt", 1
+FORMAT, VERSION = "tpt-prompt", 2
+_META = "meta_net."
+
+
+_TENSORS = ("vectors", "ctx", *(_META + name for name in NAMES))
 
 
 class _Inert:
@@ -62,9 +68,11 @@ def save_context(context: Context, path: str | os.PathLike[str]) -> None:
     from tpt import __version__
 
     target = Path(path)
+    plain = context.meta is None and context.blend is None
     head: dict[str, Any] = {
         "format": FORMAT,
-        "format_version": VERSION,
+        # What version 1 does not know must not be read by it as if it were not there.
+        "format_version": 1 if plain else VERSION,
         "tool": f"tpt-runtime {__version__}",
         "position": context.position,
         "before": context.before,
@@ -73,16 +81,21 @@ def save_context(context: Context, path: str | os.PathLike[str]) -> None:
         "width": context.vectors.shape[-1],
         **asdict(context.info),
     }
+    if context.blend is not None:
+        head["blend"] = {**asdict(context.blend), "templates": list(context.blend.templates)}
+    tensors = {"vectors": context.vectors}
+    if context.meta is not None:
+        tensors |= {_META + name: t.contiguous() for name, t in context.meta.tensors().items()}
     if target.suffix == ".safetensors":
         meta = {key: json.dumps(value, ensure_ascii=False) for key, value in head.items()}
-        _write_whole(target, safetensors_bytes({"vectors": context.vectors}, metadata=meta))
+        write_whole(target, safetensors_bytes(tensors, metadata=meta))
     elif target.suffix == ".pt":
         import io
 
         buffer = io.BytesIO()
         head["classes"] = list(head["classes"]) if head["classes"] else None
-        torch.save({**head, "vectors": context.vectors}, buffer)
-        _write_whole(target, buffer.getvalue())
+        torch.save({**head, **tensors}, buffer)
+        write_whole(target, buffer.getvalue())
     else:
         raise PromptError(
             f'A prompt file ends in .safetensors (preferred) or .pt, but "{target}" does not. '
@@ -90,7 +103,7 @@ def save_context(context: Context, path: str | os.PathLike[str]) -> None:
         )
 
 
-def _write_whole(target: Path, content: bytes) -> None:
+def write_whole(target: Path, content: bytes) -> None:
     """Write beside the target, then rename over it: a full disk leaves the old file as it was."""
     temporary = target.parent / f".tpt-{uuid.uuid4().hex}"
     try:
@@ -133,13 +146,13 @@ def _load_safetensors(source: Path) -> Context:
     try:
         with safetensors.safe_open(source, framework="pt") as file:
             meta = file.metadata() or {}
-            key = next((key for key in ("vectors", "ctx") if key in file.keys()), None)  # noqa: SIM118
-            vectors = None if key is None else file.get_tensor(key)
+            wanted = [key for key in file.keys() if key in _TENSORS]  # noqa: SIM118
+            tensors = {key: file.get_tensor(key) for key in wanted}
         ours = meta.get("format") == json.dumps(FORMAT)  # other programs' metadata is not JSON
         head = {key: json.loads(value) for key, value in meta.items()} if ours else {}
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise _damaged(source, error) from error
-    return _from_parts(source, head, vectors)
+    return _from_parts(source, head, tensors)
 
 
 def _load_torch(source: Path) -> Context:
@@ -156,11 +169,11 @@ def _load_torch(source: Path) -> Context:
     except Exception as error:  # the reader raises nearly every kind on broken data
         raise _damaged(source, error) from error
     if isinstance(content, Tensor):
-        return _from_parts(source, {}, content)
+        return _from_parts(source, {}, {"vectors": content})
     if not isinstance(content, dict):
         raise _not_a_prompt(source, f"a {type(content).__name__}")
     if content.get("format") == FORMAT:
-        return _from_parts(source, content, content.get("vectors"))
+        return _from_parts(source, content, content)
     return _from_official(source, content)
 
 
@@ -179,15 +192,16 @@ def _from_official(source: Path, content: dict[str, Any]) -> Context:
     state = content.get("state_dict", content)
     if not isinstance(state, dict) or not isinstance(state.get("ctx"), Tensor):
         raise _not_a_prompt(source, "a torch file without context vectors under the key ctx")
-    if any(str(key).startswith("meta_net.") for key in state):
-        raise PromptError(
-            f'"{source}" is a CoCoOp checkpoint: its context depends on each image through a meta '
-            "network, which cannot be used as a fixed context. Give a CoOp checkpoint instead."
-        )
-    return _from_parts(source, {}, state["ctx"])
+    tensors = {key: state[key] for key in _TENSORS if key in state}
+    if "bias_vectors" in state:  # KgCoOp carries half a meta-network that it never uses
+        tensors = {"ctx": tensors["ctx"]}
+    return _from_parts(source, {}, tensors)
 
 
-def _from_parts(source: Path, head: dict[str, Any], vectors: Any) -> Context:
+def _from_parts(source: Path, head: dict[str, Any], tensors: dict[str, Any]) -> Context:
+    """The context of a file's metadata and tensors."""
+    vectors = tensors.get("vectors", tensors.get("ctx"))
+    meta = {key.removeprefix(_META): t for key, t in tensors.items() if key.startswith(_META)}
     if not isinstance(vectors, Tensor):
         raise _not_a_prompt(source, "no tensor named vectors")
     version = head.get("format_version", VERSION)
@@ -204,11 +218,23 @@ def _from_parts(source: Path, head: dict[str, Any], vectors: Any) -> Context:
             position=str(head.get("position", "end")),
             before=int(head.get("before", -1)),
             info=PromptInfo(**known),
+            meta=MetaNet.from_tensors(meta) if meta else None,
+            blend=_read_blend(head.get("blend")),
         )
     except PromptError as error:
         raise PromptError(f'The prompt file "{source}" cannot be used. {error}') from error
-    except (TypeError, ValueError) as error:  # a position or a list of classes that is none
+    except (
+        TypeError,
+        ValueError,
+        KeyError,
+    ) as error:  # a position or a list of classes that is none
         raise _damaged(source, error) from error
+
+
+def _read_blend(value: Any) -> Blend | None:
+    if value is None:
+        return None
+    return Blend(tuple(str(template) for template in value["templates"]), float(value["weight"]))
 
 
 def _damaged(source: Path, error: Exception) -> PromptError:

@@ -145,7 +145,9 @@ def _choose_classes(wanted: JobSettings, context: Context | None) -> tuple[str, 
 def _describe(wanted: JobSettings, engine: PromptEngine, facts: dict[str, Any]) -> dict[str, Any]:
     """Every setting that decides what the records say."""
     context, clip = engine.context, engine.clip
-    digest = hashlib.sha256(context.vectors.numpy().tobytes()).hexdigest()[:16]
+    parts = [context.vectors, *(context.meta.tensors().values() if context.meta else ())]
+    digest = hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest()[:16]
+    blend = {"blend": asdict(context.blend)} if context.blend else {}
     return {
         "model": clip.name,
         "pretrained": clip.pretrained,
@@ -158,6 +160,8 @@ def _describe(wanted: JobSettings, engine: PromptEngine, facts: dict[str, Any]) 
             "position": context.position,
             "vectors": list(context.vectors.shape),
             "sha256": digest,
+            **({"conditional": True} if context.conditional else {}),
+            **blend,
         },
         "templates": list(wanted.templates),
         "classes": list(engine.classes),
