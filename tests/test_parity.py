@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ from conftest import PARITY
 from torch import Tensor
 
 import tpt
+from tpt.prompts.meta import NAMES, MetaNet
 
 CASES = json.loads((PARITY / "reference.json").read_text())["cases"]
 
@@ -104,20 +106,24 @@ def test_coop_training_agrees_with_the_public_program(
     torch.testing.assert_close(vectors.detach(), want["ctx_final"], atol=2e-5, rtol=1e-4)
 
 
+def cocoop_state(want: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What an official checkpoint of the golden CoCoOp case holds."""
+    return {key: value for key, value in want.items() if key.startswith(("ctx", "meta_net."))}
+
+
 @pytest.mark.parametrize("path", ["packed", "full"])
 def test_cocoop_agrees_with_the_public_program(golden: SimpleNamespace, path: str) -> None:
-    """CoCoOp's per-image contexts, (B, M, D), are the engine's batched call."""
     case, want = read(golden, "cocoop_words")
-    engine = tpt.PromptEngine(
-        golden.clip, case.classes, tpt.Context.from_words(golden.clip, case.ctx_words), path=path
-    )
-    net = {key: value.clone().requires_grad_() for key, value in want.items() if "meta_net" in key}
-    net = {key: value for key, value in net.items() if not key.startswith("grad")}
+    net = {name: want[f"meta_net.{name}"].clone().requires_grad_() for name in NAMES}
+    words = tpt.Context.from_words(golden.clip, case.ctx_words)
+    torch.testing.assert_close(words.vectors, want["ctx"], atol=1e-6, rtol=0)
+    context = tpt.Context(want["ctx"], meta=MetaNet.from_tensors(net))
+    engine = tpt.PromptEngine(golden.clip, case.classes, context, path=path)
     features = golden.clip.encode_images(golden.views(case.views_seed, case.batch))
     vectors = want["ctx"].clone().requires_grad_()
-    hidden = F.linear(features, net["meta_net.linear1.weight"], net["meta_net.linear1.bias"]).relu()
-    shift = F.linear(hidden, net["meta_net.linear2.weight"], net["meta_net.linear2.bias"])
-    classes = engine.class_features(vectors + shift.unsqueeze(1))  # (B, K, E)
+    starts = vectors + MetaNet(*net.values())(features).unsqueeze(1)  # (B, M, D)
+    torch.testing.assert_close(engine.start_for(features), starts.detach())
+    classes = engine.class_features(starts)  # (B, K, E)
     logits = engine.logits(features.unsqueeze(1), classes).squeeze(1)
     loss = F.cross_entropy(logits, want["labels"].long())
     loss.backward()
@@ -125,6 +131,22 @@ def test_cocoop_agrees_with_the_public_program(golden: SimpleNamespace, path: st
     torch.testing.assert_close(loss, want["loss"].view(()), atol=0, rtol=1e-4)
     assert vectors.grad is not None
     assert_close_gradient(vectors.grad, want["grad_ctx"])
-    for key, value in net.items():
+    for name, value in net.items():
         assert value.grad is not None
-        assert_close_gradient(value.grad, want[f"grad_{key}"])
+        assert_close_gradient(value.grad, want[f"grad_meta_net.{name}"])
+
+
+@pytest.mark.parametrize("path", ["packed", "full"])
+def test_a_cocoop_checkpoint_predicts_what_the_public_program_predicts(
+    golden: SimpleNamespace, path: str, tmp_path: Path
+) -> None:
+    case, want = read(golden, "cocoop_words")
+    torch.save({"state_dict": cocoop_state(want), "epoch": 10}, tmp_path / "model.pth.tar-10")
+    context = tpt.Context.load(tmp_path / "model.pth.tar-10")
+    method = tpt.ZeroShot(tpt.PromptEngine(golden.clip, case.classes, context, path=path))
+    images = golden.views(case.views_seed, case.batch).unsqueeze(1)  # (B, 1, 3, H, W)
+    together = method.adapt(images).logits
+    torch.testing.assert_close(together, want["logits"], atol=2e-3, rtol=0)
+    assert together.argmax(-1).tolist() == want["logits"].argmax(-1).tolist()
+    for image, logits in zip(images, want["logits"], strict=True):
+        torch.testing.assert_close(method.adapt(image).logits, logits, atol=2e-3, rtol=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch import Tensor
 
 import tpt
 from tpt.errors import MethodError
+from tpt.prompts.context import Blend
+from tpt.prompts.meta import MetaNet
 
 NAMES = ["cat", "dog", "golden retriever", "passenger_car", "ice cream"]
 
@@ -33,6 +35,26 @@ def engine(golden: SimpleNamespace) -> tpt.PromptEngine:
     return tpt.PromptEngine(golden.clip, NAMES)
 
 
+@pytest.fixture(scope="module")
+def conditional(golden: SimpleNamespace) -> tpt.PromptEngine:
+    """An engine whose contexts a meta-network makes (CoCoOp)."""
+    meta = MetaNet(
+        random_vectors(5, 32, seed=3),
+        random_vectors(5, seed=4),
+        random_vectors(64, 5, seed=5),
+        random_vectors(64, seed=6),
+    )
+    context = tpt.Context(random_vectors(4, 64), meta=meta)
+    return tpt.PromptEngine(golden.clip, NAMES, context)
+
+
+def shift_by_hand(context: tpt.Context, feature: Tensor) -> Tensor:
+    """CoCoOp's context (M, D) for an image whose view 0 has the unit feature (E,)."""
+    net = context.meta
+    hidden = (net.weight_1 @ feature + net.bias_1).clamp(min=0)
+    return context.vectors + net.weight_2 @ hidden + net.bias_2
+
+
 @dataclass
 class Plain:
     """The method one step at a time, with torch's own AdamW and the full-length text path."""
@@ -41,6 +63,7 @@ class Plain:
     keep: float = 0.25
     steps: int = 1
     lr: float = 5e-3
+    start: Tensor | None = None  # default: the engine's
     vectors: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -49,7 +72,8 @@ class Plain:
         self.reset()
 
     def reset(self) -> None:
-        self.vectors = self.engine.start.clone().requires_grad_()
+        start = self.engine.start if self.start is None else self.start
+        self.vectors = start.clone().requires_grad_()
         self.optimizer = torch.optim.AdamW(
             [self.vectors], lr=self.lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01
         )
@@ -171,6 +195,54 @@ def test_views_that_are_not_kept_change_nothing(engine: tpt.PromptEngine) -> Non
         torch.testing.assert_close(getattr(again, name), getattr(out, name), atol=1e-4, rtol=1e-4)
 
 
+# --- a context for each image (CoCoOp), a blend ---
+
+
+@pytest.mark.parametrize("batch", [None, 1, 3])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_conditional_context_is_made_from_view_0_and_then_tuned(
+    conditional: tpt.PromptEngine, steps: int, batch: int | None
+) -> None:
+    features = unit_features(*([batch] if batch else []), 16, 32)
+    out = tpt.TPT(conditional, keep=0.25, steps=steps).adapt_features(features)
+    for index in range(batch or 1):
+        image, got = (features[index], out.image(index)) if batch else (features, out)
+        start = shift_by_hand(conditional.context, image[0])
+        assert_agrees(got, Plain(conditional, steps=steps, start=start).adapt(image))
+
+
+def test_a_conditional_contexts_initial_logits_are_those_of_zero_shot(
+    conditional: tpt.PromptEngine,
+) -> None:
+    features = unit_features(3, 16, 32)
+    plain = tpt.ZeroShot(conditional).adapt_features(features)
+    out = tpt.TPT(conditional).adapt_features(features)
+    torch.testing.assert_close(out.initial_logits, plain.logits, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("reset", ["stream", "never"])
+def test_a_conditional_context_cannot_be_carried_on(
+    conditional: tpt.PromptEngine, reset: str
+) -> None:
+    with pytest.raises(MethodError, match=f'reset="{reset}" carries one context') as caught:
+        tpt.TPT(conditional, reset=reset)
+    assert str(caught.value).endswith('Use reset="image".')
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_blend_stays_mixed_in_while_its_context_is_tuned(
+    golden: SimpleNamespace, engine: tpt.PromptEngine, steps: int
+) -> None:
+    blended = replace(engine.context, blend=Blend(("itap of a {}.",), 0.6))
+    mixed = tpt.PromptEngine(golden.clip, NAMES, blended)
+    features = unit_features(16, 32)
+    out = tpt.TPT(mixed, keep=0.25, steps=steps).adapt_features(features)
+    assert_agrees(out, Plain(mixed, steps=steps).adapt(features))
+    hand = tpt.ZeroShot(engine, ["itap of a {}."]).class_features()
+    classes = F.normalize(0.6 * engine.class_features(out.vectors) + 0.4 * hand, dim=-1)
+    torch.testing.assert_close(out.logits, 100 * features[0] @ classes.T, atol=2e-3, rtol=0)
+
+
 # --- small cases ---
 
 
@@ -210,17 +282,8 @@ def test_one_class_leaves_nothing_to_tune_but_works(
 # --- batches ---
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-@pytest.mark.parametrize("path", ["packed", "full"])
-@pytest.mark.parametrize("shape", [(4, 64), (5, 4, 64)])
-@pytest.mark.parametrize("batch", [1, 2, 5])
-def test_images_adapted_at_once_agree_with_one_at_a_time(
-    golden: SimpleNamespace, batch: int, shape: tuple[int, ...], path: str, steps: int
-) -> None:
+def assert_at_once_agrees(method: tpt.TPT, features: Tensor) -> None:
     """What a GPU runs, `is_grads_batched` and all; a CPU takes images one at a time."""
-    engine = tpt.PromptEngine(golden.clip, NAMES, tpt.Context(random_vectors(*shape)), path=path)
-    method = tpt.TPT(engine, keep=0.25, steps=steps, lr=1e-3)
-    features = unit_features(batch, 16, 32)
     together, single = method._adapt(features), method.adapt_features(features)
     assert torch.equal(together.selected, single.selected)
     for name in ("initial_logits", "view_entropy", "loss"):
@@ -234,8 +297,33 @@ def test_images_adapted_at_once_agree_with_one_at_a_time(
     torch.testing.assert_close(together.logits, single.logits, atol=2e-3, rtol=0)
 
 
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("path", ["packed", "full"])
+@pytest.mark.parametrize("shape", [(4, 64), (5, 4, 64)])
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_images_adapted_at_once_agree_with_one_at_a_time(
+    golden: SimpleNamespace, batch: int, shape: tuple[int, ...], path: str, steps: int
+) -> None:
+    engine = tpt.PromptEngine(golden.clip, NAMES, tpt.Context(random_vectors(*shape)), path=path)
+    method = tpt.TPT(engine, keep=0.25, steps=steps, lr=1e-3)
+    assert_at_once_agrees(method, unit_features(batch, 16, 32))
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_conditional_images_adapted_at_once_agree_with_one_at_a_time(
+    conditional: tpt.PromptEngine, batch: int, steps: int
+) -> None:
+    method = tpt.TPT(conditional, keep=0.25, steps=steps, lr=1e-3)
+    assert_at_once_agrees(method, unit_features(batch, 16, 32))
+
+
 @pytest.mark.parametrize("steps", [1, 2])
-def test_a_batch_gives_the_bits_of_each_image_alone(engine: tpt.PromptEngine, steps: int) -> None:
+@pytest.mark.parametrize("kind", ["engine", "conditional"])
+def test_a_batch_gives_the_bits_of_each_image_alone(
+    kind: str, steps: int, request: pytest.FixtureRequest
+) -> None:
+    engine = request.getfixturevalue(kind)
     method = tpt.TPT(engine, keep=0.25, steps=steps)
     features = unit_features(4, 16, 32)
     together = method.adapt_features(features)
@@ -259,8 +347,11 @@ def assert_same(got: dict[str, Tensor], want: dict[str, Tensor]) -> None:
         assert torch.equal(got[name], value), name
 
 
-def test_reset_by_image_forgets_everything_at_once(engine: tpt.PromptEngine) -> None:
-    method = tpt.TPT(engine)
+@pytest.mark.parametrize("kind", ["engine", "conditional"])
+def test_reset_by_image_forgets_everything_at_once(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    method = tpt.TPT(request.getfixturevalue(kind))
     images = unit_features(3, 16, 32)
     forward, backward = run(method, images), run(method, images.flip(0))[::-1]
     assert not method.keeps_state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,8 @@ from torch import Tensor
 
 import tpt
 from tpt.errors import PromptError
+from tpt.prompts.context import Blend
+from tpt.prompts.meta import MetaNet
 
 NAMES = ["cat", "golden_retriever", "passenger car"]
 CLEAN = [name.replace("_", " ") for name in NAMES]
@@ -29,6 +32,14 @@ def encode_text(clip: tpt.Clip, sentences: list[str]) -> Tensor:
 
 def unit_features(*shape: int) -> Tensor:
     return F.normalize(torch.randn(shape, generator=torch.Generator().manual_seed(0)), dim=-1)
+
+
+@pytest.fixture
+def conditional(golden: SimpleNamespace) -> tpt.PromptEngine:
+    chance = torch.Generator().manual_seed(3)
+    words = tpt.Context.from_words(golden.clip, "a photo of a")
+    context = replace(words, meta=MetaNet.draw(32, 64, chance))
+    return tpt.PromptEngine(golden.clip, NAMES, context)
 
 
 def test_it_is_open_clips_own_zero_shot_prediction(
@@ -116,3 +127,65 @@ def test_a_template_that_does_not_fit_is_an_error(engine: tpt.PromptEngine) -> N
     method = tpt.ZeroShot(engine, ["very " * 80 + "{}"])
     with pytest.raises(PromptError, match="reads at most 77"):
         method.class_features()
+
+
+# --- a context for each image (CoCoOp), a blend ---
+
+
+def test_every_image_is_predicted_under_its_own_context(conditional: tpt.PromptEngine) -> None:
+    features = unit_features(3, 2, 32)
+    together = tpt.ZeroShot(conditional).adapt_features(features)
+    for index, image in enumerate(features):
+        vectors = conditional.start_for(image[:1])[0]  # of view 0 alone
+        logits = 100 * image[0] @ conditional.class_features(vectors).T
+        torch.testing.assert_close(together.logits[index], logits, atol=2e-3, rtol=0)
+    assert together.logits.shape == (3, 3)
+    assert together.view_entropy.shape == together.selected.shape == (3, 1)
+
+
+def test_a_batch_gives_the_bits_of_each_image_alone(conditional: tpt.PromptEngine) -> None:
+    method = tpt.ZeroShot(conditional)
+    features = unit_features(4, 2, 32)
+    together = method.adapt_features(features)
+    for index, image in enumerate(features):
+        alone = method.adapt_features(image)
+        for name in ("logits", "initial_logits", "view_entropy", "selected"):
+            assert torch.equal(getattr(together, name)[index], getattr(alone, name)), name
+
+
+def test_only_view_0_makes_an_images_context(conditional: tpt.PromptEngine) -> None:
+    method = tpt.ZeroShot(conditional)
+    features = unit_features(2, 6, 32)
+    other = torch.cat([features[:, :1], unit_features(2, 9, 32)], dim=1)
+    assert torch.equal(method.adapt_features(features).logits, method.adapt_features(other).logits)
+
+
+def test_images_that_have_their_own_context_share_no_class_features(
+    conditional: tpt.PromptEngine,
+) -> None:
+    with pytest.raises(PromptError, match=r"conditional \(CoCoOp\)"):
+        tpt.ZeroShot(conditional).class_features()
+
+
+def test_templates_replace_a_conditional_context_too(
+    conditional: tpt.PromptEngine, engine: tpt.PromptEngine
+) -> None:
+    features = unit_features(2, 3, 32)
+    got, want = (
+        tpt.ZeroShot(one, TEMPLATES).adapt_features(features).logits
+        for one in (conditional, engine)
+    )
+    assert torch.equal(got, want)
+
+
+def test_a_blend_is_what_predicts(golden: SimpleNamespace) -> None:
+    words = tpt.Context.from_words(golden.clip, "a photo of a")
+    blended = replace(words, blend=Blend((TEMPLATES[0],), 0.25))
+    soft, hand = (
+        encode_text(golden.clip, [template.replace("{}", name) for name in CLEAN])
+        for template in ("a photo of a {}.", TEMPLATES[0])
+    )
+    expected = F.normalize(0.25 * soft + 0.75 * hand, dim=-1)
+    features = unit_features(3, 32)
+    out = tpt.ZeroShot(tpt.PromptEngine(golden.clip, NAMES, blended)).adapt_features(features)
+    torch.testing.assert_close(out.logits, 100 * features[0] @ expected.T, atol=2e-3, rtol=0)

@@ -10,13 +10,18 @@ from torch import Tensor
 
 import tpt
 from tpt.errors import PromptError
-from tpt.prompts.context import PromptInfo
+from tpt.prompts.context import Blend, PromptInfo
+from tpt.prompts.meta import MetaNet
 
 
 def embed(clip: tpt.Clip, words: str) -> Tensor:
     """Token embeddings of some words, end marks left out, by open_clip's tokenizer alone."""
     ids = clip.tokenizer([words])[0]
     return clip.text.token_embedding.weight[ids[1 : int(ids.argmax())]]
+
+
+def draw_meta(width: int) -> MetaNet:
+    return MetaNet.draw(32, width, torch.Generator().manual_seed(0))
 
 
 # --- from words ---
@@ -154,8 +159,12 @@ def test_a_unified_context_may_come_from_any_number_of_classes() -> None:
 
 
 def test_described_changes_the_facts_alone() -> None:
-    context = tpt.Context(torch.ones(4, 8), position="middle", before=1)
+    meta, blend = draw_meta(8), Blend(("a {}",))
+    context = tpt.Context(torch.ones(4, 8), position="middle", before=1, meta=meta, blend=blend)
     other = context.described(shots=16, dataset="birds")
+    assert other.blend == blend
+    assert other.meta is not None
+    assert torch.equal(other.meta.weight_1, meta.weight_1)
     assert other.info == PromptInfo(shots=16, dataset="birds")
     assert context.info == PromptInfo()
     assert torch.equal(other.vectors, context.vectors)
@@ -166,3 +175,56 @@ def test_a_context_is_frozen() -> None:
     context = tpt.Context(torch.ones(4, 8))
     with pytest.raises(dataclasses.FrozenInstanceError):
         context.position = "front"  # type: ignore[misc]
+
+
+# --- a meta-network, a blend ---
+
+
+def test_a_context_with_a_meta_network_is_conditional() -> None:
+    assert tpt.Context(torch.ones(4, 8), meta=draw_meta(8)).conditional
+    assert not tpt.Context(torch.ones(4, 8)).conditional
+
+
+@pytest.mark.parametrize("shape", [(4, 9), (3, 4, 8)])
+def test_a_meta_network_that_does_not_go_with_the_vectors_is_refused(
+    shape: tuple[int, ...],
+) -> None:
+    with pytest.raises(PromptError, match=r"shifts vectors of width 8 ") as caught:
+        tpt.Context(torch.ones(shape), meta=draw_meta(8))
+    assert f"of shape {shape}; expected (M, 8)." in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_a_meta_network_is_kept_as_plain_float32(dtype: torch.dtype) -> None:
+    given = [tensor.to(dtype) for tensor in draw_meta(8).tensors().values()]
+    meta = tpt.Context(torch.ones(4, 8), meta=MetaNet(*given)).meta
+    assert meta is not None
+    for tensor, source in zip(meta.tensors().values(), given, strict=True):
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, source.float())
+
+
+def test_a_blend_is_half_and_half_unless_said() -> None:
+    assert Blend(("a photo of a {}.",)).weight == 0.5
+
+
+@pytest.mark.parametrize("weight", [0, 0.3, 1])
+def test_any_weight_from_nothing_to_all_is_a_blend(weight: float) -> None:
+    assert Blend(("a {}",), weight).weight == weight
+
+
+@pytest.mark.parametrize("weight", [-0.1, 1.1, float("nan"), float("inf")])
+def test_a_weight_outside_its_range_is_refused(weight: float) -> None:
+    with pytest.raises(PromptError, match=r"within \[0, 1\]; got 1 templates") as caught:
+        Blend(("a {}",), weight)
+    assert str(caught.value).endswith(f"and weight {weight}.")
+
+
+def test_a_blend_without_templates_is_refused() -> None:
+    with pytest.raises(PromptError, match=r"at least one template .* got 0 templates"):
+        Blend(())
+
+
+def test_a_blend_of_a_single_string_is_refused() -> None:
+    with pytest.raises(PromptError, match=r'Write \["a photo of a \{\}\."\]'):
+        Blend("a photo of a {}.")  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,10 +13,13 @@ from torch import Tensor
 
 import tpt
 from tpt.errors import PromptError
-from tpt.prompts.context import PromptInfo
-from tpt.prompts.engine import encode_sentences
+from tpt.prompts.context import Blend, PromptInfo
+from tpt.prompts.engine import check_templates, encode_sentences, encode_templates
+from tpt.prompts.meta import MetaNet
 
 NAMES = ["cat", "golden retriever", "passenger_car"]
+CLEAN = [name.replace("_", " ") for name in NAMES]
+TEMPLATES = ("itap of my {}", "a {} in a video game.")
 
 
 def random_vectors(*shape: int, seed: int = 0) -> Tensor:
@@ -34,6 +38,28 @@ def message_of(clip: tpt.Clip, classes: object, context: tpt.Context | None = No
 def named(clip: tpt.Clip, name: str | None, pretrained: str | None = None) -> tpt.Clip:
     """The same model under another name."""
     return tpt.Clip(clip.model, clip.tokenizer, name=name, pretrained=pretrained)
+
+
+def encode_text(clip: tpt.Clip, template: str) -> Tensor:
+    """Unit class features (K, E) of a template, by open_clip alone."""
+    ids = clip.tokenizer([template.replace("{}", name) for name in CLEAN])
+    with torch.no_grad():
+        return F.normalize(clip.model.encode_text(ids), dim=-1)
+
+
+def average(clip: tpt.Clip, templates: tuple[str, ...]) -> Tensor:
+    each = [encode_text(clip, template) for template in templates]
+    return F.normalize(torch.stack(each).mean(0), dim=-1)
+
+
+def conditional_context(feature_width: int = 32, width: int = 64) -> tpt.Context:
+    meta = MetaNet(
+        random_vectors(5, feature_width, seed=3),
+        random_vectors(5, seed=4),
+        random_vectors(width, 5, seed=5),
+        random_vectors(width, seed=6),
+    )
+    return tpt.Context(random_vectors(4, width), meta=meta)
 
 
 # --- class features ---
@@ -176,6 +202,152 @@ def test_vectors_of_another_shape_are_refused(
     assert f"expects ({expected}), or (B, {expected}) for a batch" in str(caught.value)
 
 
+# --- a context for each image (CoCoOp) ---
+
+
+def test_every_image_has_a_start_context_of_its_own(golden: SimpleNamespace) -> None:
+    context = conditional_context()
+    engine = tpt.PromptEngine(golden.clip, NAMES, context)
+    features = F.normalize(random_vectors(3, 32, seed=1), dim=-1)
+    starts = engine.start_for(features)
+    assert engine.conditional
+    assert starts.shape == (3, 4, 64)
+    net = context.meta
+    for start, feature in zip(starts, features, strict=True):
+        hidden = (net.weight_1 @ feature + net.bias_1).clamp(min=0)
+        shift = net.weight_2 @ hidden + net.bias_2
+        for vector, base in zip(start, context.vectors, strict=True):
+            torch.testing.assert_close(vector, base + shift)
+    assert (starts[0] - starts[1]).norm() > 0.1 * starts[0].norm()
+
+
+@pytest.mark.parametrize("shape", [(4, 64), (3, 4, 64)])
+def test_where_images_share_a_context_it_is_everyones_start(
+    golden: SimpleNamespace, shape: tuple[int, ...]
+) -> None:
+    engine = tpt.PromptEngine(golden.clip, NAMES, tpt.Context(random_vectors(*shape)))
+    starts = engine.start_for(random_vectors(2, 32))
+    assert not engine.conditional
+    assert starts.shape == (2, *shape)
+    assert all(torch.equal(start, engine.start) for start in starts)
+
+
+@pytest.mark.parametrize("path", ["packed", "full"])
+def test_images_contexts_in_one_call_are_each_ones_own(golden: SimpleNamespace, path: str) -> None:
+    context = conditional_context()
+    engine = tpt.PromptEngine(golden.clip, NAMES, context, path=path)
+    plain = tpt.PromptEngine(golden.clip, NAMES, tpt.Context(context.vectors))
+    starts = engine.start_for(F.normalize(random_vectors(3, 32, seed=1), dim=-1))
+    for classes, start in zip(engine.class_features(starts), starts, strict=True):
+        expected = plain.class_features(start)
+        torch.testing.assert_close(classes, expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(engine.class_features(start), expected, atol=1e-5, rtol=0)
+
+
+def test_class_features_of_a_conditional_context_need_vectors(golden: SimpleNamespace) -> None:
+    engine = tpt.PromptEngine(golden.clip, NAMES, conditional_context())
+    with pytest.raises(PromptError, match=r"This context is conditional \(CoCoOp\)") as caught:
+        engine.class_features()
+    assert "the vectors that start_for(features) makes." in str(caught.value)
+
+
+# --- blends with templates ---
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_templates_are_averaged_word_for_word(golden: SimpleNamespace, count: int) -> None:
+    templates = TEMPLATES[:count]
+    features = encode_templates(golden.clip, NAMES, templates)
+    torch.testing.assert_close(features, average(golden.clip, templates), atol=2e-6, rtol=0)
+    assert not features.requires_grad
+
+
+@pytest.mark.parametrize("path", ["packed", "full"])
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_blend_mixes_the_prompt_with_the_templates(
+    golden: SimpleNamespace, count: int, weight: float, path: str
+) -> None:
+    words = tpt.Context.from_words(golden.clip, "a photo of a")
+    blended = replace(words, blend=Blend(TEMPLATES[:count], weight))
+    engine = tpt.PromptEngine(golden.clip, NAMES, blended, path=path)
+    soft = encode_text(golden.clip, "a photo of a {}.")
+    hand = average(golden.clip, TEMPLATES[:count])
+    expected = F.normalize(weight * soft + (1 - weight) * hand, dim=-1)
+    torch.testing.assert_close(engine.class_features(), expected, atol=5e-6, rtol=0)
+    assert (soft - hand).norm(dim=-1).min() > 0.1  # else any mixture would do
+
+
+@pytest.mark.parametrize("shape", [(4, 64), (3, 4, 64)])
+def test_a_blend_mixes_every_context_of_a_batch(
+    golden: SimpleNamespace, shape: tuple[int, ...]
+) -> None:
+    context = tpt.Context(random_vectors(*shape))
+    plain = tpt.PromptEngine(golden.clip, NAMES, context)
+    engine = tpt.PromptEngine(golden.clip, NAMES, replace(context, blend=Blend(TEMPLATES, 0.7)))
+    vectors = random_vectors(2, *shape, seed=1)
+    hand = average(golden.clip, TEMPLATES)
+    expected = F.normalize(0.7 * plain.class_features(vectors) + 0.3 * hand, dim=-1)
+    torch.testing.assert_close(engine.class_features(vectors), expected, atol=5e-6, rtol=0)
+
+
+def test_a_conditional_context_may_be_blended(golden: SimpleNamespace) -> None:
+    context = conditional_context()
+    plain = tpt.PromptEngine(golden.clip, NAMES, context)
+    engine = tpt.PromptEngine(golden.clip, NAMES, replace(context, blend=Blend(TEMPLATES)))
+    features = F.normalize(random_vectors(2, 32, seed=1), dim=-1)
+    starts = engine.start_for(features)
+    assert torch.equal(starts, plain.start_for(features))
+    both = plain.class_features(starts) + average(golden.clip, TEMPLATES)
+    expected = F.normalize(both, dim=-1)
+    torch.testing.assert_close(engine.class_features(starts), expected, atol=5e-6, rtol=0)
+
+
+@pytest.mark.parametrize("path", ["packed", "full"])
+@pytest.mark.parametrize("weight", [0.3, 1.0])
+def test_the_gradient_of_a_blend_is_its_slope(
+    golden: SimpleNamespace, weight: float, path: str
+) -> None:
+    context = tpt.Context(random_vectors(4, 64), blend=Blend(TEMPLATES, weight))
+    engine = tpt.PromptEngine(golden.clip, NAMES, context, path=path)
+    vectors = random_vectors(4, 64, seed=1).requires_grad_()
+    against = random_vectors(3, 32, seed=2)
+    (gradient,) = torch.autograd.grad((engine.class_features(vectors) * against).sum(), vectors)
+    step = 2e-3 * gradient / gradient.norm()
+    with torch.no_grad():
+        above, below = (engine.class_features(vectors + sign * step) for sign in (1, -1))
+    rise = ((above - below).double() * against).sum()
+    assert rise.item() == pytest.approx(2 * (gradient.double() * step).sum().item(), rel=0.02)
+
+
+def test_templates_alone_leave_nothing_to_tune(golden: SimpleNamespace) -> None:
+    context = tpt.Context(random_vectors(4, 64), blend=Blend(TEMPLATES, 0))
+    engine = tpt.PromptEngine(golden.clip, NAMES, context)
+    vectors = engine.start.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(engine.class_features(vectors)[0, 0], vectors)
+    assert gradient.abs().max() == 0
+
+
+@pytest.mark.parametrize(("template", "places"), [("a photo", 0), ("{} and {}", 2), ("", 0)])
+def test_a_template_needs_exactly_one_place(
+    golden: SimpleNamespace, template: str, places: int
+) -> None:
+    blended = tpt.Context(random_vectors(4, 64), blend=Blend(("a {}", template)))
+    for refuse in (
+        lambda: check_templates(["a {}", template]),
+        lambda: encode_templates(golden.clip, NAMES, ["a {}", template]),
+        lambda: tpt.PromptEngine(golden.clip, NAMES, blended),
+    ):
+        with pytest.raises(PromptError, match=r"expected exactly one \{\}") as caught:
+            refuse()
+        assert f'The template "{template}" holds {places} places' in str(caught.value)
+
+
+def test_a_template_that_does_not_fit_is_an_error(tiny: tpt.Clip) -> None:
+    context = tpt.Context(random_vectors(4, 128), blend=Blend(("very " * 80 + "{}",)))
+    assert "reads at most 77" in message_of(tiny, NAMES, context)
+
+
 # --- class names ---
 
 
@@ -244,9 +416,20 @@ def test_a_context_of_another_model_is_refused_or_forced_with_a_warning(
     assert engine.class_features().shape == (3, 128)
 
 
+def test_a_meta_network_for_other_image_features_is_refused(tiny: tpt.Clip) -> None:
+    context = conditional_context(feature_width=512, width=128)
+    message = message_of(tiny, NAMES, context)
+    assert "reads image features of width 512, but tiny gives width 128." in message
+    assert "Use the model the prompt was made for." in message
+    context = context.described(model="ViT-B-16", pretrained="openai")
+    assert "It was made for ViT-B-16 (openai)." in message_of(tiny, NAMES, context)
+
+
 def test_force_does_not_help_where_the_widths_differ(tiny: tpt.Clip) -> None:
     with pytest.raises(PromptError, match="512 wide"):
         tpt.PromptEngine(tiny, NAMES, tpt.Context(random_vectors(4, 512)), force=True)
+    with pytest.raises(PromptError, match="image features of width 512"):
+        tpt.PromptEngine(tiny, NAMES, conditional_context(512, 128), force=True)
 
 
 @pytest.mark.parametrize("info", [PromptInfo(), PromptInfo("ViT-B-16", "openai")])

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 import tpt
 from tpt.errors import PromptError
-from tpt.prompts.context import PromptInfo
+from tpt.prompts.context import Blend, PromptInfo
+from tpt.prompts.meta import NAMES, MetaNet
 
 INFO = PromptInfo(
     model="ViT-B-16",
@@ -34,10 +35,44 @@ INFO = PromptInfo(
     seed=3,
 )
 FORMS = [".safetensors", ".pt"]
+HEAD = {"format": "tpt-prompt", "format_version": 1, "position": "end", "before": 4}
+VECTORS = torch.ones(4, 8)
+BLEND = Blend(("a photo of a {}.", 'a "quoted" {}, naïve 🦩'), 0.3)
+META = MetaNet.draw(32, 8, torch.Generator().manual_seed(0))
 
 
 def random_vectors(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def meta_tensors() -> dict[str, Tensor]:
+    """The meta-network's tensors by the names that files give them."""
+    return {f"meta_net.{name}": tensor.clone() for name, tensor in META.tensors().items()}
+
+
+def assert_same_meta(got: MetaNet | None, want: MetaNet | None) -> None:
+    assert (got is None) is (want is None)
+    if got is not None and want is not None:
+        for name, tensor in want.tensors().items():
+            assert torch.equal(got.tensors()[name], tensor.float()), name
+
+
+def write_prompt(path: Path, head: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """A prompt file of our own form, `.safetensors` or `.pt`, with whatever in it."""
+    if path.suffix == ".pt":
+        torch.save({**head, **tensors}, path)
+    else:
+        meta = {key: json.dumps(value) for key, value in head.items()}
+        safetensors.torch.save_file(tensors, path, metadata=meta)
+
+
+def read_head(path: Path) -> dict[str, Any]:
+    """What a file of our own form says beside its tensors."""
+    if path.suffix == ".pt":
+        content = torch.load(path, weights_only=True)
+        return {key: value for key, value in content.items() if not isinstance(value, Tensor)}
+    with safetensors.safe_open(path, framework="pt") as file:
+        return {key: json.loads(value) for key, value in file.metadata().items()}
 
 
 def message_of(path: Path) -> str:
@@ -63,6 +98,10 @@ def message_of(path: Path) -> str:
         tpt.Context(random_vectors(6, 5, 8), position="middle", info=INFO),
         tpt.Context(random_vectors(5, 8), position="middle", before=1),
         tpt.Context(random_vectors(1, 8), position="front", info=PromptInfo(seed=0, shots=0)),
+        tpt.Context(random_vectors(4, 8), info=INFO, meta=META),
+        tpt.Context(random_vectors(4, 8), blend=BLEND),
+        tpt.Context(random_vectors(6, 5, 8), info=INFO, blend=Blend(("{}",), 0)),
+        tpt.Context(random_vectors(4, 8), "middle", 1, INFO, META, BLEND),
     ],
 )
 def test_what_is_saved_comes_back_whole(tmp_path: Path, context: tpt.Context, suffix: str) -> None:
@@ -70,16 +109,16 @@ def test_what_is_saved_comes_back_whole(tmp_path: Path, context: tpt.Context, su
     context.save(path)
     back = tpt.Context.load(str(path))
     assert torch.equal(back.vectors, context.vectors)
-    for name in ("position", "before", "class_specific", "info"):
+    for name in ("position", "before", "class_specific", "conditional", "info", "blend"):
         assert getattr(back, name) == getattr(context, name), name
+    assert_same_meta(back.meta, context.meta)
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
 def test_the_file_says_what_it_holds(tmp_path: Path) -> None:
     path = tmp_path / "prompt.safetensors"
     tpt.Context(random_vectors(5, 8), position="middle", before=1, info=INFO).save(path)
-    with safetensors.safe_open(path, framework="pt") as file:
-        head = {key: json.loads(value) for key, value in file.metadata().items()}
+    head = read_head(path)
     tool = head.pop("tool")
     assert tool == f"tpt-runtime {tpt.__version__}"
     assert head == {
@@ -92,6 +131,38 @@ def test_the_file_says_what_it_holds(tmp_path: Path) -> None:
         "width": 8,
         **json.loads(json.dumps(dataclasses.asdict(INFO))),
     }
+
+
+@pytest.mark.parametrize("suffix", FORMS)
+def test_a_file_says_that_it_holds_a_blend_and_a_meta_network(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"prompt{suffix}"
+    tpt.Context(random_vectors(4, 8), meta=META, blend=BLEND).save(path)
+    assert read_head(path)["blend"] == {"templates": list(BLEND.templates), "weight": 0.3}
+    if suffix == ".safetensors":
+        assert set(safetensors.torch.load_file(path)) == {"vectors", *meta_tensors()}
+
+
+@pytest.mark.parametrize("suffix", FORMS)
+@pytest.mark.parametrize(
+    ("extra", "version"), [({}, 1), ({"meta": META}, 2), ({"blend": BLEND}, 2)]
+)
+def test_a_program_that_knows_plain_contexts_alone_reads_plain_contexts_alone(
+    tmp_path: Path, extra: dict[str, Any], version: int, suffix: str
+) -> None:
+    path = tmp_path / f"prompt{suffix}"
+    tpt.Context(random_vectors(4, 8), info=INFO, **extra).save(path)
+    assert read_head(path)["format_version"] == version
+
+
+@pytest.mark.parametrize("suffix", FORMS)
+def test_a_meta_network_is_saved_however_its_tensors_lie_in_memory(
+    tmp_path: Path, suffix: str
+) -> None:
+    both = torch.arange(16.0)  # two biases that are views of one tensor, a transposed weight
+    shared = MetaNet(random_vectors(32, 8).T, both[:8], torch.ones(8, 8), both[8:])
+    path = tmp_path / f"prompt{suffix}"
+    tpt.Context(random_vectors(4, 8), meta=shared).save(path)
+    assert_same_meta(tpt.Context.load(path).meta, shared)
 
 
 @pytest.mark.parametrize("suffix", FORMS)
@@ -271,11 +342,113 @@ def test_reading_a_checkpoint_leaves_torchs_own_list_of_safe_classes_alone(
     assert set(torch.serialization.get_safe_globals()) == before
 
 
-def test_a_cocoop_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
+# --- official checkpoints with a meta-network ---
+
+
+def save_state(path: Path, state: dict[str, Any], form: str) -> None:
+    """`state` as an official checkpoint, or converted to safetensors by its owner."""
+    if form == ".safetensors":
+        safetensors.torch.save_file(state, path)
+    else:
+        torch.save({"state_dict": state}, path, _use_new_zipfile_serialization=form == "zip")
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of:UserWarning")
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_official_cocoop_checkpoints_are_read_with_their_meta_network(
+    tmp_path: Path, dassl: type, dtype: torch.dtype, zipped: bool
+) -> None:
+    vectors = random_vectors(4, 8).to(dtype)
+    tensors = {key: tensor.to(dtype) for key, tensor in meta_tensors().items()}
+    content = make_checkpoint(dassl, vectors)
+    content["state_dict"] |= tensors
     path = tmp_path / "model.pth.tar-10"
-    state = {"ctx": random_vectors(4, 8), "meta_net.linear1.weight": torch.ones(2, 8)}
-    torch.save({"state_dict": state}, path)
-    assert "is a CoCoOp checkpoint" in message_of(path)
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    context = tpt.Context.load(path)
+    assert torch.equal(context.vectors, vectors.float())
+    assert context.conditional
+    assert_same_meta(context.meta, MetaNet(*tensors.values()))
+    assert (context.position, context.info) == ("end", PromptInfo())
+
+
+def test_a_cocoop_checkpoint_converted_to_safetensors_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "prompt.safetensors"
+    save_state(path, {"ctx": random_vectors(4, 8), **meta_tensors()}, ".safetensors")
+    assert_same_meta(tpt.Context.load(path).meta, META)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize("form", ["zip", "legacy", ".safetensors"])
+def test_kgcoop_checkpoints_are_read_as_fixed_contexts(
+    tmp_path: Path, form: str, dtype: torch.dtype
+) -> None:
+    """The public program builds the first layer of a meta-network and never uses it."""
+    vectors = random_vectors(4, 8).to(dtype)
+    first = {k: t.to(dtype) for k, t in meta_tensors().items() if ".linear1." in k}
+    state = {
+        **{"ctx": vectors, "bias_vectors": torch.ones(1, 8, dtype=dtype)},
+        **{"token_prefix": torch.ones(3, 1, 8), "token_suffix": torch.ones(3, 72, 8)},
+        **first,
+    }
+    path = tmp_path / "model.pth.tar-100"
+    save_state(path, state, form)
+    context = tpt.Context.load(path)
+    assert torch.equal(context.vectors, vectors.float())
+    assert not context.conditional
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("form", ["zip", "legacy", ".safetensors", *(f"our {s}" for s in FORMS)])
+def test_half_a_meta_network_is_refused_with_what_it_lacks(
+    tmp_path: Path, form: str, name: str
+) -> None:
+    tensors = meta_tensors()
+    del tensors[f"meta_net.{name}"]
+    path = tmp_path / f"prompt{form.removeprefix('our ') if 'our' in form else ''}"
+    if "our" in form:
+        write_prompt(path, {**HEAD, "format_version": 2}, {"vectors": VECTORS, **tensors})
+    else:
+        save_state(path, {"ctx": VECTORS, **tensors}, form)
+    assert f"cannot be used. The meta-network lacks {name}; expected" in message_of(path)
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", ".safetensors"])
+def test_a_meta_network_of_other_layers_is_never_left_out_in_silence(
+    tmp_path: Path, form: str
+) -> None:
+    path = tmp_path / "model.pth.tar-10"
+    save_state(path, {"ctx": VECTORS, "meta_net.0.weight": torch.ones(2, 8)}, form)
+    assert "The meta-network lacks linear1.weight" in message_of(path)
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", ".safetensors"])
+@pytest.mark.parametrize(
+    ("name", "tensor", "text"),
+    [
+        ("linear1.weight", torch.ones(2, 32)[:1], "The meta-network's tensors have shapes (1, 32)"),
+        ("linear2.bias", torch.ones(9), "The meta-network's tensors have shapes"),
+        ("linear1.bias", torch.tensor(1.0), "The meta-network's tensors have shapes"),
+        ("linear2.weight", torch.full((8, 2), float("nan")), "holds numbers that are NaN"),
+        ("linear1.bias", torch.tensor([1.0, float("inf")]), "holds numbers that are NaN"),
+    ],
+)
+def test_a_bad_meta_network_is_refused_with_the_files_name(
+    tmp_path: Path, name: str, tensor: Tensor, text: str, form: str
+) -> None:
+    path = tmp_path / "model.pth.tar-10"
+    save_state(path, {"ctx": VECTORS, **meta_tensors(), f"meta_net.{name}": tensor.clone()}, form)
+    assert f'The prompt file "{path}" cannot be used. ' in message_of(path)
+    assert text in message_of(path)
+
+
+@pytest.mark.parametrize("shape", [(4, 9), (3, 4, 8)])
+def test_vectors_that_do_not_go_with_the_meta_network_are_refused(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    path = tmp_path / "model.pth.tar-10"
+    save_state(path, {"ctx": torch.ones(shape), **meta_tensors()}, "zip")
+    assert f"width 8 came with context vectors of shape {shape}" in message_of(path)
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", ".safetensors"])
@@ -364,14 +537,17 @@ def test_a_stand_in_never_runs_the_class_it_stands_for(
 
 
 def valid_files(folder: Path) -> Iterator[Path]:
-    context = tpt.Context(random_vectors(4, 8), info=INFO)
-    for suffix in FORMS:
-        context.save(folder / f"prompt{suffix}")
-        yield folder / f"prompt{suffix}"
+    plain = tpt.Context(random_vectors(4, 8), info=INFO)
+    whole = dataclasses.replace(plain, meta=META, blend=BLEND)
+    for name, context in (("plain", plain), ("whole", whole)):
+        for suffix in FORMS:
+            context.save(folder / f"{name}{suffix}")
+            yield folder / f"{name}{suffix}"
     for zipped in (True, False):
         path = folder / f"official-{zipped}.pth"
-        state = {"state_dict": {"ctx": random_vectors(4, 8)}, "val_result": np.float64(1)}
-        torch.save(state, path, _use_new_zipfile_serialization=zipped)
+        state = {"ctx": random_vectors(4, 8), **meta_tensors()}
+        content = {"state_dict": state, "val_result": np.float64(1)}
+        torch.save(content, path, _use_new_zipfile_serialization=zipped)
         yield path
 
 
@@ -458,14 +634,11 @@ def test_safetensors_without_vectors_are_no_prompt(tmp_path: Path) -> None:
     assert "is not a prompt file" in message_of(path)
 
 
-HEAD = {"format": "tpt-prompt", "format_version": 1, "position": "end", "before": 4}
-
-
 @pytest.mark.parametrize("suffix", FORMS)
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"format_version": 2}, "format version 2, but this version of tpt-runtime reads up to 1"),
+        ({"format_version": 3}, "format version 3, but this version of tpt-runtime reads up to 2"),
         ({"format_version": "1"}, "format version 1"),
         ({"format_version": None}, "format version None"),
         ({"position": "behind"}, 'Unknown position "behind"'),
@@ -480,13 +653,55 @@ def test_a_head_that_makes_no_sense_is_an_error(
     tmp_path: Path, suffix: str, change: dict, text: str
 ) -> None:
     path = tmp_path / f"prompt{suffix}"
-    head = {**HEAD, **change}
-    if suffix == ".pt":
-        torch.save({**head, "vectors": torch.ones(4, 8)}, path)
-    else:
-        meta = {key: json.dumps(value) for key, value in head.items()}
-        safetensors.torch.save_file({"vectors": torch.ones(4, 8)}, path, metadata=meta)
+    write_prompt(path, {**HEAD, **change}, {"vectors": VECTORS})
     assert text in message_of(path)
+
+
+@pytest.mark.parametrize("suffix", FORMS)
+@pytest.mark.parametrize("extra", [{}, {"blend": BLEND}])
+def test_a_version_from_the_future_is_refused_whatever_it_holds(
+    tmp_path: Path, suffix: str, extra: dict[str, Any]
+) -> None:
+    path = tmp_path / f"prompt{suffix}"
+    head = {**HEAD, "format_version": 3, **{k: dataclasses.asdict(v) for k, v in extra.items()}}
+    write_prompt(path, head, {"vectors": VECTORS, **meta_tensors()})
+    assert "has format version 3" in message_of(path)
+    assert message_of(path).endswith("Upgrade tpt-runtime.")
+
+
+@pytest.mark.parametrize("suffix", FORMS)
+@pytest.mark.parametrize(
+    ("blend", "text"),
+    [
+        (7, "is damaged"),
+        ("a {}", "is damaged"),
+        ([["a {}"], 0.5], "is damaged"),
+        ({}, "is damaged"),
+        ({"templates": ["a {}"]}, "is damaged"),
+        ({"weight": 0.5}, "is damaged"),
+        ({"templates": None, "weight": 0.5}, "is damaged"),
+        ({"templates": 7, "weight": 0.5}, "is damaged"),
+        ({"templates": ["a {}"], "weight": None}, "is damaged"),
+        ({"templates": ["a {}"], "weight": "half"}, "is damaged"),
+        ({"templates": ["a {}"], "weight": [0.5]}, "is damaged"),
+        ({"templates": ["a {}"], "weight": 1.5}, "got 1 templates and weight 1.5."),
+        ({"templates": ["a {}"], "weight": float("nan")}, "got 1 templates and weight nan."),
+        ({"templates": [], "weight": 0.5}, "got 0 templates and weight 0.5."),
+        ({"templates": "a {}", "weight": 0.5}, 'the single string "a {}" came'),
+    ],
+)
+def test_a_blend_that_makes_no_sense_is_an_error(
+    tmp_path: Path, blend: Any, text: str, suffix: str
+) -> None:
+    path = tmp_path / f"prompt{suffix}"
+    write_prompt(path, {**HEAD, "format_version": 2, "blend": blend}, {"vectors": VECTORS})
+    assert text in message_of(path)
+
+
+def test_whatever_else_a_file_of_ours_holds_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "prompt.pt"
+    torch.save({**HEAD, "vectors": VECTORS, 7: "a key that is no text", "note": [1]}, path)
+    assert torch.equal(tpt.Context.load(path).vectors, VECTORS)
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:

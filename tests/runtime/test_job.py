@@ -12,6 +12,8 @@ import pytest
 import torch
 
 import tpt
+from tpt.prompts.context import Blend
+from tpt.prompts.meta import MetaNet
 from tpt.runtime import job
 from tpt.runtime.job import Job, JobSettings, build_job, check_method_options
 
@@ -166,6 +168,98 @@ def test_a_prompt_without_classes_says_so(build: Callable[..., Job], tmp_path: P
         build(init=str(tmp_path / "plain.pt"), classes=None)
 
 
+# --- prompt files with a meta-network, or with a blend ---
+
+
+@pytest.fixture
+def cocoop_file(tiny: tpt.Clip, tmp_path: Path) -> str:
+    """A CoCoOp prompt of the embedded model's widths."""
+    meta = MetaNet.draw(tiny.embedding_width, tiny.width, torch.Generator().manual_seed(0))
+    words = tpt.Context.from_words(tiny, "a sketch of a")
+    replace(words, meta=meta).described(classes=("red fox", "owl")).save(
+        tmp_path / "cocoop.safetensors"
+    )
+    return str(tmp_path / "cocoop.safetensors")
+
+
+@pytest.mark.parametrize("method", ["tpt", "zero_shot"])
+def test_a_cocoop_prompt_makes_a_job_that_predicts(
+    build: Callable[..., Job], cocoop_file: str, method: str
+) -> None:
+    made = build(init=cocoop_file, classes=None, model=None, method=method)
+    assert made.engine.classes == ("red fox", "owl")
+    images = torch.randn(
+        2, 4, 3, *made.clip.preprocess.size, generator=torch.Generator().manual_seed(0)
+    )
+    features = made.clip.encode_images(images[:, 0])
+    classes = made.engine.class_features(made.engine.start_for(features))  # (B, K, E)
+    expected = made.engine.logits(features.unsqueeze(1), classes).squeeze(1)
+    out = made.method.adapt(images)
+    torch.testing.assert_close(out.initial_logits, expected, atol=2e-3, rtol=0)
+
+
+def test_an_official_cocoop_checkpoint_makes_a_job_for_a_model_that_is_named(
+    build: Callable[..., Job], cocoop_file: str, tmp_path: Path
+) -> None:
+    context = tpt.Context.load(cocoop_file)
+    assert context.meta is not None
+    state = {f"meta_net.{name}": t.half() for name, t in context.meta.tensors().items()}
+    path = tmp_path / "model.pth.tar-10"
+    torch.save({"state_dict": {"ctx": context.vectors.half(), **state}, "epoch": 10}, path)
+    assert build(init=str(path)).engine.conditional
+    with pytest.raises(tpt.PromptError, match="does not say which model"):
+        build(init=str(path), model=None)
+
+
+def test_the_settings_say_that_a_context_is_conditional(
+    build: Callable[..., Job], cocoop_file: str, prompt_file: str
+) -> None:
+    before, after = (build(init=file).settings["context"] for file in (prompt_file, cocoop_file))
+    assert after == {**before, "conditional": True, "sha256": after["sha256"]}
+    assert before["sha256"] != after["sha256"]
+    assert "conditional" not in before
+
+
+def test_another_meta_network_is_other_settings(
+    build: Callable[..., Job], cocoop_file: str
+) -> None:
+    before = build(init=cocoop_file).settings["context"]
+    context = tpt.Context.load(cocoop_file)
+    assert context.meta is not None
+    moved = replace(context.meta, bias_2=context.meta.bias_2 + 1e-3)
+    replace(context, meta=moved).save(cocoop_file)
+    after = build(init=cocoop_file).settings["context"]
+    assert {key for key in before if before[key] != after[key]} == {"sha256"}
+
+
+@pytest.mark.parametrize("reset", ["stream", "never"])
+def test_a_cocoop_prompt_cannot_be_carried_on(
+    build: Callable[..., Job], cocoop_file: str, reset: str
+) -> None:
+    with pytest.raises(tpt.MethodError, match="made afresh from each image"):
+        build(init=cocoop_file, reset=reset)
+
+
+def test_a_cocoop_prompt_for_other_image_features_is_refused(
+    build: Callable[..., Job], tmp_path: Path
+) -> None:
+    meta = MetaNet.draw(512, 128, torch.Generator().manual_seed(0))
+    tpt.Context(torch.zeros(2, 128), meta=meta).save(tmp_path / "prompt.pt")
+    with pytest.raises(tpt.PromptError, match="image features of width 512, but tiny gives"):
+        build(init=str(tmp_path / "prompt.pt"))
+
+
+def test_a_blend_is_written_into_the_settings(build: Callable[..., Job], prompt_file: str) -> None:
+    context = tpt.Context.load(prompt_file)
+    plain = build(init=prompt_file).settings
+    for weight in (0.25, 0.75):
+        replace(context, blend=Blend(("itap of a {}.",), weight)).save(prompt_file)
+        settings = build(init=prompt_file).settings
+        blend = {"templates": ["itap of a {}."], "weight": weight}
+        assert settings == {**plain, "context": {**plain["context"], "blend": blend}}
+        assert json.loads(json.dumps(settings)) == settings
+
+
 # --- what is refused before anything is loaded ---
 
 
@@ -208,7 +302,7 @@ def test_every_method_goes_with_one_template(method: str) -> None:
 
 
 def test_building_a_job_runs_no_forward_pass(
-    build: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+    build: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, cocoop_file: str
 ) -> None:
     def fail(*args: Any) -> None:
         raise AssertionError("a forward pass was run")
@@ -216,4 +310,5 @@ def test_building_a_job_runs_no_forward_pass(
     monkeypatch.setattr(tpt.Clip, "encode_images", fail)
     monkeypatch.setattr(tpt.PromptEngine, "class_features", fail)
     assert build().engine.classes == CLASSES
+    assert build(init=cocoop_file).engine.classes == CLASSES
     assert build(method="zero_shot", templates=("a {}", "the {}")).engine.classes == CLASSES

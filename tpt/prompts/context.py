@@ -44,6 +44,11 @@ class Blend:
     weight: float = 0.5
 
     def __post_init__(self) -> None:
+        if isinstance(self.templates, str):
+            raise PromptError(
+                f'Templates are expected as a list, but the single string "{self.templates}" '
+                f'came. Write ["{self.templates}"].'
+            )
         if not self.templates or not 0 <= self.weight <= 1:
             raise PromptError(
                 f"A blend needs at least one template and a weight of the soft prompt within "
@@ -113,6 +118,8 @@ class Context:
                 f"A meta-network that shifts vectors of width {self.meta.width} came with context "
                 f"vectors of shape {tuple(vectors.shape)}; expected (M, {self.meta.width})."
             )
+        if self.meta is not None:
+            object.__setattr__(self, "meta", MetaNet.from_tensors(self.meta.tensors()))
         object.__setattr__(self, "vectors", vectors)
         object.__setattr__(self, "before", before)
 

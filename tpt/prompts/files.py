@@ -16,6 +16,7 @@ import os
 import pickle
 import uuid
 import warnings
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,10 @@ from torch import Tensor
 
 from tpt.errors import PromptError
 from tpt.prompts.context import Blend, Context, PromptInfo
-from tpt.prompts.meta import NAMES, MetaNet
+from tpt.prompts.meta import MetaNet
 
 FORMAT, VERSION = "tpt-prompt", 2
 _META = "meta_net."
-
-
-_TENSORS = ("vectors", "ctx", *(_META + name for name in NAMES))
 
 
 class _Inert:
@@ -146,8 +144,7 @@ def _load_safetensors(source: Path) -> Context:
     try:
         with safetensors.safe_open(source, framework="pt") as file:
             meta = file.metadata() or {}
-            wanted = [key for key in file.keys() if key in _TENSORS]  # noqa: SIM118
-            tensors = {key: file.get_tensor(key) for key in wanted}
+            tensors = {key: file.get_tensor(key) for key in _choose(file.keys())}
         ours = meta.get("format") == json.dumps(FORMAT)  # other programs' metadata is not JSON
         head = {key: json.loads(value) for key, value in meta.items()} if ours else {}
     except (safetensors.SafetensorError, OSError, ValueError) as error:
@@ -173,7 +170,7 @@ def _load_torch(source: Path) -> Context:
     if not isinstance(content, dict):
         raise _not_a_prompt(source, f"a {type(content).__name__}")
     if content.get("format") == FORMAT:
-        return _from_parts(source, content, content)
+        return _from_parts(source, content, {key: content[key] for key in _choose(content)})
     return _from_official(source, content)
 
 
@@ -192,10 +189,15 @@ def _from_official(source: Path, content: dict[str, Any]) -> Context:
     state = content.get("state_dict", content)
     if not isinstance(state, dict) or not isinstance(state.get("ctx"), Tensor):
         raise _not_a_prompt(source, "a torch file without context vectors under the key ctx")
-    tensors = {key: state[key] for key in _TENSORS if key in state}
-    if "bias_vectors" in state:  # KgCoOp carries half a meta-network that it never uses
-        tensors = {"ctx": tensors["ctx"]}
-    return _from_parts(source, {}, tensors)
+    return _from_parts(source, {}, {key: state[key] for key in _choose(state)})
+
+
+def _choose(keys: Iterable[Any]) -> list[str]:
+    """The names, among a file's keys, of the tensors that make a context."""
+    names = [key for key in keys if isinstance(key, str)]
+    # KgCoOp carries half a meta-network that it never uses.
+    meta = "bias_vectors" not in names
+    return [key for key in names if key in ("vectors", "ctx") or (meta and key.startswith(_META))]
 
 
 def _from_parts(source: Path, head: dict[str, Any], tensors: dict[str, Any]) -> Context:
@@ -234,7 +236,10 @@ def _from_parts(source: Path, head: dict[str, Any], tensors: dict[str, Any]) -> 
 def _read_blend(value: Any) -> Blend | None:
     if value is None:
         return None
-    return Blend(tuple(str(template) for template in value["templates"]), float(value["weight"]))
+    templates = value["templates"]
+    if not isinstance(templates, str):  # Blend refuses a single string itself
+        templates = tuple(str(template) for template in templates)
+    return Blend(templates, float(value["weight"]))
 
 
 def _damaged(source: Path, error: Exception) -> PromptError:

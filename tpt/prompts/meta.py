@@ -39,11 +39,11 @@ class MetaNet:
 
     def __post_init__(self) -> None:
         shapes = [tuple(tensor.shape) for tensor in self.tensors().values()]
-        hidden, width = len(self.bias_1), len(self.bias_2)
+        hidden, width = shapes[1], shapes[3]
         fits = (
             [len(shape) for shape in shapes] == [2, 1, 2, 1]
-            and self.weight_1.shape[0] == hidden
-            and tuple(self.weight_2.shape) == (width, hidden)
+            and shapes[0][:1] == hidden
+            and shapes[2] == width + hidden
         )
         if not fits:
             raise PromptError(

@@ -147,7 +147,8 @@ def _describe(wanted: JobSettings, engine: PromptEngine, facts: dict[str, Any]) 
     context, clip = engine.context, engine.clip
     parts = [context.vectors, *(context.meta.tensors().values() if context.meta else ())]
     digest = hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest()[:16]
-    blend = {"blend": asdict(context.blend)} if context.blend else {}
+    blend = context.blend
+    mixed = {"templates": list(blend.templates), "weight": blend.weight} if blend else None
     return {
         "model": clip.name,
         "pretrained": clip.pretrained,
@@ -161,7 +162,7 @@ def _describe(wanted: JobSettings, engine: PromptEngine, facts: dict[str, Any]) 
             "vectors": list(context.vectors.shape),
             "sha256": digest,
             **({"conditional": True} if context.conditional else {}),
-            **blend,
+            **({"blend": mixed} if mixed else {}),
         },
         "templates": list(wanted.templates),
         "classes": list(engine.classes),

@@ -126,14 +126,19 @@ def _expand_folder(folder: str, recursive: bool) -> list[str]:
 
 def _list_images(folder: str, recursive: bool) -> list[str]:
     if recursive:
-        return [image for _, images in _walk(folder) for image in images]
-    images, folders = _scan(folder)
+        return walk_images(folder)
+    images, folders = list_folder(folder)
     if not images and any(below for sub in folders for _, below in _walk(sub)):
         raise SourceError(
             f"The folder {folder!r} holds no images itself, but its sub-folders do. "
             "Add --recursive to walk into them."
         )
     return images
+
+
+def walk_images(folder: str) -> list[str]:
+    """All images in a folder and below it, in natural order."""
+    return [image for _, images in _walk(folder) for image in images]
 
 
 def _walk(folder: str) -> Iterator[tuple[str, list[str]]]:
@@ -149,13 +154,19 @@ def _walk(folder: str) -> Iterator[tuple[str, list[str]]]:
         if real in seen:
             continue
         seen.add(real)
-        images, folders = _scan(here)
+        images, folders = list_folder(here)
         yield here, images
         stack += reversed(folders)
 
 
-def _scan(folder: str) -> tuple[list[str], list[str]]:
-    """The images and the sub-folders directly in `folder` ("" is the current directory)."""
+def list_folder(folder: str) -> tuple[list[str], list[str]]:
+    """The images and the sub-folders directly in `folder` ("" is the current directory).
+
+    Paths joined to `folder`, in natural order, hidden ones left out.
+
+    Raises:
+        SourceError: the folder cannot be read.
+    """
     try:
         with os.scandir(folder or os.curdir) as entries:
             found = {e.name: _is_folder(e) for e in entries if not e.name.startswith(".")}
@@ -197,7 +208,7 @@ def _expand_glob(pattern: str, recursive: bool) -> list[str]:
         if not os.path.isdir(match):
             paths.append(match)
         elif "**" in pattern:  # matches sub-folders as well: what is deeper is not lost
-            paths += _scan(match)[0]
+            paths += list_folder(match)[0]
         else:
             paths += _list_images(match, recursive)
     if not paths:
