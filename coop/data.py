@@ -1,0 +1,314 @@
+"""Labelled pictures from the layouts people have them in.
+
+- a folder with one sub-folder a class, or with `train/` (and `val/`, `test/`) of that form;
+- a CSV file with columns `path` and `label` (and, if wanted, `split`: train, val or test);
+- CoOp's `split_zhou_*.json`: {"train": [[path, label number, class name], ...], "val", "test"}.
+
+Nothing is opened here but the list itself: a picture that is broken shows when it is encoded.
+Class names come from folders or labels, through a preset's corrections, and their order is that of
+the sorted labels (of the label numbers in a split file), never of anything else.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from coop.presets import Preset, find_preset, name_labels, preset_of_split
+from tpt.errors import SourceError, suggest
+from tpt.runtime.sources import list_folder, walk_images
+
+SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One labelled picture."""
+
+    path: str
+    label: int  # place in the data set's classes
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled pictures and their class names; `val` and `test` may be empty."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: tuple[Item, ...]
+    val: tuple[Item, ...] = ()
+    test: tuple[Item, ...] = ()
+    layout: str = "folder"  # "folder", "csv" or "split"
+    notes: tuple[str, ...] = ()  # what a person should be told
+    preset: Preset | None = None
+
+
+Rows = dict[str, list[tuple[str, str]]]  # split -> (path, label)
+
+
+def read_dataset(
+    path: str, *, preset: str | None = None, classes: Sequence[str] | None = None
+) -> Dataset:
+    """Read a folder, a CSV file or a split file.
+
+    Args:
+        path: the folder or file.
+        preset: name of a preset (`coop.presets.PRESETS`); a split file's own name tells its.
+        classes: class names in the order wanted; every label has to be among them. An entry
+            "label=name" gives a label ("n01440764") its class name ("tench").
+
+    Raises:
+        SourceError: no such path, an unknown layout, an empty class, fewer than two classes, a
+            label that `classes` lacks, a list that cannot be read.
+        MethodError: unknown preset.
+    """
+    named = find_preset(preset or preset_of_split(os.path.basename(path)))
+    if os.path.isdir(path):
+        layout, (rows, notes) = "folder", _read_folder(path, named)
+    elif not os.path.exists(path):
+        raise SourceError(
+            f'There is no "{path}". Expected a folder with one sub-folder a class, a CSV file with '
+            "columns path and label, or a split_zhou_*.json file."
+        )
+    elif path.lower().endswith(".csv"):
+        layout, (rows, notes) = "csv", _read_csv(path)
+    elif path.lower().endswith(".json"):
+        return _with_classes(_read_split(path, named), classes)
+    else:
+        raise SourceError(
+            f'"{path}" is neither a folder nor a .csv nor a .json file. Expected a folder with one '
+            "sub-folder a class, a CSV file with columns path and label, or a split_zhou_*.json."
+        )
+    labels = sorted({label for split in rows.values() for _, label in split})
+    names = name_labels(labels, named) if classes is None else labels
+    made = _build(path, layout, labels, names, rows, notes, named)
+    return _with_classes(made, classes)
+
+
+def check_dataset(dataset: Dataset) -> Dataset:
+    """Refuse what nothing can be learned from.
+
+    Raises:
+        SourceError: fewer than two classes, or a class without a training picture.
+    """
+    if len(dataset.classes) < 2:
+        raise SourceError(
+            f'"{dataset.name}" holds {len(dataset.classes)} class'
+            f"{'es' if not dataset.classes else f' ({dataset.classes[0]})'}; expected at least "
+            "two. A classifier needs something to tell apart: name the folder above the class "
+            "folders."
+        )
+    present = {item.label for item in dataset.train}
+    empty = [name for label, name in enumerate(dataset.classes) if label not in present]
+    if empty:
+        raise SourceError(
+            f'{len(empty)} of the {len(dataset.classes)} classes of "{dataset.name}" have no '
+            f"training picture: {_some(empty)}. Add pictures, or remove those classes."
+        )
+    return dataset
+
+
+# --- folders ---
+
+
+def _read_folder(path: str, preset: Preset | None) -> tuple[Rows, list[str]]:
+    loose, folders = list_folder(path)
+    names = [os.path.basename(folder) for folder in folders]
+    if "train" in names and all(name in SPLITS for name in names):
+        rows: Rows = {}
+        notes = [f"Splits: {', '.join(names)}."]
+        for folder, name in zip(folders, names, strict=True):
+            part, said = _read_class_folders(folder, preset)
+            rows.setdefault(SPLITS[name], []).extend(part)
+            notes += said
+        return rows, notes
+    rows_here, notes = _read_class_folders(path, preset)
+    return {"train": rows_here}, notes
+
+
+def _read_class_folders(
+    path: str, preset: Preset | None
+) -> tuple[list[tuple[str, str]], list[str]]:
+    loose, folders = list_folder(path)
+    if not folders:
+        raise SourceError(
+            f'The folder "{path}" has no sub-folders'
+            + (f", but {len(loose)} pictures" if loose else "")
+            + ". Expected one sub-folder a class, named after it."
+        )
+    rows, empty, notes = [], [], []
+    for folder in folders:
+        label = os.path.basename(folder)
+        if preset and label in preset.ignored:
+            notes.append(f'The folder "{label}" is left out, as the data set\'s convention has it.')
+            continue
+        images = walk_images(folder)
+        if not images:
+            empty.append(label)
+        rows += [(image, label) for image in images]
+    if empty:
+        raise SourceError(
+            f'{len(empty)} class folder{"s" * (len(empty) > 1)} of "{path}" '
+            f"{'holds' if len(empty) == 1 else 'hold'} no pictures: {_some(empty)}. Add pictures, "
+            "or remove the folders."
+        )
+    if loose:
+        notes.append(
+            f'{len(loose)} picture{"s" * (len(loose) > 1)} directly in "{path}" belong to no class '
+            "and are left out."
+        )
+    return rows, notes
+
+
+# --- CSV ---
+
+
+def _read_csv(path: str) -> tuple[Rows, list[str]]:
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            head = [name.strip().lower() for name in reader.fieldnames or []]
+            reader.fieldnames = head
+            lines = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SourceError(
+            f'The CSV file "{path}" cannot be read ({error}). Expected UTF-8 text with columns '
+            "path and label."
+        ) from error
+    if "path" not in head or "label" not in head:
+        raise SourceError(
+            f'The CSV file "{path}" has the columns {", ".join(head) or "none"}; expected a first '
+            "line that names path and label (and, if wanted, split)."
+        )
+    base = os.path.dirname(path)
+    rows: Rows = {"train": []}
+    for number, line in enumerate(lines, start=2):
+        file_path, label = (line["path"] or "").strip(), (line["label"] or "").strip()
+        split = SPLITS.get((line.get("split") or "train").strip().lower())
+        if not file_path or not label or split is None:
+            raise SourceError(
+                f'Line {number} of "{path}" lacks a path or a label, or its split is none of '
+                f"train, val and test ({dict(line)}). Complete or remove it."
+            )
+        rows.setdefault(split, []).append((os.path.join(base, file_path), label))
+    if not rows["train"]:
+        raise SourceError(f'The CSV file "{path}" lists no training picture. Add some lines.')
+    return rows, []
+
+
+# --- split_zhou_*.json ---
+
+
+def _read_split(path: str, preset: Preset | None) -> Dataset:
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        splits = {
+            split: [(str(file), int(label), str(name)) for file, label, name in content[split]]
+            for split in ("train", "val", "test")
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SourceError(
+            f'"{path}" is not a split file ({type(error).__name__}: {error}). Expected '
+            '{"train": [[path, label number, class name], ...], "val": ..., "test": ...}.'
+        ) from error
+    names: dict[int, str] = {}
+    for rows in splits.values():
+        for _, label, name in rows:
+            if names.setdefault(label, name) != name:
+                raise SourceError(
+                    f'"{path}" gives label {label} two names, "{names[label]}" and "{name}". '
+                    "Expected one name a label."
+                )
+    root = _find_root(path, splits["train"] or splits["test"], preset)
+    order = sorted(names)
+    place = {label: index for index, label in enumerate(order)}
+    shown = [preset.class_name(names[label]) if preset else names[label] for label in order]
+    items = {
+        split: tuple(Item(os.path.join(root, file), place[label]) for file, label, _ in rows)
+        for split, rows in splits.items()
+    }
+    title = preset.title if preset else os.path.basename(path).removesuffix(".json")
+    return Dataset(title, tuple(shown), **items, layout="split", preset=preset)
+
+
+def _find_root(path: str, rows: list[tuple[str, int, str]], preset: Preset | None) -> str:
+    """The folder that a split file's paths are relative to."""
+    base = os.path.dirname(path)
+    if not rows:
+        raise SourceError(f'The split file "{path}" lists no pictures.')
+    named = [preset.images] if preset and preset.images else []
+    below = [os.path.basename(folder) for folder in list_folder(base)[1]]
+    for folder in ["", *named, *below]:
+        if any(os.path.exists(os.path.join(base, folder, row[0])) for row in rows[:20]):
+            return os.path.join(base, folder)
+    raise SourceError(
+        f'The pictures that "{path}" lists were not found ("{rows[0][0]}", for example). Expected '
+        "them beside the split file or in a folder there"
+        + (f', by convention "{named[0]}".' if named else ".")
+    )
+
+
+# --- classes ---
+
+
+def _build(
+    path: str,
+    layout: str,
+    labels: list[str],
+    names: list[str],
+    rows: Rows,
+    notes: list[str],
+    preset: Preset | None,
+) -> Dataset:
+    """A data set of rows with labels as text."""
+    place = {label: number for number, label in enumerate(labels)}
+    items = {
+        split: tuple(Item(file, place[label]) for file, label in part)
+        for split, part in rows.items()
+    }
+    title = preset.title if preset else os.path.basename(os.path.abspath(path))
+    return Dataset(title, tuple(names), **items, layout=layout, notes=tuple(notes), preset=preset)
+
+
+def _with_classes(dataset: Dataset, wanted: Sequence[str] | None) -> Dataset:
+    """The data set with its classes in the order, and under the names, that were asked for."""
+    if wanted is None:
+        return dataset
+    asked = [tuple(part.strip() for part in entry.rsplit("=", 1)) for entry in wanted]
+    names = list(dict.fromkeys(entry[-1] for entry in asked))  # labels of one name are one class
+    folded = {_fold(part): names.index(entry[-1]) for entry in asked for part in entry}
+    unknown = [name for name in dataset.classes if _fold(name) not in folded]
+    if unknown:
+        raise SourceError(
+            f'{len(unknown)} of the {len(dataset.classes)} labels of "{dataset.name}" are not '
+            f"among the {len(names)} classes given: {_some(unknown)}."
+            f"{suggest(unknown[0], names)} Add them (label=name, if the label is no name), or "
+            "remove those pictures."
+        )
+    moved = {old: folded[_fold(name)] for old, name in enumerate(dataset.classes)}
+    parts = {
+        split: tuple(Item(item.path, moved[item.label]) for item in getattr(dataset, split))
+        for split in ("train", "val", "test")
+    }
+    return Dataset(
+        dataset.name,
+        tuple(names),
+        **parts,
+        layout=dataset.layout,
+        notes=dataset.notes,
+        preset=dataset.preset,
+    )
+
+
+def _fold(name: str) -> str:
+    return " ".join(name.replace("_", " ").lower().split())
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first three of some names."""
+    listed = list(names)
+    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")

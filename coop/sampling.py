@@ -1,0 +1,125 @@
+"""Which pictures a few-shot run sees: seeded, reproducible, written down.
+
+The draw is the public CoOp program's: Python's own generator with the run's seed, class after
+class in the order in which the training list names them, k of each; then from the same generator
+min(k, 4) of each for validation. With a split file the pictures are therefore the published ones.
+Classes are taken apart into base and new after the draw, as published.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from coop.data import Dataset, Item, check_dataset
+from tpt.errors import MethodError, SourceError
+
+VALIDATION_SHOTS = 4  # at most
+SPLITS = ("all", "base", "new")
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The pictures of one run, labelled by place in `classes`."""
+
+    classes: tuple[str, ...]
+    train: tuple[Item, ...]
+    val: tuple[Item, ...]
+    test: tuple[Item, ...]
+    notes: tuple[str, ...] = ()
+
+
+def draw_shots(dataset: Dataset, shots: int | None, seed: int, split: str = "all") -> Draw:
+    """Draw the pictures of a run.
+
+    Args:
+        dataset: what there is. Where it has no validation or test pictures of its own, they are
+            taken from the training pictures that were not drawn: validation as above, test the
+            rest.
+        shots: pictures a class; None takes all.
+        seed: of the draw.
+        split: "all" classes, the "base" ones (the first ceil(n / 2)) or the "new" ones.
+
+    Raises:
+        MethodError: shots below 1, unknown split.
+        SourceError: fewer than two classes, or one without training pictures.
+    """
+    if shots is not None and shots < 1:
+        raise MethodError(f"shots must be at least 1; got {shots}. `all` takes every picture.")
+    check_dataset(dataset)
+    chance = random.Random(seed)
+    train, few = _draw(dataset.train, shots, chance)
+    rest = _without(dataset.train, train)
+    count = VALIDATION_SHOTS if shots is None else min(shots, VALIDATION_SHOTS)
+    val, _ = _draw(dataset.val or rest, count, chance)
+    test = dataset.test or tuple(_without(rest, val))
+    whole = Draw(dataset.classes, tuple(train), tuple(val), test, _tell_few(dataset, few, shots))
+    return choose_classes(whole, split)
+
+
+def _draw(
+    items: Iterable[Item], shots: int | None, chance: random.Random
+) -> tuple[list[Item], dict[int, int]]:
+    """k of each class, and how many there were of those that have fewer."""
+    by_label: dict[int, list[Item]] = {}
+    for item in items:
+        by_label.setdefault(item.label, []).append(item)
+    drawn: list[Item] = []
+    few: dict[int, int] = {}
+    for label, group in by_label.items():
+        if shots is None or len(group) < shots:
+            drawn += group  # all of them, and no number drawn from the generator
+            if shots is not None:
+                few[label] = len(group)
+        else:
+            drawn += chance.sample(group, shots)
+    return drawn, few
+
+
+def _without(items: Iterable[Item], taken: Iterable[Item]) -> list[Item]:
+    gone = set(taken)
+    return [item for item in items if item not in gone]
+
+
+def _tell_few(dataset: Dataset, few: dict[int, int], shots: int | None) -> tuple[str, ...]:
+    if not few:
+        return ()
+    named = [f"{dataset.classes[label]} ({count})" for label, count in few.items()]
+    more = f" and {len(named) - 3} more" if len(named) > 3 else ""
+    return (
+        f"{len(few)} of {len(dataset.classes)} classes have fewer than {shots} pictures and give "
+        f"all they have: {', '.join(named[:3])}{more}.",
+    )
+
+
+def choose_classes(draw: Draw, split: str) -> Draw:
+    """The base or the new half of a draw, relabelled from 0.
+
+    Raises:
+        MethodError: unknown split.
+        SourceError: too few classes to halve.
+    """
+    if split not in SPLITS:
+        raise MethodError(f'Unknown split of the classes "{split}": expected all, base or new.')
+    if split == "all":
+        return draw
+    half = math.ceil(len(draw.classes) / 2)
+    start, stop = (0, half) if split == "base" else (half, len(draw.classes))
+    if len(draw.classes) < 4:
+        raise SourceError(
+            f"Base and new classes need at least two classes each, but there are "
+            f"{len(draw.classes)} in all. Use --classes-split all."
+        )
+
+    def keep(items: tuple[Item, ...]) -> tuple[Item, ...]:
+        return tuple(Item(i.path, i.label - start) for i in items if start <= i.label < stop)
+
+    return replace(
+        draw,
+        classes=draw.classes[start:stop],
+        train=keep(draw.train),
+        val=keep(draw.val),
+        test=keep(draw.test),
+    )
