@@ -13,7 +13,7 @@ import click
 
 import tpt
 
-COMMANDS = {"predict": "cli.predict", "models": "cli.models"}
+COMMANDS = {"predict": "cli.predict", "models": "cli.models", "prompt": "cli.prompt"}
 
 
 class LazyGroup(click.Group):
@@ -43,6 +43,7 @@ def main() -> None:
     \b
     tpt predict images/ --classes cat,dog,horse     predict with the embedded model
     tpt models                                      list the models that work
+    tpt prompt show coop.safetensors                what a prompt holds, its nearest words
 
     Results go to standard output or a file, everything else to standard error. Exit codes: 0 all
     well, 1 failed, 2 wrong usage, 3 finished but some images could not be read.

@@ -15,7 +15,7 @@ import csv
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from coop.presets import Preset, find_preset, name_labels, preset_of_split
@@ -116,7 +116,7 @@ def check_dataset(dataset: Dataset) -> Dataset:
 
 
 def _read_folder(path: str, preset: Preset | None) -> tuple[Rows, list[str]]:
-    loose, folders = list_folder(path)
+    folders = list_folder(path)[1]
     names = [os.path.basename(folder) for folder in folders]
     if "train" in names and all(name in SPLITS for name in names):
         rows: Rows = {}
@@ -125,6 +125,9 @@ def _read_folder(path: str, preset: Preset | None) -> tuple[Rows, list[str]]:
             part, said = _read_class_folders(folder, preset)
             rows.setdefault(SPLITS[name], []).extend(part)
             notes += said
+        if "val" in rows and "test" not in rows:  # as ImageNet is used everywhere
+            rows["test"] = rows.pop("val")
+            notes.append("There is no test folder, so the validation folder is the test set.")
         return rows, notes
     rows_here, notes = _read_class_folders(path, preset)
     return {"train": rows_here}, notes
@@ -227,12 +230,12 @@ def _read_split(path: str, preset: Preset | None) -> Dataset:
     order = sorted(names)
     place = {label: index for index, label in enumerate(order)}
     shown = [preset.class_name(names[label]) if preset else names[label] for label in order]
-    items = {
-        split: tuple(Item(os.path.join(root, file), place[label]) for file, label, _ in rows)
-        for split, rows in splits.items()
-    }
+    train, val, test = (
+        tuple(Item(os.path.join(root, file), place[label]) for file, label, _ in splits[split])
+        for split in ("train", "val", "test")
+    )
     title = preset.title if preset else os.path.basename(path).removesuffix(".json")
-    return Dataset(title, tuple(shown), **items, layout="split", preset=preset)
+    return Dataset(title, tuple(shown), train, val, test, layout="split", preset=preset)
 
 
 def _find_root(path: str, rows: list[tuple[str, int, str]], preset: Preset | None) -> str:
@@ -266,12 +269,12 @@ def _build(
 ) -> Dataset:
     """A data set of rows with labels as text."""
     place = {label: number for number, label in enumerate(labels)}
-    items = {
-        split: tuple(Item(file, place[label]) for file, label in part)
-        for split, part in rows.items()
-    }
+    train, val, test = (
+        tuple(Item(file, place[label]) for file, label in rows.get(split, []))
+        for split in ("train", "val", "test")
+    )
     title = preset.title if preset else os.path.basename(os.path.abspath(path))
-    return Dataset(title, tuple(names), **items, layout=layout, notes=tuple(notes), preset=preset)
+    return Dataset(title, tuple(names), train, val, test, layout, tuple(notes), preset)
 
 
 def _with_classes(dataset: Dataset, wanted: Sequence[str] | None) -> Dataset:
@@ -290,18 +293,11 @@ def _with_classes(dataset: Dataset, wanted: Sequence[str] | None) -> Dataset:
             "remove those pictures."
         )
     moved = {old: folded[_fold(name)] for old, name in enumerate(dataset.classes)}
-    parts = {
-        split: tuple(Item(item.path, moved[item.label]) for item in getattr(dataset, split))
-        for split in ("train", "val", "test")
-    }
-    return Dataset(
-        dataset.name,
-        tuple(names),
-        **parts,
-        layout=dataset.layout,
-        notes=dataset.notes,
-        preset=dataset.preset,
+    train, val, test = (
+        tuple(Item(item.path, moved[item.label]) for item in items)
+        for items in (dataset.train, dataset.val, dataset.test)
     )
+    return replace(dataset, classes=tuple(names), train=train, val=val, test=test)
 
 
 def _fold(name: str) -> str:

@@ -105,7 +105,8 @@ class Views:
         """View 0 alone, (B, 1, 3, H, W): all that a method without adaptation looks at."""
         pictures = self._decode(images)
         views = torch.stack([preprocess_plain(p, self.clip.preprocess) for p in pictures])
-        return self._normalise(views.to(self.clip.device).float() / 255).unsqueeze(1)
+        pixels = views.to(self.clip.device).float() / 255
+        return normalise(pixels, self.clip.preprocess).unsqueeze(1)
 
     def _decode(self, images: Any) -> list[Tensor]:
         """The images one by one, as `_to_device` gives them."""
@@ -144,12 +145,8 @@ class Views:
             chances = [self._chance(key, "augmix") for key in keys]
             mixed = [mix_chains(p[1:], c) for p, c in zip(pixels, chances, strict=True)]
             pixels = torch.cat([pixels[:, :1], torch.stack(mixed)], dim=1)
-        return self._normalise(pixels.flatten(0, 1)).unflatten(0, views.shape[:2])
-
-    def _normalise(self, pixels: Tensor) -> Tensor:
-        facts = self.clip.preprocess
-        mean, std = (torch.tensor(v, device=pixels.device) for v in (facts.mean, facts.std))
-        return kornia.enhance.normalize(pixels, mean, std)
+        flat = normalise(pixels.flatten(0, 1), self.clip.preprocess)
+        return flat.unflatten(0, views.shape[:2])
 
     def _chance(self, key: str | int, purpose: str) -> np.random.Generator:
         text = f"{self.seed}\0{purpose}\0{type(key).__name__}\0{key}"
@@ -192,10 +189,18 @@ def _central_box(height: int, width: int) -> tuple[int, int, int, int]:
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def cut(picture: Tensor, crops: Crops, size: tuple[int, int]) -> Tensor:
+def normalise(pixels: Tensor, facts: Preprocess) -> Tensor:
+    """Pictures (n, 3, H, W) in [0, 1], made relative to the model's channel statistics."""
+    mean, std = (torch.tensor(v, device=pixels.device) for v in (facts.mean, facts.std))
+    return kornia.enhance.normalize(pixels, mean, std)
+
+
+def cut(
+    picture: Tensor, crops: Crops, size: tuple[int, int], filter_name: str = "bilinear"
+) -> Tensor:
     """Crops of a picture (1, 3, H, W), resampled to `size` and mirrored: (n, 3, *size), uint8."""
     parts = [
-        resize(picture[:, :, top : top + h, left : left + w], size, "bilinear")
+        resize(picture[:, :, top : top + h, left : left + w], size, filter_name)
         for top, left, h, w in crops.boxes.tolist()
     ]
     views = torch.cat(parts)

@@ -214,6 +214,7 @@ def _from_parts(source: Path, head: dict[str, Any], tensors: dict[str, Any]) -> 
         )
     known = {key: head.get(key) for key in PromptInfo.__dataclass_fields__}
     try:
+        _check_types(known)
         known["classes"] = tuple(known["classes"]) if known["classes"] else None
         return Context(
             vectors,
@@ -231,6 +232,16 @@ def _from_parts(source: Path, head: dict[str, Any], tensors: dict[str, Any]) -> 
         KeyError,
     ) as error:  # a position or a list of classes that is none
         raise _damaged(source, error) from error
+
+
+def _check_types(known: dict[str, Any]) -> None:
+    """Refuse facts of another type than ours: what reads them later trusts them."""
+    for key, value in known.items():
+        wanted: Any = list | tuple if key == "classes" else int if key in ("shots", "seed") else str
+        if value is not None and not isinstance(value, wanted):
+            raise TypeError(f"{key} is {value!r}")
+    if not all(isinstance(name, str) for name in known["classes"] or ()):
+        raise TypeError("classes are not all text")
 
 
 def _read_blend(value: Any) -> Blend | None:
