@@ -13,7 +13,12 @@ import click
 
 import tpt
 
-COMMANDS = {"predict": "cli.predict", "models": "cli.models", "prompt": "cli.prompt"}
+COMMANDS = {
+    "predict": "cli.predict",
+    "train": "cli.train",
+    "prompt": "cli.prompt",
+    "models": "cli.models",
+}
 
 
 class LazyGroup(click.Group):
@@ -42,8 +47,10 @@ def main() -> None:
 
     \b
     tpt predict images/ --classes cat,dog,horse     predict with the embedded model
-    tpt models                                      list the models that work
+    tpt train pictures/ --output coop.safetensors   learn a prompt from a few pictures a class
+    tpt predict images/ --init coop.safetensors     start from it
     tpt prompt show coop.safetensors                what a prompt holds, its nearest words
+    tpt models                                      list the models that work
 
     Results go to standard output or a file, everything else to standard error. Exit codes: 0 all
     well, 1 failed, 2 wrong usage, 3 finished but some images could not be read.

@@ -22,7 +22,10 @@ from coop.presets import Preset, find_preset, name_labels, preset_of_split
 from tpt.errors import SourceError, suggest
 from tpt.runtime.sources import list_folder, walk_images
 
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLITS = {
+    **{"train": "train", "training": "train", "test": "test", "testing": "test"},
+    **{"val": "val", "valid": "val", "validation": "val"},
+}
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,8 @@ def read_dataset(
             "label=name" gives a label ("n01440764") its class name ("tench").
 
     Raises:
-        SourceError: no such path, an unknown layout, an empty class, fewer than two classes, a
-            label that `classes` lacks, a list that cannot be read.
+        SourceError: no such path, an unknown layout, an empty class folder, a label that
+            `classes` lacks, a list that cannot be read.
         MethodError: unknown preset.
     """
     named = find_preset(preset or preset_of_split(os.path.basename(path)))
@@ -84,9 +87,12 @@ def read_dataset(
             "sub-folder a class, a CSV file with columns path and label, or a split_zhou_*.json."
         )
     labels = sorted({label for split in rows.values() for _, label in split})
-    names = name_labels(labels, named) if classes is None else labels
+    if classes is None:
+        names = name_labels(labels, named)
+    else:
+        names = [named.class_name(label) if named else label for label in labels]
     made = _build(path, layout, labels, names, rows, notes, named)
-    return _with_classes(made, classes)
+    return _with_classes(made, classes, labels)
 
 
 def check_dataset(dataset: Dataset) -> Dataset:
@@ -116,14 +122,15 @@ def check_dataset(dataset: Dataset) -> Dataset:
 
 
 def _read_folder(path: str, preset: Preset | None) -> tuple[Rows, list[str]]:
-    folders = list_folder(path)[1]
+    loose, folders = list_folder(path)
     names = [os.path.basename(folder) for folder in folders]
-    if "train" in names and all(name in SPLITS for name in names):
+    splits = [SPLITS.get(name.lower(), "") for name in names]  # some archives hold Train and Test
+    if "train" in splits and all(splits):
         rows: Rows = {}
-        notes = [f"Splits: {', '.join(names)}."]
-        for folder, name in zip(folders, names, strict=True):
+        notes = [f"Splits: {', '.join(names)}.", *_tell_loose(loose, path)]
+        for folder, split in zip(folders, splits, strict=True):
             part, said = _read_class_folders(folder, preset)
-            rows.setdefault(SPLITS[name], []).extend(part)
+            rows.setdefault(split, []).extend(part)
             notes += said
         if "val" in rows and "test" not in rows:  # as ImageNet is used everywhere
             rows["test"] = rows.pop("val")
@@ -140,7 +147,7 @@ def _read_class_folders(
     if not folders:
         raise SourceError(
             f'The folder "{path}" has no sub-folders'
-            + (f", but {len(loose)} pictures" if loose else "")
+            + (f", but {len(loose)} picture{'s' * (len(loose) > 1)}" if loose else "")
             + ". Expected one sub-folder a class, named after it."
         )
     rows, empty, notes = [], [], []
@@ -159,12 +166,17 @@ def _read_class_folders(
             f"{'holds' if len(empty) == 1 else 'hold'} no pictures: {_some(empty)}. Add pictures, "
             "or remove the folders."
         )
-    if loose:
-        notes.append(
-            f'{len(loose)} picture{"s" * (len(loose) > 1)} directly in "{path}" belong to no class '
-            "and are left out."
-        )
-    return rows, notes
+    return rows, [*notes, *_tell_loose(loose, path)]
+
+
+def _tell_loose(loose: Sequence[str], path: str) -> list[str]:
+    if not loose:
+        return []
+    many = len(loose) > 1
+    return [
+        f'{len(loose)} picture{"s" * many} directly in "{path}" belong{"s" * (not many)} to no '
+        f"class and {'are' if many else 'is'} left out."
+    ]
 
 
 # --- CSV ---
@@ -176,7 +188,7 @@ def _read_csv(path: str) -> tuple[Rows, list[str]]:
             reader = csv.DictReader(file, strict=True)
             head = [name.strip().lower() for name in reader.fieldnames or []]
             reader.fieldnames = head
-            lines = list(reader)
+            lines = [(reader.line_num, line) for line in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SourceError(
             f'The CSV file "{path}" cannot be read ({error}). Expected UTF-8 text with columns '
@@ -189,9 +201,14 @@ def _read_csv(path: str) -> tuple[Rows, list[str]]:
         )
     base = os.path.dirname(path)
     rows: Rows = {"train": []}
-    for number, line in enumerate(lines, start=2):
+    for number, line in lines:
         file_path, label = (line["path"] or "").strip(), (line["label"] or "").strip()
-        split = SPLITS.get((line.get("split") or "train").strip().lower())
+        split = SPLITS.get((line.get("split") or "").strip().lower() or "train")
+        if any(line.get(None, ())):  # what stands behind the last column
+            raise SourceError(
+                f'Line {number} of "{path}" has more fields than the first line names columns '
+                f"({', '.join(head)}). Write a path or a label with a comma in double quotes."
+            )
         if not file_path or not label or split is None:
             raise SourceError(
                 f'Line {number} of "{path}" lacks a path or a label, or its split is none of '
@@ -213,7 +230,7 @@ def _read_split(path: str, preset: Preset | None) -> Dataset:
             split: [(str(file), int(label), str(name)) for file, label, name in content[split]]
             for split in ("train", "val", "test")
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise SourceError(
             f'"{path}" is not a split file ({type(error).__name__}: {error}). Expected '
             '{"train": [[path, label number, class name], ...], "val": ..., "test": ...}.'
@@ -277,14 +294,27 @@ def _build(
     return Dataset(title, tuple(names), train, val, test, layout, tuple(notes), preset)
 
 
-def _with_classes(dataset: Dataset, wanted: Sequence[str] | None) -> Dataset:
-    """The data set with its classes in the order, and under the names, that were asked for."""
+def _with_classes(
+    dataset: Dataset, wanted: Sequence[str] | None, labels: Sequence[str] = ()
+) -> Dataset:
+    """The data set with its classes in the order, and under the names, that were asked for.
+
+    A class is found by its name, or by its label (the folder's own name) where that is another.
+    """
     if wanted is None:
         return dataset
     asked = [tuple(part.strip() for part in entry.rsplit("=", 1)) for entry in wanted]
     names = list(dict.fromkeys(entry[-1] for entry in asked))  # labels of one name are one class
-    folded = {_fold(part): names.index(entry[-1]) for entry in asked for part in entry}
-    unknown = [name for name in dataset.classes if _fold(name) not in folded]
+    places = {name: number for number, name in enumerate(names)}
+    # What stands left of "=" wins over a name that reads the same: cat=dog, dog=cat swaps two.
+    exact = {**places, **{entry[0]: places[entry[-1]] for entry in asked}}
+    folded = {_fold(word): number for word, number in exact.items()}
+    found = {  # a word as it is written wins over the same in another case
+        word: exact.get(word, folded.get(_fold(word), -1)) for word in (*dataset.classes, *labels)
+    }
+    pairs = zip(dataset.classes, labels or dataset.classes, strict=True)
+    known = [name if found[name] >= 0 else label for name, label in pairs]
+    unknown = [word for word in known if found[word] < 0]
     if unknown:
         raise SourceError(
             f'{len(unknown)} of the {len(dataset.classes)} labels of "{dataset.name}" are not '
@@ -292,7 +322,7 @@ def _with_classes(dataset: Dataset, wanted: Sequence[str] | None) -> Dataset:
             f"{suggest(unknown[0], names)} Add them (label=name, if the label is no name), or "
             "remove those pictures."
         )
-    moved = {old: folded[_fold(name)] for old, name in enumerate(dataset.classes)}
+    moved = [found[word] for word in known]
     train, val, test = (
         tuple(Item(item.path, moved[item.label]) for item in items)
         for items in (dataset.train, dataset.val, dataset.test)

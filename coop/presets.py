@@ -136,7 +136,8 @@ def name_labels(labels: Sequence[str], preset: Preset | None) -> list[str]:
         if len(labels) != len(IMAGENET_CLASSNAMES):
             raise SourceError(
                 "The preset imagenet names all 1,000 WordNet ids by their order, but "
-                f"{len(labels)} came. Name them yourself: --classes n01440764=tench,... or a file of such lines."
+                f"{len(labels)} came. Name them yourself: --classes n01440764=tench,... or a file "
+                "of such lines."
             )
         return list(IMAGENET_CLASSNAMES)
     return [preset.class_name(label) for label in labels]

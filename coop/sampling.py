@@ -79,8 +79,8 @@ def _draw(
 
 
 def _without(items: Iterable[Item], taken: Iterable[Item]) -> list[Item]:
-    gone = set(taken)
-    return [item for item in items if item not in gone]
+    gone = {item.path for item in taken}  # under whatever label it was listed
+    return [item for item in items if item.path not in gone]
 
 
 def _tell_few(dataset: Dataset, few: dict[int, int], shots: int | None) -> tuple[str, ...]:

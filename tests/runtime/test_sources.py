@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from PIL import Image
 
 from tpt.errors import SourceError
 from tpt.runtime import decode, sources
-from tpt.runtime.sources import IMAGE_EXTENSIONS, expand_sources
+from tpt.runtime.sources import IMAGE_EXTENSIONS, expand_sources, list_folder, walk_images
 
 ODD_NAMES = ["a b.png", "it's.png", 'say "x".png', "new\nline.png", "tab\t.png", "猫é.png", "#.png"]
 unix_names = pytest.mark.skipif(
@@ -218,6 +218,62 @@ def test_unreadable_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkdir("pics")
     monkeypatch.setattr(os, "scandir", refuse)
     assert "The folder 'pics' cannot be read (Permission denied). Give" in message_of("pics")
+
+
+# --- folders, for those who know what is inside ---
+
+
+def test_list_folder_gives_images_and_folders_apart() -> None:
+    touch("d/10.png", "d/9.JPG", "d/notes.txt", "d/.hidden.png", "d/.git/x.png")
+    touch("d/b10/x.png", "d/b9/x.png", "d/A/notes.txt", "d/c.png/x.png")
+    folders = ["d/A", "d/b9", "d/b10", "d/c.png"]
+    assert list_folder("d") == (["d/9.JPG", "d/10.png"], folders)
+    assert list_folder("d/A") == ([], [])
+
+
+def test_list_folder_joins_paths_to_the_folder_as_given() -> None:
+    touch("a.png", "d/b.png")
+    assert list_folder("") == (["a.png"], ["d"])
+    assert list_folder(".") == (["./a.png"], ["./d"])
+    assert list_folder("d/") == (["d/b.png"], [])
+
+
+def test_list_folder_follows_links_and_keeps_broken_ones() -> None:
+    touch("far/1.png")
+    os.mkdir("d")
+    os.symlink("../far", "d/near")
+    os.symlink("gone.png", "d/link.png")
+    os.symlink("self", "d/self")
+    assert list_folder("d") == (["d/link.png"], ["d/near"])
+
+
+@pytest.mark.parametrize("read", [list_folder, walk_images])
+def test_a_folder_that_cannot_be_read(read: Callable[[str], object]) -> None:
+    touch("file.png")
+    for path, why in [("none", "No such file or directory"), ("file.png", "Not a directory")]:
+        with pytest.raises(SourceError) as caught:
+            read(path)
+        assert str(caught.value) == (
+            f"The folder '{path}' cannot be read ({why}). Give this user the right to read it, or "
+            "name other folders."
+        )
+
+
+def test_walk_images_goes_all_the_way_down_in_natural_order() -> None:
+    touch("d/z.png", "d/10/a.png", "d/9/a.png", "d/9/x/b.png", "d/9/.git/c.png", "d/9/notes.txt")
+    assert walk_images("d") == ["d/z.png", "d/9/a.png", "d/9/x/b.png", "d/10/a.png"]
+    assert walk_images("d/9/x") == ["d/9/x/b.png"]
+
+
+def test_walk_images_of_a_folder_without_any_is_an_empty_list() -> None:
+    touch("d/notes.txt", "d/e/.hidden.png")
+    assert walk_images("d") == []
+
+
+def test_walk_images_ends_on_link_loops() -> None:
+    touch("d/a/1.png")
+    os.symlink("..", "d/a/up")
+    assert walk_images("d") == ["d/a/1.png"]
 
 
 # --- names that do not exist ---

@@ -101,8 +101,12 @@ def save_context(context: Context, path: str | os.PathLike[str]) -> None:
         )
 
 
-def write_whole(target: Path, content: bytes) -> None:
-    """Write beside the target, then rename over it: a full disk leaves the old file as it was."""
+def write_whole(target: Path, content: bytes, what: str = "prompt") -> None:
+    """Write beside the target, then rename over it: a full disk leaves the old file as it was.
+
+    Raises:
+        PromptError: the disk refused; `what` names the content in the message.
+    """
     temporary = target.parent / f".tpt-{uuid.uuid4().hex}"
     try:
         try:
@@ -115,7 +119,7 @@ def write_whole(target: Path, content: bytes) -> None:
             temporary.unlink(missing_ok=True)
     except OSError as error:
         raise PromptError(
-            f'The prompt could not be saved to "{target}": {error.strerror or error}. A file that '
+            f'The {what} could not be saved to "{target}": {error.strerror or error}. A file that '
             "was there before is unchanged; choose another place or make room."
         ) from error
 

@@ -227,14 +227,24 @@ def _check_settings(target: Target, settings: dict[str, Any]) -> None:
             "or damaged, so nobody knows how it was made. Start again with --overwrite."
         ) from error
     now = json.loads(json.dumps(settings))
-    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    changed = name_change(before, now)
     if changed:
-        first = changed[0]
         raise OutputError(
-            f'"{target.path}" was made with other settings ({", ".join(sorted(changed))}; '
-            f"{first} was {_short(before.get(first))}, now {_short(now.get(first))}). Use the same "
+            f'"{target.path}" was made with other settings ({changed}). Use the same '
             "settings, another --output, or --overwrite."
         )
+
+
+def name_change(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """The settings that differ, and the first one's values; "" where none does."""
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    if not changed:
+        return ""
+    first = changed[0]
+    return (
+        f"{', '.join(sorted(changed))}; {first} was {_short(before.get(first))}, now "
+        f"{_short(now.get(first))}"
+    )
 
 
 def _short(value: Any) -> str:

@@ -1,0 +1,265 @@
+"""`tpt train`: learn a prompt from a few labelled pictures a class."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.failures import INTERRUPTED, told_plainly
+from cli.predict import read_classes, read_templates
+
+if TYPE_CHECKING:
+    from coop.job import Job
+    from coop.outputs import Outputs
+    from coop.runs import Result
+
+METHODS = ("coop", "cocoop", "e2mim", "kgcoop", "linear-probe")
+
+
+def read_numbers(word: str | None = None) -> Callable[..., tuple[int | None, ...]]:
+    """A click callback for whole numbers separated by commas; `word` stands for None."""
+
+    def read(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int | None, ...]:
+        parts = [part.strip() for part in value.split(",")]
+        for part in parts:
+            if part != word and not part.isdecimal():
+                also = f" or {word}" if word else ""
+                raise click.BadParameter(
+                    f'"{part}" is not a whole number{also}. Expected for example 1,2,4.'
+                )
+        return tuple(None if part == word else int(part) for part in parts)
+
+    return read
+
+
+def read_view_count(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """A click callback for a number of views, or `off` for 0."""
+    if value is None or value == "off":
+        return None if value is None else 0
+    if not value.isdecimal() or int(value) < 1:
+        raise click.BadParameter(f'"{value}" is neither a number of views from 1 on nor off.')
+    return int(value)
+
+
+@click.command("train")
+@click.argument("data", metavar="DATA")
+@click.option("--output", required=True, metavar="FILE", help="Prompt file to write.")
+@click.option("--method", type=click.Choice(METHODS), default="coop", show_default=True)
+@click.option(
+    "--shots",
+    callback=read_numbers("all"),
+    default="16",
+    show_default=True,
+    metavar="N,...|all",
+    help="Pictures a class. Several numbers draw the accuracy-by-shots curve.",
+)
+@click.option(
+    "--seeds",
+    callback=read_numbers(),
+    default="1",
+    show_default=True,
+    metavar="N,...",
+    help="Of the drawn pictures, the start and the order. The papers take 1,2,3.",
+)
+@click.option("--model", default="tiny", show_default=True, help="As `tpt predict` takes it.")
+@click.option("--pretrained", help="Tag or weight file of an open_clip model.")
+@click.option("--context-length", type=click.IntRange(1), help="M random vectors [coop: 16].")
+@click.option(
+    "--context-words",
+    metavar="TEXT",
+    help='Start from words [cocoop, kgcoop, e2mim: "a photo of a"].',
+)
+@click.option("--class-specific", is_flag=True, default=None, help="One context a class.")
+@click.option(
+    "--position",
+    type=click.Choice(["end", "middle", "front"]),
+    help="Where the class name stands [end].",
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(1),
+    help="[coop, e2mim: 50, 100 or 200 by shots; cocoop: 10; kgcoop: 100]",
+)
+@click.option("--lr", type=click.FloatRange(0, min_open=True), help="SGD's peak rate [0.002].")
+@click.option(
+    "--batch-size", type=click.IntRange(1), help="[coop, e2mim: 32; cocoop: 1; kgcoop: 128]"
+)
+@click.option("--augment", type=click.Choice(["crop", "none"]), help="Of training views [crop].")
+@click.option(
+    "--cache-views",
+    callback=read_view_count,
+    metavar="R|off",
+    help="Encode R views of each picture once and train on their features [16 on a CPU, else "
+    "off: new views every epoch, as published].",
+)
+@click.option(
+    "--classes",
+    metavar="A,B,C|FILE",
+    help="Class names in the order wanted; label=name gives a folder's label its name.",
+)
+@click.option(
+    "--classes-split",
+    type=click.Choice(["all", "base", "new"]),
+    default="all",
+    show_default=True,
+    help="base: train on the first half of the classes, test on both.",
+)
+@click.option("--preset", metavar="NAME", help="Names and template of a CoOp data set, caltech101.")
+@click.option(
+    "--template",
+    "templates",
+    multiple=True,
+    metavar="TEXT|FILE",
+    help='Hand-crafted prompt to compare with, and for kgcoop and e2mim ["a photo of a {}."].',
+)
+@click.option("--val", metavar="PATH", help="Validation pictures [up to 4 a class of DATA's].")
+@click.option(
+    "--test",
+    metavar="PATH|none",
+    help="Test pictures [those of DATA, or all that were not drawn]; none measures nothing.",
+)
+@click.option("--kg-weight", type=float, help="kgcoop's lambda [8].")
+@click.option("--alpha", type=float, help="e2mim: share of the soft prompt [0.5]; 1: no ensemble.")
+@click.option("--mi-text", type=float, help="e2mim: weight of the text term [1]; 0: off.")
+@click.option("--mi-image", type=float, help="e2mim: weight of the image term [1]; 0: off.")
+@click.option("--mixup", type=float, help="e2mim: Beta's parameter [0.4]; 0: no mixing.")
+@click.option("--critic/--no-critic", default=None, help="e2mim: learn the bilinear critic [yes].")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
+@click.option(
+    "--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True
+)
+@click.option("--num-workers", type=click.IntRange(0), default=2, show_default=True)
+@click.option("--log", metavar="FILE", help="JSONL log [the output's name with .jsonl].")
+@click.option("--resume", is_flag=True, help="Go on where an earlier start into --output stopped.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing --output.")
+@click.option("--quiet", is_flag=True, help="Nothing on stderr but errors.")
+def command(data: str, **options: Any) -> None:
+    """Learn a prompt from a few labelled pictures of each class.
+
+    DATA is a folder with one sub-folder a class (or train/ and test/ of that form), a CSV file
+    with columns path, label and, if wanted, split, or a split_zhou_*.json of CoOp's data sets.
+
+    Beside the prompt file stand a log, the list of the pictures that were taken, and a model card;
+    `tpt predict images/ --init FILE` starts from the prompt. Class names are those of the folders.
+    """
+    with told_plainly():
+        code = run(data, options)
+    if code:
+        raise click.exceptions.Exit(code)
+
+
+def run(data: str, options: dict[str, Any]) -> int:
+    """Train, tell the results; the exit code."""
+    from coop.job import build_job
+    from coop.outputs import Outputs, check_outputs
+    from coop.runs import run_job
+
+    wanted = read_settings(data, options)
+    runs = [(shots, seed) for shots in wanted.shots for seed in wanted.seeds]
+    log = Path(options["log"]) if options["log"] else None
+    outputs = Outputs(Path(options["output"]), len(runs) > 1, log)
+    check_outputs(
+        outputs,
+        runs,
+        probe=options["method"] == "linear-probe",
+        resume=options["resume"],
+        overwrite=options["overwrite"],
+    )
+    with watching(options["quiet"]) as watch, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")  # a broken picture is told by its name
+        try:
+            job = build_job(wanted)
+            tell_job(job, watch)
+            results = run_job(job, outputs, watch, resume=options["resume"])
+        except KeyboardInterrupt:
+            click.echo("\nInterrupted. Go on with --resume.", err=True)
+            return INTERRUPTED
+    click.echo(describe_results(results))
+    tell_files(job, outputs, watch)
+    return 3 if any(result["failed"] for result in results) else 0
+
+
+def read_settings(data: str, options: dict[str, Any]) -> Any:
+    """`TrainSettings` of the command's options."""
+    from coop.job import TrainSettings
+    from coop.recipes import RecipeSettings
+
+    names = RecipeSettings.__dataclass_fields__
+    recipe = RecipeSettings(**{name: options[name] for name in names})
+    direct = ("shots", "seeds", "classes_split", "preset", "val", "test", "model", "pretrained")
+    return TrainSettings(
+        data=data,
+        recipe=recipe,
+        classes=read_classes(options["classes"]),
+        templates=read_templates(options["templates"]),
+        **{name: options[name] for name in (*direct, "device", "precision", "num_workers")},
+    )
+
+
+def tell_job(job: Job, watch: Any) -> None:
+    """What is about to happen, in one or two lines."""
+    data, wanted = job.dataset, job.settings
+    watch.say(
+        f"{data.name}: {len(data.train):,} pictures of {len(data.classes)} classes to draw from"
+        + (f", {len(data.test):,} to test on" if data.test else "")
+        + f" ({data.layout})."
+    )
+    if wanted.model == "tiny":
+        watch.say(
+            "Model: tiny, the small embedded stand-in. For real work give --model, for example "
+            "--model ViT-B-16 --pretrained openai."
+        )
+    if job.clip.pretrained == "random":
+        watch.say("Warning: the weights are random, as asked; what is learned means nothing.")
+
+
+def describe_results(results: Sequence[Result]) -> str:
+    """A line a run: what was learned against the hand-crafted prompt, in percent."""
+    kinds = [k for k in ("val", "test", "new") if any(k in r["accuracy"] for r in results)]
+    titles = "".join(f"{kind:>8}{'hand':>8}" for kind in kinds)
+    lines = [f"{'shots':>5} {'seed':>4} {'pictures':>8}{titles}  file"]
+    for result in results:
+        cells = "".join(
+            f"{_percent(result['accuracy'].get(k)):>8}"
+            f"{_percent(result['template_accuracy'].get(k)):>8}"
+            for k in kinds
+        )
+        lines.append(
+            f"{result['shots']:>5} {result['seed']:>4} {result['images']:>8}{cells}  "
+            f"{result['file']}"
+        )
+    return "\n".join(lines)
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def tell_files(job: Job, outputs: Outputs, watch: Any) -> None:
+    made = [outputs.card, outputs.files, outputs.log]
+    if job.is_curve:
+        made += [path for path in (outputs.curve_csv, outputs.curve_png) if path.exists()]
+    watch.say(f"Beside it: {', '.join(path.name for path in made)}.")
+
+
+# --- progress ---
+
+
+@contextmanager
+def watching(quiet: bool) -> Iterator[Any]:
+    """A watch: bars on a terminal, a plain line now and then elsewhere, nothing if quiet."""
+    from cli.train_progress import Bars, Plain, Silent
+
+    if quiet:
+        yield Silent()
+    elif sys.stderr.isatty():
+        with Bars() as bars:
+            yield bars
+    else:
+        yield Plain()

@@ -1,0 +1,128 @@
+"""A training job: from plain settings to a model, a data set and a bank of image features.
+
+The command line and any other front end describe what they want as `TrainSettings`; `build_job`
+checks everything that can be checked before a picture is opened.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from coop.data import Dataset, Item, check_dataset, read_dataset
+from coop.features import FeatureBank
+from coop.presets import DEFAULT_TEMPLATE, PRESETS
+from coop.recipes import RecipeSettings, check_recipe
+from coop.sampling import SPLITS
+from tpt.clip import Clip
+from tpt.errors import MethodError
+from tpt.load import load_clip
+from tpt.prompts.engine import check_templates
+
+NO_TEST = "none"
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What a user asks for."""
+
+    data: str
+    recipe: RecipeSettings = field(default_factory=RecipeSettings)
+    shots: tuple[int | None, ...] = (16,)  # None: all
+    seeds: tuple[int, ...] = (1,)
+    classes: tuple[str, ...] | None = None
+    classes_split: str = "all"
+    preset: str | None = None
+    templates: tuple[str, ...] = ()  # hand-crafted prompts; default the preset's
+    val: str | None = None  # pictures to validate on, in any layout; default drawn from the data
+    test: str | None = None  # pictures to test on; default those of the data, or what is left of it
+    model: str = "tiny"
+    pretrained: str | None = None
+    device: str = "auto"
+    precision: str = "fp32"
+    num_workers: int = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Everything that the runs of a job share."""
+
+    settings: TrainSettings
+    clip: Clip
+    dataset: Dataset
+    bank: FeatureBank
+    templates: tuple[str, ...]
+
+    @property
+    def is_curve(self) -> bool:
+        return len(self.settings.shots) > 1
+
+    def describe(self) -> dict[str, Any]:
+        """Every setting that decides what comes out; no device, no number of threads."""
+        wanted = asdict(self.settings)
+        for name in ("device", "num_workers", "model", "pretrained"):
+            del wanted[name]
+        return {
+            **wanted,
+            "shots": [shots_text(shots) for shots in self.settings.shots],
+            "model": self.clip.name,
+            "pretrained": self.clip.pretrained,
+            "templates": list(self.templates),
+            "classes": list(self.dataset.classes),
+        }
+
+
+def shots_text(shots: int | None) -> str:
+    return "all" if shots is None else str(shots)
+
+
+def build_job(wanted: TrainSettings) -> Job:
+    """Check the settings, list the pictures, load the model.
+
+    Raises:
+        TptError: anything that would fail later, now and in a sentence.
+    """
+    check_recipe(wanted.recipe)
+    _check_runs(wanted)
+    dataset = read_dataset(wanted.data, preset=wanted.preset, classes=wanted.classes)
+    check_dataset(dataset)
+    dataset = _add_pictures(dataset, wanted)
+    preset = dataset.preset.template if dataset.preset else DEFAULT_TEMPLATE
+    templates = wanted.templates or (preset,)
+    check_templates(templates)
+    clip = load_clip(
+        wanted.model, wanted.pretrained, device=wanted.device, precision=wanted.precision
+    )
+    bank = FeatureBank(clip, wanted.recipe.augment or "crop", wanted.num_workers)
+    return Job(wanted, clip, dataset, bank, templates)
+
+
+def _check_runs(wanted: TrainSettings) -> None:
+    for name, values in (("--shots", wanted.shots), ("--seeds", wanted.seeds)):
+        if not values or len(set(values)) < len(values):
+            raise MethodError(
+                f"{name} takes different numbers separated by commas; got "
+                f"{','.join('all' if v is None else str(v) for v in values) or 'none'}."
+            )
+    if any(shots is not None and shots < 1 for shots in wanted.shots):
+        raise MethodError("--shots are pictures a class: numbers from 1 on, or all.")
+    if wanted.classes_split not in SPLITS:
+        raise MethodError(
+            f'Unknown split of the classes "{wanted.classes_split}": expected all, base or new.'
+        )
+
+
+def _add_pictures(dataset: Dataset, wanted: TrainSettings) -> Dataset:
+    """The data set with the validation and test pictures that were named apart from it."""
+    if wanted.val is not None:
+        dataset = replace(dataset, val=_read_more(wanted.val, dataset, wanted))
+    if wanted.test is not None and wanted.test != NO_TEST:
+        dataset = replace(dataset, test=_read_more(wanted.test, dataset, wanted))
+    return dataset
+
+
+def _read_more(path: str, dataset: Dataset, wanted: TrainSettings) -> tuple[Item, ...]:
+    """All pictures of another folder or list, labelled by the classes of the data set."""
+    preset = next((key for key, value in PRESETS.items() if value is dataset.preset), None)
+    more = read_dataset(path, preset=preset, classes=wanted.classes or dataset.classes)
+    return (*more.train, *more.val, *more.test)

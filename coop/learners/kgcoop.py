@@ -1,0 +1,43 @@
+"""KgCoOp: CoOp whose class features are held near those of a hand-crafted prompt.
+
+Hantao Yao et al. (2303.13283): loss = CE + lambda * (1 - mean_c cos(w_c, h_c)), with w_c the class
+features of the learned context, h_c those of the template, and lambda = 8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from coop.learners.base import Batch, Loss, check_engine, learnable
+from tpt.prompts import Context, PromptEngine
+from tpt.prompts.engine import encode_templates
+
+
+class KgCoOp:
+    """Learn an engine's context under the pull of hand-crafted templates.
+
+    Args:
+        engine: with the start context, published: the words "a photo of a".
+        templates: the hand-crafted prompt; several are averaged.
+        weight: lambda, 8 as published.
+    """
+
+    def __init__(self, engine: PromptEngine, templates: Sequence[str], weight: float = 8.0) -> None:
+        check_engine(engine)
+        self.engine, self.weight = engine, weight
+        self.hand = encode_templates(engine.clip, engine.classes, templates)  # (K, E)
+        self.parameters: dict[str, Tensor] = {"vectors": learnable(engine.start, engine.clip)}
+
+    def loss(self, batch: Batch) -> Loss:
+        classes = self.engine.class_features(self.parameters["vectors"])
+        logits = self.engine.logits(batch.features, classes)
+        fit = F.cross_entropy(logits, batch.labels)
+        distance = 1 - (classes * self.hand).sum(-1).mean()  # unit features: the cosine
+        return Loss(fit + self.weight * distance, logits, {"fit": fit, "distance": distance})
+
+    def context(self) -> Context:
+        return replace(self.engine.context, vectors=self.parameters["vectors"])

@@ -1,0 +1,193 @@
+"""The published recipe of every method, and which options each one has.
+
+| method | start | epochs | batch | source |
+|---|---|---|---|---|
+| coop | 16 random vectors | 50, 100 or 200 by shots | 32 | 2109.01134, section 4 |
+| cocoop | "a photo of a" | 10 | 1 | 2203.05557, section 4 |
+| kgcoop | "a photo of a" | 100 | 128 | 2303.13283 and its public configuration |
+| e2mim | "a photo of a" | as coop | 32 | reconstruction, see `coop.learners.e2mim` |
+| linear-probe | | | all | 2103.00020 with the search of CoOp's public program |
+
+All four learn with SGD at 2e-3 after one warm-up epoch at 1e-5 (`coop.schedule`, `coop.loop`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from coop.learners import E2MIM, CoCoOp, CoOp, E2MIMSettings, KgCoOp, Learner
+from coop.learners.base import start_context
+from coop.schedule import coop_epochs
+from tpt.clip import Clip
+from tpt.errors import MethodError, suggest
+from tpt.prompts import PromptEngine
+
+METHODS = ("coop", "cocoop", "e2mim", "kgcoop", "linear-probe")
+LR = 2e-3
+WORDS = "a photo of a"
+CACHE_VIEWS = 16  # of each training picture, by default on a CPU
+
+_E2MIM_ONLY = ("alpha", "mi_text", "mi_image", "mixup", "critic")
+_PROMPT_ONLY = (
+    *("context_length", "context_words", "class_specific", "position", "epochs", "lr"),
+    *("batch_size", "augment", "cache_views"),
+)
+
+
+@dataclass(frozen=True)
+class RecipeSettings:
+    """What a user asks for; None means "not said", and the method's published default applies."""
+
+    method: str = "coop"
+    context_length: int | None = None  # M of a random start
+    context_words: str | None = None  # a start from words
+    class_specific: bool | None = None
+    position: str | None = None  # end, middle, front
+    epochs: int | None = None
+    lr: float | None = None
+    batch_size: int | None = None
+    augment: str | None = None  # crop, none
+    cache_views: int | None = None  # 0: off, every epoch encodes its pictures anew
+    kg_weight: float | None = None  # kgcoop's lambda
+    alpha: float | None = None  # e2mim's terms
+    mi_text: float | None = None
+    mi_image: float | None = None
+    mixup: float | None = None
+    critic: bool | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A run's settings with nothing left open. `class_specific` and so on as in the request."""
+
+    method: str
+    words: str | None
+    context_length: int
+    class_specific: bool
+    position: str | None
+    epochs: int
+    lr: float
+    batch_size: int
+    augment: str
+    cache_views: int  # 0: off
+    extras: dict[str, Any]  # the method's own settings
+
+
+def check_recipe(wanted: RecipeSettings) -> None:
+    """Refuse options that would be silently ignored, and numbers out of their range.
+
+    Raises:
+        MethodError: unknown method, option of another method, contradiction.
+    """
+    method = wanted.method
+    if method not in METHODS:
+        raise MethodError(
+            f'Unknown method "{method}".{suggest(method, METHODS)} Expected one of '
+            f"{', '.join(METHODS)}."
+        )
+    owners: dict[str, tuple[str, ...]] = {"kg_weight": ("kgcoop",)}
+    owners |= dict.fromkeys(_E2MIM_ONLY, ("e2mim",))
+    owners |= dict.fromkeys(_PROMPT_ONLY, METHODS[:-1])
+    for name, methods in owners.items():
+        if getattr(wanted, name) is not None and method not in methods:
+            raise MethodError(
+                f"--{name.replace('_', '-')} has no meaning with --method {method}; it belongs to "
+                f"{', '.join(methods)}. Leave it out."
+            )
+    if wanted.context_words is not None and wanted.context_length is not None:
+        raise MethodError(
+            "--context-words start from words and --context-length from so many random vectors. "
+            "Give one of them."
+        )
+    if wanted.class_specific and method == "cocoop":
+        raise MethodError(
+            "CoCoOp shifts one context for all classes; --class-specific does not go with it. "
+            "Leave it out, or use --method coop."
+        )
+    if wanted.class_specific and wanted.context_words is not None:
+        raise MethodError(
+            "A class-specific context starts at random, as published; --context-words does not go "
+            "with --class-specific. Leave out one of the two."
+        )
+    for name, least in (("context_length", 1), ("epochs", 1), ("batch_size", 1)):
+        value = getattr(wanted, name)
+        if value is not None and value < least:
+            raise MethodError(f"--{name.replace('_', '-')} must be at least {least}; got {value}.")
+    if wanted.cache_views is not None and wanted.cache_views < 0:
+        raise MethodError(f"--cache-views must be at least 1, or off; got {wanted.cache_views}.")
+    if wanted.lr is not None and not 0 < wanted.lr < float("inf"):
+        raise MethodError(f"--lr must be a positive number; got {wanted.lr}.")
+    if wanted.kg_weight is not None and not 0 <= wanted.kg_weight < float("inf"):
+        raise MethodError(f"--kg-weight must be a number from 0 on; got {wanted.kg_weight}.")
+    _e2mim_settings(wanted)
+
+
+def make_recipe(
+    wanted: RecipeSettings, shots: int | None, *, on_cpu: bool, epochs: int | None = None
+) -> Recipe:
+    """Fill in what was not said.
+
+    Args:
+        wanted: checked settings.
+        shots: of this run; None is all.
+        on_cpu: whether the model is on a CPU, where views are cached by default.
+        epochs: the data set's own number (ImageNet: 50), before the method's.
+    """
+    method = wanted.method
+    random_start = method == "coop" or wanted.class_specific or wanted.context_length is not None
+    words = wanted.context_words or (None if random_start else WORDS)
+    usual_epochs = {"cocoop": 10, "kgcoop": 100}.get(method) or epochs or coop_epochs(shots)
+    usual_batch = {"cocoop": 1, "kgcoop": 128}.get(method, 32)
+    total = wanted.epochs or usual_epochs
+    augment = wanted.augment or "crop"
+    cached = min(CACHE_VIEWS, total) if on_cpu else 0
+    extras: dict[str, Any] = {}
+    if method == "kgcoop":
+        extras = {"kg_weight": 8.0 if wanted.kg_weight is None else wanted.kg_weight}
+    elif method == "e2mim":
+        extras = vars(_e2mim_settings(wanted))
+    return Recipe(
+        method=method,
+        words=words,
+        context_length=wanted.context_length or 16,
+        class_specific=bool(wanted.class_specific),
+        position=wanted.position,
+        epochs=total,
+        lr=wanted.lr or LR,
+        batch_size=wanted.batch_size or usual_batch,
+        augment=augment,
+        cache_views=cached if wanted.cache_views is None else wanted.cache_views,
+        extras=extras,
+    )
+
+
+def make_learner(
+    recipe: Recipe, clip: Clip, classes: tuple[str, ...], templates: tuple[str, ...], seed: int
+) -> Learner:
+    """The method at its start: context drawn or read from words, classes tokenised.
+
+    Raises:
+        PromptError: a class name too long, a template that does not fit.
+        MethodError: a start that does not go with the method.
+    """
+    start = start_context(
+        clip,
+        len(classes),
+        words=recipe.words,
+        length=recipe.context_length,
+        class_specific=recipe.class_specific,
+        position=recipe.position,
+        seed=seed,
+    )
+    engine = PromptEngine(clip, classes, start)
+    if recipe.method == "kgcoop":
+        return KgCoOp(engine, templates, recipe.extras["kg_weight"])
+    if recipe.method == "e2mim":
+        return E2MIM(engine, templates, E2MIMSettings(**recipe.extras))
+    return CoCoOp(engine, seed) if recipe.method == "cocoop" else CoOp(engine)
+
+
+def _e2mim_settings(wanted: RecipeSettings) -> E2MIMSettings:
+    chosen = {name: getattr(wanted, name) for name in _E2MIM_ONLY}
+    return E2MIMSettings(**{name: v for name, v in chosen.items() if v is not None})

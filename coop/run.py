@@ -1,0 +1,220 @@
+"""One run: draw the shots, encode them, train, and measure what was learned.
+
+A run is known by its number of shots and its seed. It knows nothing of files: `coop.runs` writes
+down what comes out, and takes up again what was interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from coop.data import Item
+from coop.evaluate import Score, harmonic_mean, predict_logits, score, template_logits
+from coop.features import FeatureBank
+from coop.job import NO_TEST, Job
+from coop.linear_probe import LinearProbe, fit_linear_probe
+from coop.loop import Epoch, LoopSettings, ReadEpoch, State, train
+from coop.recipes import Recipe, make_learner, make_recipe
+from coop.sampling import Draw, draw_shots
+from tpt.errors import SourceError
+from tpt.prompts import Context, PromptEngine
+
+
+class Watch(Protocol):
+    """Where a run tells how it goes; the command line draws bars from it."""
+
+    def say(self, text: str) -> None: ...
+
+    def encode(self, what: str, done: int, total: int) -> None: ...
+
+    def epoch(self, epoch: Epoch, epochs: int) -> None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Pictures with known features: (n, E) and (n,)."""
+
+    features: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a run has learned, and how good it is."""
+
+    shots: int | None
+    seed: int
+    learned: Context | LinearProbe
+    images: int  # it was trained on
+    failed: tuple[str, ...]  # pictures that could not be read
+    scores: dict[str, Score] = field(default_factory=dict)  # "val", "test", "new"
+    template: dict[str, Score] = field(default_factory=dict)  # the hand-crafted prompt's
+    harmonic: float | None = None
+    template_harmonic: float | None = None
+    seconds: float = 0.0
+    loss: float | None = None  # of the last epoch
+
+    def to_json(self) -> dict[str, Any]:
+        """Accuracies in [0, 1]; `template` is the hand-crafted prompt on the same pictures."""
+        return {
+            "shots": "all" if self.shots is None else self.shots,
+            "seed": self.seed,
+            "images": self.images,
+            "failed": list(self.failed),
+            "accuracy": {k: round(s.accuracy, 6) for k, s in self.scores.items()},
+            "measured_on": {k: s.images for k, s in self.scores.items()},
+            "harmonic_mean": self.harmonic,
+            "template_accuracy": {k: round(s.accuracy, 6) for k, s in self.template.items()},
+            "template_harmonic_mean": self.template_harmonic,
+            "loss": self.loss,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run that is ready to train: pictures drawn and readable."""
+
+    job: Job
+    shots: int | None
+    seed: int
+    draw: Draw
+    recipe: Recipe
+    train: tuple[Item, ...]  # those that can be read
+    failed: tuple[str, ...]
+    plain: Measured  # the training pictures' plain views
+
+    @property
+    def labels(self) -> Tensor:
+        return self.plain.labels
+
+
+def prepare_run(job: Job, shots: int | None, seed: int, watch: Watch) -> Run:
+    """Draw the shots and find out which of them can be read.
+
+    Raises:
+        SourceError: a class of which no picture can be read.
+    """
+    wanted = job.settings
+    draw = draw_shots(job.dataset, shots, seed, wanted.classes_split)
+    on_cpu = job.clip.device.type == "cpu"
+    epochs = job.dataset.preset.epochs if job.dataset.preset else None
+    recipe = make_recipe(wanted.recipe, shots, on_cpu=on_cpu, epochs=epochs)
+    plain = measure(job.bank, draw.train, watch, "training pictures")
+    good = tuple(item for item in draw.train if item.path not in job.bank.failed)
+    failed = tuple(item.path for item in draw.train if item.path in job.bank.failed)
+    for path in failed:
+        watch.say(f"Warning: skipped a training picture. {job.bank.failed[path]}")
+    lost = sorted({item.label for item in draw.train} - {item.label for item in good})
+    if lost:
+        raise SourceError(
+            f'None of the training pictures of class "{draw.classes[lost[0]]}" can be read '
+            f"({job.bank.failed[failed[0]]}). Replace them, or take more --shots."
+        )
+    return Run(job, shots, seed, draw, recipe, good, failed, plain)
+
+
+def train_prompt(run: Run, state: State | None, watch: Watch) -> Iterator[Epoch]:
+    """Train the run's method, from a state if there is one; yields after every epoch."""
+    job, recipe = run.job, run.recipe
+    learner = make_learner(recipe, job.clip, run.draw.classes, job.templates, run.seed)
+    settings = LoopSettings(recipe.epochs, recipe.lr, recipe.batch_size, run.seed)
+    read = epoch_reader(job.bank, run.train, run.seed, recipe, watch)
+    labels = run.labels.to(job.clip.device)
+    yield from train(learner, read, labels, settings, state)
+
+
+def context_of(run: Run, state: State) -> Context:
+    """The context that a state of the run holds, with what a prompt file should say of it."""
+    job = run.job
+    learner = make_learner(run.recipe, job.clip, run.draw.classes, job.templates, run.seed)
+    with torch.no_grad():
+        for name, tensor in learner.parameters.items():
+            tensor.copy_(state.parameters[name])
+    return learner.context().described(
+        classes=run.draw.classes, dataset=job.dataset.name, shots=run.shots, seed=run.seed
+    )
+
+
+def fit_probe(run: Run, watch: Watch) -> LinearProbe:
+    """The linear probe on the run's pictures."""
+    val = measure(run.job.bank, run.draw.val, watch, "validation pictures")
+    plain = run.plain
+    count = len(run.draw.classes)
+    return fit_linear_probe(plain.features, plain.labels, val.features, val.labels, count)
+
+
+def epoch_reader(
+    bank: FeatureBank, items: Sequence[Item], seed: int, recipe: Recipe, watch: Watch
+) -> ReadEpoch:
+    """What gives an epoch its pictures' features (n, E): from R kept views, or made anew."""
+    paths, device = [item.path for item in items], bank.clip.device
+
+    def encode(views: Sequence[int], keep: bool, what: str) -> Tensor:
+        tell = _teller(watch, what)
+        made = bank.augmented(paths, seed, views, keep=keep, tell=tell)
+        return torch.stack([made[path] for path in paths]).to(device)  # (n, R, E)
+
+    count = 1 if recipe.augment == "none" else recipe.cache_views
+    if count:
+        kept = encode(range(count), True, f"{count} views of each training picture")
+        return lambda epoch: kept[:, epoch % count]
+    return lambda epoch: encode([epoch], False, f"epoch {epoch + 1}'s training pictures")[:, 0]
+
+
+def measure_run(run: Run, learned: Context | LinearProbe, watch: Watch) -> dict[str, Any]:
+    """Scores of what was learned and of the hand-crafted prompt, as `Outcome` takes them."""
+    job, classes = run.job, run.draw.classes
+    wants_test = job.settings.test != NO_TEST
+    sets = {"val": measure(job.bank, run.draw.val, watch, "validation pictures")}
+    if wants_test:
+        sets["test"] = measure(job.bank, run.draw.test, watch, "test pictures")
+    template_engine = PromptEngine(job.clip, classes)
+    scores = {k: _score(learned, classes, m, job) for k, m in sets.items()}
+    template = {
+        k: score(template_logits(template_engine, m.features, job.templates), m.labels)
+        for k, m in sets.items()
+    }
+    transfers = isinstance(learned, Context) and not learned.class_specific
+    if job.settings.classes_split == "base" and wants_test and transfers:
+        new = draw_shots(job.dataset, run.shots, run.seed, "new")
+        pictures = measure(job.bank, new.test, watch, "test pictures of new classes")
+        scores["new"] = _score(learned, new.classes, pictures, job)
+        engine = PromptEngine(job.clip, new.classes)
+        logits = template_logits(engine, pictures.features, job.templates)
+        template["new"] = score(logits, pictures.labels)
+    return {
+        "scores": {k: s for k, s in scores.items() if s is not None},
+        "template": {k: s for k, s in template.items() if s is not None},
+        "harmonic": harmonic_mean(scores.get("test"), scores.get("new")),
+        "template_harmonic": harmonic_mean(template.get("test"), template.get("new")),
+    }
+
+
+def _score(
+    learned: Context | LinearProbe, classes: tuple[str, ...], pictures: Measured, job: Job
+) -> Score | None:
+    if not len(pictures.labels):
+        return None
+    if isinstance(learned, LinearProbe):
+        return score(learned.logits(pictures.features), pictures.labels)
+    engine = PromptEngine(job.clip, classes, learned)
+    return score(predict_logits(engine, pictures.features), pictures.labels)
+
+
+def measure(bank: FeatureBank, items: Sequence[Item], watch: Watch, what: str) -> Measured:
+    """Plain features of the readable ones among some pictures; each is encoded once a job."""
+    made = bank.plain([item.path for item in items], _teller(watch, what))
+    good = [item for item in items if item.path in made]
+    width = bank.clip.embedding_width
+    features = torch.stack([made[i.path] for i in good]) if good else torch.zeros(0, width)
+    return Measured(features, torch.tensor([item.label for item in good], dtype=torch.long))
+
+
+def _teller(watch: Watch, what: str) -> Callable[[int, int], None]:
+    return lambda done, total: watch.encode(what, done, total)

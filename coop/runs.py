@@ -1,0 +1,264 @@
+"""All runs of a job, one after the other, with everything written down as it comes.
+
+A job that was interrupted or killed goes on with `resume`: finished runs are taken from the log,
+the one that was under way from its state, and the vectors come out the same to the last bit.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from coop.card import write_card
+from coop.curve import Point, draw_curve, write_curve
+from coop.job import Job, shots_text
+from coop.linear_probe import LinearProbe, save_linear_probe
+from coop.loop import Epoch, State, TrainError
+from coop.outputs import (
+    Log,
+    Outputs,
+    check_same,
+    load_state,
+    mend_log,
+    read_log,
+    save_state,
+    write_files,
+)
+from coop.recipes import Recipe, RecipeSettings
+from coop.run import (
+    Outcome,
+    Run,
+    Watch,
+    context_of,
+    fit_probe,
+    measure_run,
+    prepare_run,
+    train_prompt,
+)
+from tpt.errors import MethodError, OutputError
+from tpt.prompts import Context
+from tpt.prompts.files import write_whole
+
+_KEEP_EVERY = 10.0  # seconds between two states on the disk
+
+Result = Mapping[str, Any]  # Outcome.to_json(), and the `file` it went to
+
+
+def list_runs(job: Job) -> list[tuple[int | None, int]]:
+    """(shots, seed) of every run, in order."""
+    return [(shots, seed) for shots in job.settings.shots for seed in job.settings.seeds]
+
+
+def run_job(job: Job, outputs: Outputs, watch: Watch, *, resume: bool = False) -> list[Result]:
+    """Train and measure every run; write prompts, log, list of pictures, card and curve.
+
+    Raises:
+        TrainError: a run diverged; its last good vectors are kept under their own name.
+        OutputError, PromptError: the disk refused; what was written before is whole.
+        KeyboardInterrupt: passed on, after the state was kept.
+    """
+    runs = list_runs(job)
+    events = read_log(outputs.log) if resume and outputs.log.exists() else []
+    if events:
+        check_same(job, outputs, events)
+        mend_log(outputs.log)
+    done = {
+        (event["shots"], event["seed"], event["kind"]): event
+        for event in events
+        if event["event"] == "run"
+    }
+    log = Log(outputs.log, append=bool(events))
+    try:
+        if not events:
+            outputs.state.unlink(missing_ok=True)  # of a job that this one replaces
+            log.write("start", settings=job.describe())
+        for note in job.dataset.notes:
+            watch.say(note)
+        write_files(job, outputs, runs)
+        results, recipes, points = [], [], []
+        for shots, seed in runs:
+            result, recipe = _do_run(job, outputs, log, watch, (shots, seed), done)
+            results.append(result)
+            recipes.append(recipe)
+            points += _points(job, log, watch, result, (shots, seed), done)
+        outputs.state.unlink(missing_ok=True)
+        write_whole(outputs.card, write_card(job, outputs, recipes, results).encode(), "model card")
+        if job.is_curve and points:
+            _write_curve(job, outputs, watch, points, results)
+        return results
+    finally:
+        log.close()
+
+
+def _do_run(
+    job: Job,
+    outputs: Outputs,
+    log: Log,
+    watch: Watch,
+    which: tuple[int | None, int],
+    done: Mapping[Any, Result],
+) -> tuple[Result, Recipe]:
+    """One run's result: the one in the log if its file is there, else a new one."""
+    shots, seed = which
+    path = outputs.prompt(shots, seed)
+    earlier = done.get((_json_shots(shots), seed, job.settings.recipe.method))
+    run = prepare_run(job, shots, seed, watch)
+    if earlier is not None and path.exists():
+        watch.say(f"{path.name} is there already.")
+        return earlier, run.recipe
+    for note in run.draw.notes:
+        watch.say(f"Warning: {note}")
+    started = time.monotonic()
+    learned: Context | LinearProbe
+    last: Epoch | None = None
+    if run.recipe.method == "linear-probe":
+        learned = _probe(run, outputs, watch)
+    else:
+        learned, last = _train(run, outputs, log, watch)
+        learned.save(path)
+    found = measure_run(run, learned, watch)
+    outcome = Outcome(
+        shots,
+        seed,
+        learned,
+        len(run.train),
+        run.failed,
+        **found,
+        seconds=time.monotonic() - started,
+        loss=last.loss if last else None,
+    )
+    result = {"kind": run.recipe.method, "file": path.name, **outcome.to_json()}
+    log.write("run", **result)
+    return result, run.recipe
+
+
+def _probe(run: Run, outputs: Outputs, watch: Watch) -> LinearProbe:
+    probe = fit_probe(run, watch)
+    job = run.job
+    facts = {
+        "model": job.clip.name,
+        "pretrained": job.clip.pretrained,
+        "classes": list(run.draw.classes),
+        "dataset": job.dataset.name,
+        "shots": run.shots,
+        "seed": run.seed,
+    }
+    save_linear_probe(probe, outputs.prompt(run.shots, run.seed), facts)
+    return probe
+
+
+def _train(run: Run, outputs: Outputs, log: Log, watch: Watch) -> tuple[Context, Epoch | None]:
+    """Train a prompt, from the state that an earlier start has left if there is one."""
+    job, shots, seed = run.job, run.shots, run.seed
+    state = load_state(outputs, job, shots, seed)
+    if state is not None:
+        watch.say(f"Going on after epoch {state.epoch} of {run.recipe.epochs}.")
+        log.write("resume", shots=_json_shots(shots), seed=seed, epoch=state.epoch)
+    last: Epoch | None = None
+    kept = time.monotonic()
+    try:
+        for last in train_prompt(run, state, watch):
+            state = last.state
+            log.write("epoch", shots=_json_shots(shots), seed=seed, **_epoch_facts(last))
+            watch.epoch(last, run.recipe.epochs)
+            if time.monotonic() - kept > _KEEP_EVERY:
+                save_state(outputs, job, shots, seed, state)
+                kept = time.monotonic()
+    except KeyboardInterrupt:
+        if state is not None:
+            save_state(outputs, job, shots, seed, state)
+        raise
+    except TrainError as error:
+        raise _keep_last_good(run, outputs, log, state, error) from error
+    assert state is not None  # a recipe has at least one epoch
+    save_state(outputs, job, shots, seed, state)  # should the disk refuse the prompt itself
+    return context_of(run, state), last
+
+
+def _keep_last_good(
+    run: Run, outputs: Outputs, log: Log, state: State | None, error: TrainError
+) -> TrainError:
+    """The error with the name of the file that the vectors before it went to."""
+    log.write("diverged", shots=_json_shots(run.shots), seed=run.seed, message=str(error))
+    if state is None:
+        return TrainError(f"{error} Nothing was learned before.")
+    path = outputs.last_good(run.shots, run.seed)
+    context_of(run, state).save(path)
+    outputs.state.unlink(missing_ok=True)
+    return TrainError(f'{error} The vectors after epoch {state.epoch} are in "{path}".')
+
+
+def _epoch_facts(epoch: Epoch) -> dict[str, Any]:
+    terms = {"terms": {k: round(v, 6) for k, v in epoch.terms.items()}} if epoch.terms else {}
+    return {
+        "epoch": epoch.number + 1,
+        "lr": epoch.lr,
+        "loss": round(epoch.loss, 6),
+        **terms,
+        "accuracy": round(epoch.accuracy, 6),
+        "seconds": round(epoch.seconds, 4),
+    }
+
+
+def _json_shots(shots: int | None) -> int | str:
+    return "all" if shots is None else shots
+
+
+# --- the curve ---
+
+
+def _points(
+    job: Job,
+    log: Log,
+    watch: Watch,
+    result: Result,
+    which: tuple[int | None, int],
+    done: Mapping[Any, Result],
+) -> list[Point]:
+    """The run's point of the curve, and the linear probe's on the same pictures."""
+    if not job.is_curve or "test" not in result["accuracy"]:
+        return []
+    shots, seed = which
+    method = job.settings.recipe.method
+    mine = Point(method, shots, seed, result["accuracy"]["test"])
+    if method == "linear-probe":
+        return [mine]
+    beside = done.get((_json_shots(shots), seed, "linear-probe"))
+    if beside is None:
+        beside = _probe_beside(job, watch, shots, seed)
+        if beside is None:
+            return [mine]
+        log.write("run", **beside)
+    return [mine, Point("linear probe", shots, seed, beside["accuracy"]["test"])]
+
+
+def _probe_beside(job: Job, watch: Watch, shots: int | None, seed: int) -> Result | None:
+    """The linear probe's result on the pictures of a run; None where it cannot be had."""
+    settings = replace(job.settings, recipe=RecipeSettings("linear-probe"))
+    run = prepare_run(replace(job, settings=settings), shots, seed, watch)
+    try:
+        probe = fit_probe(run, watch)
+    except MethodError as error:
+        watch.say(f"The curve has no linear probe for {shots_text(shots)} shots. {error}")
+        return None
+    outcome = Outcome(
+        shots, seed, probe, len(run.train), run.failed, **measure_run(run, probe, watch)
+    )
+    return {"kind": "linear-probe", "file": None, **outcome.to_json()}
+
+
+def _write_curve(
+    job: Job, outputs: Outputs, watch: Watch, points: list[Point], results: Sequence[Result]
+) -> None:
+    template = f'"{job.templates[0]}"' if len(job.templates) == 1 else "templates"
+    found = [r["template_accuracy"]["test"] for r in results if "test" in r["template_accuracy"]]
+    if found:  # where the data have no test set of their own, each run has its own rest
+        points = [*points, Point(f"zero-shot, {template}", None, None, statistics.mean(found))]
+    write_curve(points, outputs.curve_csv)
+    try:
+        draw_curve(points, f"{job.dataset.name}, {job.clip.name}", outputs.curve_png)
+    except OutputError as error:
+        watch.say(str(error))
