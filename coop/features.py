@@ -3,13 +3,14 @@
 Training needs augmented views (CoOp: random resized crops of 8 to 100 % of the area, bicubic, and
 flips), testing the plain one. View number v of a picture is drawn from the seed, the picture's path
 and v alone, so that a run that keeps R views and one that makes them anew every epoch see the same
-pictures for the first R epochs: with R at least the number of epochs they are the same run.
+pictures for the first R epochs: with R at least the number of epochs they are the same run (but
+for rounding, since views that share a pass of the image tower may differ in the last bits).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 
 import numpy as np
@@ -48,9 +49,12 @@ class FeatureBank:
     def plain(self, paths: Sequence[str], tell: Tell | None = None) -> dict[str, Tensor]:
         """Unit features (E,) of the plain view of every readable path."""
         todo = [path for path in dict.fromkeys(paths) if path not in self._plain]
-        for path, picture in self._decode(todo, tell):
-            view = preprocess_plain(picture, self.clip.preprocess)
-            self._plain[path] = self._encode(view.unsqueeze(0))[0]
+        views = (
+            (path, preprocess_plain(picture, self.clip.preprocess).unsqueeze(0))
+            for path, picture in self._decode(todo, tell)
+        )
+        for path, features in self._encode(views):
+            self._plain[path] = features[0]
         return {path: self._plain[path] for path in paths if path in self._plain}
 
     def augmented(
@@ -77,10 +81,13 @@ class FeatureBank:
         wanted = {path: [(path, seed, view) for view in views] for path in dict.fromkeys(paths)}
         todo = [p for p, keys in wanted.items() if not all(key in self._views for key in keys)]
         made: dict[str, Tensor] = {}
-        for path, picture in self._decode(todo, tell):
-            made[path] = self._encode(torch.cat([self._crop(picture, k) for k in wanted[path]]))
+        crops = (
+            (path, self._crop(picture, wanted[path])) for path, picture in self._decode(todo, tell)
+        )
+        for path, features in self._encode(crops):
+            made[path] = features
             if keep:
-                self._views |= dict(zip(wanted[path], made[path].unbind(), strict=True))
+                self._views |= dict(zip(wanted[path], features.unbind(), strict=True))
         for path, keys in wanted.items():
             if path not in made and path not in self.failed:
                 made[path] = torch.stack([self._views[key] for key in keys])
@@ -99,18 +106,44 @@ class FeatureBank:
                 if tell:
                     tell(done, len(todo))
 
-    def _crop(self, picture: Tensor, key: tuple[str, int, int]) -> Tensor:
-        """One augmented view (1, 3, h, w), uint8."""
-        path, seed, view = key
+    def _crop(self, picture: Tensor, keys: Sequence[tuple[str, int, int]]) -> Tensor:
+        """Augmented views (n, 3, h, w), uint8, of one picture."""
         size = self.clip.preprocess.size
         source = shrink_huge(picture, size, _SCALE[0])
-        crops = draw_crops(draw_view(seed, path, view), source.shape[-2:], 1, _SCALE)
-        return cut(source, crops, size, "bicubic")
+        views = []
+        for path, seed, view in keys:
+            crops = draw_crops(draw_view(seed, path, view), source.shape[-2:], 1, _SCALE)
+            views.append(cut(source, crops, size, "bicubic"))
+        return torch.cat(views)
 
-    def _encode(self, views: Tensor) -> Tensor:
-        """Unit features (n, E) on the CPU of bytes (n, 3, h, w)."""
-        pixels = normalise(views.to(self.clip.device).float() / 255, self.clip.preprocess)
-        return self.clip.encode_images(pixels).cpu()
+    def _encode(self, views: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+        """Unit features (n, E) on the CPU of every path's views (n, 3, h, w), uint8.
+
+        On a CPU every picture makes passes of its own, so that its numbers do not depend on what
+        it shares a batch with; elsewhere the passes are filled up.
+        """
+        room = 1 if self.clip.device.type == "cpu" else self.clip.micro_batch
+        waiting: list[tuple[str, Tensor]] = []
+        for item in views:
+            waiting.append(item)
+            if sum(len(part) for _, part in waiting) >= room:
+                yield from self._pass(waiting)
+                waiting = []
+        if waiting:
+            yield from self._pass(waiting)
+
+    def _pass(self, items: list[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+        pixels = torch.cat([part for _, part in items]).to(self.clip.device).float() / 255
+        features = self.clip.encode_images(normalise(pixels, self.clip.preprocess)).cpu()
+        parts = features.split([len(part) for _, part in items])
+        for (path, _), part in zip(items, parts, strict=True):
+            if bool(part.isfinite().all()):
+                yield path, part
+            else:
+                self.failed[path] = (
+                    f'The image tower gave NaN or infinite features for "{path}". Try --precision '
+                    "fp32 or bf16."
+                )
 
 
 def draw_view(seed: int, path: str, view: int) -> np.random.Generator:
