@@ -68,10 +68,7 @@ def load_clip(
     """
     place = find_device(device)
     check_precision(precision, place)
-    _check_not_folder(name)
-    known = name.replace("/", "-") if ":" not in name else name
-    source, weights, quick_gelu = _resolve(known, pretrained)
-    _check_text_tower(known, source)
+    known, source, weights, quick_gelu = _resolve_all(name, pretrained)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # open_clip's notes on its own configs
@@ -80,6 +77,25 @@ def load_clip(
     except Exception as error:  # open_clip and the readers of weights raise nearly every kind
         raise ModelError(_explain(known, pretrained, error)) from error
     return Clip(model, tokenizer, name=known, pretrained=weights, micro_batch=micro_batch)
+
+
+def resolve_name(name: str, pretrained: str | None) -> tuple[str, str | None]:
+    """(model, weights) as `load_clip` would spell them in a prompt file; nothing is loaded.
+
+    Raises:
+        ModelError: what `load_clip` would refuse without looking at weights.
+    """
+    known, _, weights, _ = _resolve_all(name, pretrained)
+    return known, weights
+
+
+def _resolve_all(name: str, pretrained: str | None) -> tuple[str, str, str | None, bool]:
+    """(our name, open_clip's name for the source, weights, needs QuickGELU), all checked."""
+    _check_not_folder(name)
+    known = name.replace("/", "-") if ":" not in name else name
+    source, weights, quick_gelu = _resolve(known, pretrained)
+    _check_text_tower(known, source)
+    return known, source, weights, quick_gelu
 
 
 def find_device(device: str | torch.device) -> torch.device:

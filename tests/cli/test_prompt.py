@@ -167,13 +167,19 @@ def test_a_name_that_would_break_the_table_is_escaped(run_tpt: Run, words: tpt.C
     assert (rows["data set"], rows["started from"]) == ("two\\nlines", "' '")
 
 
-def test_metadata_of_other_kinds_than_ours_are_shown_as_text(run_tpt: Run) -> None:
-    head = {"format": "tpt-prompt", "format_version": 1, "shots": torch.tensor(4), "words": [1]}
-    torch.save({**head, "classes": [1, 2], "vectors": random_vectors(4, 8)}, "odd.pt")
-    rows = read_rows(run_tpt("prompt", "show", "odd.pt", "--words", 0))
-    assert (rows["shots"], rows["started from"], rows["classes"]) == ("tensor(4)", "[1]", "1, 2")
-    facts = read_json(run_tpt("prompt", "show", "odd.pt", "--words", 0, "--format", "json"))
-    assert facts["shots"] == "tensor(4)"
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("shots", "four"), ("words", [1]), ("classes", [1, 2]), ("classes", "cat"), ("model", 5)],
+)
+def test_metadata_of_other_kinds_than_ours_are_refused(
+    run_tpt: Run, key: str, value: object
+) -> None:
+    head = {"format": "tpt-prompt", "format_version": 1, key: value}
+    torch.save({**head, "vectors": random_vectors(4, 8)}, "odd.pt")
+    result = run_tpt("prompt", "show", "odd.pt", "--words", 0)
+    assert result.exit_code == 1
+    assert "is damaged or truncated" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 # --- show: the nearest words ---

@@ -1,0 +1,139 @@
+"""`tpt prompt import`: official checkpoints become prompt files that say what they are for."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.failures import told_plainly
+from cli.predict import read_classes
+from cli.prompt_text import NAME_IT, name_model, note, plain
+from tpt.errors import OutputError, PromptError
+
+if TYPE_CHECKING:
+    from tpt.prompts import Context
+
+
+@click.command("import")
+@click.argument("source", metavar="SRC")
+@click.option("--output", required=True, metavar="FILE.safetensors")
+@click.option("--model", help="Model it was trained with. Required unless SRC says it.")
+@click.option("--pretrained", help="Tag or weight file of an open_clip model.")
+@click.option("--classes", metavar="A,B,C|FILE", help="Class names, or a file with one a line.")
+@click.option(
+    "--position",
+    type=click.Choice(["end", "middle", "front"]),
+    help="Where the class name stands [default: as SRC says, else end].",
+)
+@click.option("--words", metavar="TEXT", help='Words the training started from: "a photo of a".')
+@click.option("--dataset", metavar="NAME", help="Data set it was trained on.")
+@click.option("--shots", type=click.IntRange(1), help="Training pictures a class.")
+@click.option("--seed", type=int, help="The training's seed.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing --output.")
+def import_(
+    source: str,
+    output: str,
+    model: str | None,
+    pretrained: str | None,
+    classes: str | None,
+    position: str | None,
+    overwrite: bool,
+    **said: Any,
+) -> None:
+    """Write SRC as a prompt file that says what it was made for.
+
+    SRC is an official CoOp, CoCoOp or KgCoOp checkpoint (prompt_learner/model.pth.tar-50) or any
+    prompt file. What the options say is added to what SRC says, or takes its place. No weights
+    are loaded, and nothing in SRC is executed.
+    """
+    with told_plainly():
+        from dataclasses import replace
+
+        from tpt.prompts.context import Context, PromptInfo
+
+        names = read_classes(classes)
+        check_output(output, overwrite)
+        context = Context.load(source)
+        name, tag = choose_origin(context, source, model, pretrained)
+        check_width(context, name)
+        if position is not None and position != context.position:
+            context = replace(context, position=position, before=-1)
+        elif position is None and context.position == "end" and context.info == PromptInfo():
+            note(
+                f'"{plain(source)}" does not say where the class name stands (official checkpoints '
+                'never do); it is taken to be at the "end", their default. If this one was trained '
+                "otherwise, say so with --position."
+            )
+        facts = {"model": name, "pretrained": tag, "classes": names, **said}
+        context = context.described(**{k: v for k, v in facts.items() if v is not None})
+        context.save(output)
+    kind = "class-specific " if context.class_specific else ""
+    note(
+        f'Wrote "{plain(output)}": {kind}vectors {tuple(context.vectors.shape)} for '
+        f"{name_model(name, tag)}, class name at the {context.position}."
+    )
+
+
+def check_output(output: str, overwrite: bool) -> None:
+    """Refuse an output that could not be written, before anything is read for it."""
+    if not output.endswith((".safetensors", ".pt")):
+        raise PromptError(
+            f'A prompt file ends in .safetensors (preferred) or .pt, but "{output}" does not. '
+            "Choose one of the two."
+        )
+    if os.path.lexists(output) and not overwrite:
+        raise OutputError(
+            f'"{output}" exists already. Use --overwrite to replace it, or another --output.'
+        )
+
+
+def choose_origin(
+    context: Context, source: str, model: str | None, pretrained: str | None
+) -> tuple[str, str | None]:
+    """(model, weights) to write down: as asked and as `load_clip` spells it, else as SRC says.
+
+    Raises:
+        UsageError: neither says which model it is.
+        ModelError: what `load_clip` would refuse without looking at weights.
+    """
+    from tpt.load import resolve_name
+
+    info = context.info
+    if model is None and info.model is None:
+        raise click.UsageError(
+            f'"{source}" does not say which model it was made for (official CoOp checkpoints never '
+            f"do). {NAME_IT}",
+            click.get_current_context(silent=True),
+        )
+    name = model or str(info.model)
+    known = name if ":" in name else name.replace("/", "-")
+    if pretrained is None and (model is None or (known == info.model and info.pretrained)):
+        return str(info.model), info.pretrained
+    known, weights = resolve_name(name, pretrained)
+    if info.model not in (None, known) or info.pretrained not in (None, weights):
+        note(
+            f'Note: "{plain(source)}" says that it was made for '
+            f"{name_model(info.model, info.pretrained)}; {name_model(known, weights)} takes its "
+            "place, as asked."
+        )
+    return known, weights
+
+
+def check_width(context: Context, name: str) -> None:
+    """Refuse vectors that cannot enter the model, as far as its config is known without loading."""
+    from tpt.load import list_models
+
+    width = context.vectors.shape[-1]
+    known = {row.name: row.width for row in list_models()}
+    if name not in known:
+        note(
+            f'Note: whether vectors of width {width} go with "{plain(name)}" was not checked; that '
+            "is seen when it is loaded."
+        )
+    elif width != known[name]:
+        raise PromptError(
+            f"The context vectors are {width} wide, but {name} has tokens of width {known[name]}. "
+            "Name the model the prompt was trained with; `tpt models` shows the width of each."
+        )
