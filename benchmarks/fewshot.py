@@ -2,7 +2,7 @@
 
     python benchmarks/fewshot.py DATA --work DIR                      # every set, about three hours
     python benchmarks/fewshot.py DATA --work DIR --sets imagenette    # one set, twenty minutes
-    python benchmarks/fewshot.py DATA --work DIR --report             # what there is, as tables
+    python benchmarks/fewshot_report.py DIR                           # what is there, as tables
 
 DATA holds `cifar10/test`, `imagenette/val`, `pacs/photo`, `pacs/sketch` and `caltech101`, one
 folder a class. The script first writes `DIR/<set>.csv` with a split column, so that any line of the
@@ -20,10 +20,8 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import statistics
 import sys
 import time
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -204,69 +202,13 @@ def key_of(line: dict[str, Any]) -> tuple[str, str, int, int]:
     return line["method"], line["split"], line["shots"], line["seed"]
 
 
-def spread(values: list[float]) -> str:
-    """Mean and standard deviation over seeds, in percent."""
-    mean = 100 * statistics.mean(values)
-    return f"{mean:.1f} ± {100 * statistics.pstdev(values):.1f}"
-
-
-def report(work: Path) -> None:
-    """Markdown tables of all sets, and the curves as PNG and CSV beside the runs."""
-    for name in SETS:
-        lines = read_lines(work / f"{name}.jsonl")
-        if not lines:
-            continue
-        groups: dict[tuple[str, str, int], list[dict[str, Any]]] = defaultdict(list)
-        for line in lines:
-            groups[line["method"], line["split"], line["shots"]].append(line)
-        zero = (
-            json.loads((work / f"{name}.json").read_text())
-            if (work / f"{name}.json").exists()
-            else {}
-        )
-        print(f"\n### {name}\n")
-        if zero:
-            print(
-                f"{zero['images']:,} test pictures; zero-shot {100 * zero['single']:.1f} "
-                f"(ensemble {100 * zero['ensemble']:.1f}).\n"
-            )
-        print("| method | " + " | ".join(f"{s}" for s in SHOTS) + " | s (16 shots) |")
-        print("|---" * (len(SHOTS) + 2) + "|")
-        for method in dict.fromkeys(line["method"] for line in lines if line["split"] == "all"):
-            cells = [groups.get((method, "all", shots), []) for shots in SHOTS]
-            shown = [
-                spread([g["accuracy"]["test"] for g in cell]) if cell else "" for cell in cells
-            ]
-            seconds = statistics.mean(g["seconds"] for g in cells[-1]) if cells[-1] else None
-            print(f"| {method} | " + " | ".join(shown) + f" | {seconds:.1f} |" if seconds else "")
-        base = [m for m in BASE_TO_NEW if (m, "base", 16) in groups]
-        if base:
-            print("\n| 16 shots a base class | base | new | harmonic mean |\n|---|---|---|---|")
-            first = groups[base[0], "base", 16]
-            cells = [spread([g["template"][k] for g in first]) for k in ("test", "new")]
-            print(
-                f"| zero-shot | {cells[0]} | {cells[1]} | "
-                f"{spread([g['template_harmonic'] for g in first])} |"
-            )
-        for method in base:
-            group = groups[method, "base", 16]
-            cells = [spread([g["accuracy"][k] for g in group]) for k in ("test", "new")]
-            print(
-                f"| {method} | {cells[0]} | {cells[1]} | {spread([g['harmonic'] for g in group])} |"
-            )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--sets", default=",".join(SETS))
-    parser.add_argument("--report", action="store_true", help="only show what is there")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    if args.report:
-        report(args.work)
-        return
     torch.set_num_threads(1)  # so small a model gains nothing from more; run two sets side by side
     clip = tpt.load_clip("tiny", device="cpu")
     for name in args.sets.split(","):
