@@ -133,7 +133,7 @@ def plan(name: str) -> list[tuple[str, dict[str, Any], tuple[int, ...], str]]:
     runs += [(label, METHODS[label], (16,), "base") for label in halves]
     if not big:
         runs += [(label, options, (1, 4, 16), "all") for label, options in ABLATION.items()]
-        runs.append(("CoOp, M = 16, no cached views", {"cache_views": 0}, (4, 16), "all"))
+        runs.append(("CoOp, M = 16, no cached views", {"cache_views": 0}, (4,), "all"))
     return runs
 
 
