@@ -17,6 +17,7 @@ COMMANDS = {
     "predict": "cli.predict",
     "train": "cli.train",
     "prompt": "cli.prompt",
+    "methods": "cli.methods",
     "models": "cli.models",
 }
 
@@ -50,6 +51,7 @@ def main() -> None:
     tpt train pictures/ --output coop.safetensors   learn a prompt from a few pictures a class
     tpt predict images/ --init coop.safetensors     start from it
     tpt prompt show coop.safetensors                what a prompt holds, its nearest words
+    tpt methods                                     list the methods and what they cost
     tpt models                                      list the models that work
 
     Results go to standard output or a file, everything else to standard error. Exit codes: 0 all

@@ -32,19 +32,14 @@ if TYPE_CHECKING:
     "--init file's own model, else tiny, the embedded stand-in.",
 )
 @click.option("--pretrained", help="Tag or weight file of an open_clip model; random for random.")
-@click.option(
-    "--method",
-    type=click.Choice(["tpt", "zero_shot", "zero-shot"]),
-    default="tpt",
-    show_default=True,
-)
+@click.option("--method", default="tpt", show_default=True, help="`tpt methods` lists them.")
 @click.option(
     "--template",
     "templates",
     multiple=True,
     metavar="TEXT|FILE",
-    help="Words around the class name, {} in its place. Repeat it (or give a file) for a "
-    'zero_shot ensemble. Default: "a photo of a {}".',
+    help="Words around the class name, {} in its place. Repeat it (or give a file) for an "
+    'ensemble, with methods that do not tune the context. Default: "a photo of a {}".',
 )
 @click.option(
     "--views", type=click.IntRange(1), help="Views an image, the plain one included [default: 64]."
@@ -53,7 +48,7 @@ if TYPE_CHECKING:
 @click.option(
     "--keep",
     type=click.FloatRange(0, 1, min_open=True),
-    help="Share of the views that are kept [default: 0.1].",
+    help="Share of the views that are kept [default: 0.1; zero: 0.3].",
 )
 @click.option("--steps", type=click.IntRange(1), help="Optimiser steps an image [default: 1].")
 @click.option(
@@ -62,8 +57,25 @@ if TYPE_CHECKING:
 @click.option(
     "--reset",
     type=click.Choice(["image", "stream"]),
-    help="When the context returns to its start [default: image].",
+    help="When the context returns to its start [tpt: image], or caches are emptied [tda: stream].",
 )
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Another setting of the method (ctpt: weight=50; tda: alpha=2); `tpt methods NAME` lists "
+    "them.",
+)
+@click.option(
+    "--gate",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="SCORE",
+    help="Leave images alone whose plain view is at least this sure; 0.9 is cautious.",
+)
+@click.option("--gate-views", type=click.IntRange(1), help="Views the gate looks at [default: 1].")
+@click.option("--load-state", metavar="FILE", help="Go on from a state that tda has saved.")
+@click.option("--save-state", metavar="FILE", help="Save tda's caches when the stream has ended.")
 @click.option(
     "--batch-size",
     type=click.IntRange(1),
@@ -195,17 +207,46 @@ def read_templates(values: tuple[str, ...]) -> tuple[str, ...]:
     return templates
 
 
+def read_assignments(values: tuple[str, ...]) -> dict[str, Any]:
+    """`name=value` settings; numbers become numbers, anything else stays text."""
+    found: dict[str, Any] = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals or not name:
+            raise click.BadParameter(
+                f'"{value}" is not of the form NAME=VALUE, for example weight=50.',
+                param_hint="--set",
+            )
+        if name in found or name in ("keep", "steps", "lr", "reset"):
+            where = f"--{name} is an option of its own" if name not in found else "it came before"
+            raise click.BadParameter(f'"{name}" cannot be set here: {where}.', param_hint="--set")
+        found[name] = read_value(text.strip())
+    return found
+
+
+def read_value(text: str) -> int | float | str:
+    """A number, if it is one."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
 def load_job(options: dict[str, Any], classes: tuple[str, ...] | None, say: Any) -> Job:
     """Build the job, telling what was chosen in the user's place."""
     from tpt.errors import MethodError
     from tpt.runtime.job import DEFAULT_MODEL, JobSettings, build_job
 
     names = ("model", "pretrained", "init", "views", "augment", "keep", "steps", "lr", "reset")
+    others = ("method", "gate", "gate_views", "load_state")
     wanted = JobSettings(
         classes=classes,
         templates=read_templates(options["templates"]),
-        method=options["method"].replace("-", "_"),
-        **{name: options[name] for name in (*names, "precision", "device", "seed", "force")},
+        options=read_assignments(options["assignments"]),
+        **{n: options[n] for n in (*names, *others, "precision", "device", "seed", "force")},
     )
     if wanted.model not in (None, DEFAULT_MODEL):
         say(f"Loading {wanted.model} (weights that are not here yet are fetched first) ...")
@@ -214,8 +255,18 @@ def load_job(options: dict[str, Any], classes: tuple[str, ...] | None, say: Any)
         job = build_job(wanted)
     if options["resume"] and job.method.keeps_state:
         raise MethodError(
-            "--resume cannot go on with --reset stream: the context that the earlier images left "
-            "is gone. Run it again with --overwrite."
+            "--resume cannot go on with a method that keeps state between images: what the earlier "
+            "images left is gone. Run it again with --overwrite."
+        )
+    if options["save_state"] is not None and not hasattr(job.method, "save_state"):
+        raise MethodError(
+            f"--save-state has no meaning with --method {job.settings['method']}, which has no "
+            "state to save. Leave it out, or use --method tda."
+        )
+    if job.method.keeps_state:
+        say(
+            "Note: results depend on the order of the images, because the method learns from each; "
+            "sorted or video-like images can make it worse than zero-shot."
         )
     for warning in caught:
         say(f"Warning: {warning.message}")
@@ -280,7 +331,10 @@ def run(job: Job, target: Target, paths: list[str], options: dict[str, Any], qui
                 tally.failed += record.error is not None
                 first, before = record.predictions[:1], record.zero_shot
                 tally.changed += bool(first and before and first[0].index != before.index)
+                tally.skipped += bool(record.adapt and record.adapt.skipped)
                 show(tally)
+            if options["save_state"] is not None:
+                job.method.save_state(options["save_state"])  # type: ignore[attr-defined]
     except KeyboardInterrupt:
         hint = " Go on with --resume." if target.can_resume else ""
         click.echo(f"\nInterrupted after {tally.summary()}.{hint}", err=True)

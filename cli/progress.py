@@ -21,6 +21,7 @@ class Tally:
     done: int = 0
     failed: int = 0
     changed: int = 0
+    skipped: int = 0  # left alone by a gate
     started: float = field(default_factory=time.monotonic)
 
     def rate(self) -> float:
@@ -36,6 +37,9 @@ class Tally:
             parts.append(f"{self.failed:,} failed")
         if self.changed:
             parts.append(f"{self.changed:,} changed by adaptation")
+        if self.skipped:
+            share = 100 * self.skipped / max(1, self.done)
+            parts.append(f"{self.skipped:,} left alone by the gate ({share:.0f} %)")
         return ", ".join(parts)
 
 

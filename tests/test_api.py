@@ -19,6 +19,7 @@ EXAMPLES = sorted((Path(__file__).parent.parent / "examples" / "images").glob("*
 CONTRACT = [
     *("Adapted", "Clip", "Context", "PromptEngine", "TPT", "Views", "ZeroShot", "load_clip"),
     *("Prediction", "Record", "stream"),
+    *("VTE", "ZERO", "MTA", "TPS", "CTPT", "TDA", "Gate"),
     *("TptError", "ImageError", "MethodError", "ModelError", "OutputError", "PromptError"),
     "SourceError",
 ]

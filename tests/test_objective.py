@@ -1,4 +1,4 @@
-"""Entropy, confidence selection and marginal entropy against their formulas in double precision."""
+"""Entropy, selection, marginal entropy, dispersion against their formulas in double precision."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tpt.objective import count_kept, entropy, marginal_entropy, select_confident
+from tpt.objective import (
+    count_kept,
+    dispersion,
+    entropy,
+    marginal_entropy,
+    select_confident,
+)
 
 
 def random_logits(*shape: int, scale: float = 1.0) -> Tensor:
@@ -125,3 +131,17 @@ def test_where_entropies_tie_the_lower_view_comes_first(views: int) -> None:
     pairs = torch.arange(views // 2, 0, -1.0).repeat(2)  # view i and i + views / 2 are equal
     best = select_confident(pairs, 1.0).tolist()
     assert best[:4] == [views // 2 - 1, views - 1, views // 2 - 2, views - 2]
+
+
+@pytest.mark.parametrize("shape", [(5, 8), (3, 5, 8), (1, 8)])
+def test_dispersion_is_the_mean_distance_to_the_mean(shape: tuple[int, ...]) -> None:
+    features = random_logits(*shape)
+    exact = features.double()
+    expected = (exact - exact.mean(-2, keepdim=True)).square().sum(-1).sqrt().mean(-1)
+    torch.testing.assert_close(dispersion(features), expected.float())
+
+
+def test_dispersion_has_a_gradient_where_all_features_are_the_same() -> None:
+    features = torch.ones(3, 4, requires_grad=True)
+    (gradient,) = torch.autograd.grad(dispersion(features), features)
+    assert gradient.tolist() == torch.zeros(3, 4).tolist()

@@ -27,7 +27,7 @@ from tpt.errors import (
 if TYPE_CHECKING:
     from tpt.clip import Clip
     from tpt.load import load_clip
-    from tpt.methods import TPT, Adapted, ZeroShot
+    from tpt.methods import CTPT, MTA, TDA, TPS, TPT, VTE, ZERO, Adapted, Gate, ZeroShot
     from tpt.prompts import Context, PromptEngine
     from tpt.runtime import Prediction, Record, stream
     from tpt.views import Views
@@ -36,23 +36,37 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Adapted": "tpt.methods",
+    "CTPT": "tpt.methods",
     "Clip": "tpt.clip",
     "Context": "tpt.prompts",
+    "Gate": "tpt.methods",
+    "MTA": "tpt.methods",
     "Prediction": "tpt.runtime",
     "PromptEngine": "tpt.prompts",
     "Record": "tpt.runtime",
+    "TDA": "tpt.methods",
+    "TPS": "tpt.methods",
     "TPT": "tpt.methods",
+    "VTE": "tpt.methods",
     "Views": "tpt.views",
+    "ZERO": "tpt.methods",
     "ZeroShot": "tpt.methods",
     "load_clip": "tpt.load",
     "stream": "tpt.runtime",
 }
 
 __all__ = [
+    "CTPT",
+    "MTA",
+    "TDA",
+    "TPS",
     "TPT",
+    "VTE",
+    "ZERO",
     "Adapted",
     "Clip",
     "Context",
+    "Gate",
     "ImageError",
     "MethodError",
     "ModelError",

@@ -43,3 +43,12 @@ def marginal_entropy(logits: Tensor) -> Tensor:
     # exp(-inf) * -inf is nan: hold log_mean at the smallest float, as the public program does.
     log_mean = log_mean.clamp(min=torch.finfo(log_mean.dtype).min)
     return -(log_mean.exp() * log_mean).sum(-1)
+
+
+def dispersion(class_features: Tensor) -> Tensor:
+    """Mean distance of the class features to their mean: (..., K, E) -> (...).
+
+    Hee Suk Yoon et al. (2403.14119), who call it average text feature dispersion.
+    """
+    centre = class_features.mean(-2, keepdim=True)
+    return (class_features - centre).norm(dim=-1).mean(-1)

@@ -389,7 +389,7 @@ def test_strict_stops_at_the_first_bad_image(run_tpt: Run, make_images: Make, si
         (["--device", "gpu"], 1, 'Unknown device "gpu": expected auto, cpu'),
         (["--init", "missing.pt"], 1, '"missing.pt" cannot be read'),
         (["--vews", "3"], 2, "--views"),
-        (["--method", "tpd"], 2, "'tpt'"),
+        (["--method", "tpd"], 2, 'Did you mean "tpt"'),
         (["--views", "0"], 2, "--views"),
         (["--keep", "0"], 2, "--keep"),
         (["--keep", "1.5"], 2, "--keep"),

@@ -195,7 +195,7 @@ def test_a_template_names_the_class_once_among_words(
         (["--resume"], "the output is standard output"),
         (["--resume", "--output", "/dev/null"], 'the output is "/dev/null"'),
         (["--resume", "--output", "out.txt", "--format", "table"], "A table cannot be continued"),
-        (["--resume", "--output", "out.jsonl", "--reset", "stream"], "--reset stream"),
+        (["--resume", "--output", "out.jsonl", "--reset", "stream"], "keeps state between images"),
         (["--resume", "--overwrite", "--output", "out.jsonl"], "Give one of them"),
     ],
 )

@@ -14,14 +14,19 @@ from torch import Tensor
 import tpt
 from tpt.errors import MethodError
 from tpt.methods.base import Method, check_features, encode_views
+from tpt.methods.registry import METHODS, make_method
 
 NAMES = ["cat", "dog", "golden retriever"]
-METHODS = {"tpt": tpt.TPT, "zero_shot": tpt.ZeroShot}
+KEPT = {"zero": 6, "mta": 20}  # of 20 views, where it is not a tenth
 
 
 @pytest.fixture(params=METHODS)
 def method(request: pytest.FixtureRequest, golden: SimpleNamespace) -> Method:
-    return METHODS[request.param](tpt.PromptEngine(golden.clip, NAMES))
+    return make_method(request.param, tpt.PromptEngine(golden.clip, NAMES))
+
+
+def name_of(method: Method) -> str:
+    return next(name for name, info in METHODS.items() if info.home.endswith(type(method).__name__))
 
 
 def unit_features(*shape: int) -> Tensor:
@@ -34,27 +39,30 @@ def as_dict(out: tpt.Adapted) -> dict[str, Tensor]:
 
 def test_the_outcome_has_the_documented_shapes(method: Method) -> None:
     out = method.adapt_features(unit_features(20, 32))
-    views = 20 if method.reads_views else 1
-    shapes = {
+    name = name_of(method)
+    tuned = {"tpt": (4, 64), "ctpt": (4, 64), "tps": (3, 32)}.get(name)
+    shapes: dict[str, tuple[int, ...]] = {
         "logits": (3,),
         "initial_logits": (3,),
-        "selected": (2,) if method.reads_views else (1,),
-        "view_entropy": (views,),
-        "vectors": (4, 64),
-        "gradient": (4, 64),
-        "loss": (),
-        "final_loss": (),
+        "selected": (KEPT.get(name, 2),) if method.reads_views else (1,),
+        "view_entropy": (20,) if method.reads_views else (1,),
     }
-    assert {key: tuple(value.shape) for key, value in as_dict(out).items()} == {
-        key: shape for key, shape in shapes.items() if getattr(out, key) is not None
-    }
+    if name != "zero_shot":
+        shapes["entropy"] = ()
+    if tuned is not None:
+        shapes["shift" if name == "tps" else "vectors"] = tuned
+        shapes |= {"gradient": tuned, "loss": (), "final_loss": (), "final_entropy": ()}
+    if name == "zero":
+        shapes["votes"] = (3,)
+    assert {key: tuple(value.shape) for key, value in as_dict(out).items()} == shapes
     assert not any(value.requires_grad for value in as_dict(out).values())
 
 
 def test_a_batch_has_the_same_shapes_behind_a_leading_axis(method: Method) -> None:
     features = unit_features(3, 20, 32)
     together = method.adapt_features(features)
-    for index in range(3):
+    method.reset()
+    for index in range(3):  # in order, for the methods that keep state
         alone = as_dict(method.adapt_features(features[index]))
         part = as_dict(together.image(index))
         assert part.keys() == alone.keys()
@@ -72,7 +80,9 @@ def test_adapting_to_views_is_adapting_to_their_features(
 ) -> None:
     views = torch.stack([golden.views(1, 12), golden.views(2, 12)])
     for given in (views, views[0]):
+        method.reset()
         expected = as_dict(method.adapt_features(encode_views(golden.clip, given)))
+        method.reset()
         got = as_dict(method.adapt(given))
         assert got.keys() == expected.keys()
         for key, value in got.items():
@@ -99,7 +109,7 @@ def test_the_model_and_the_features_stay_as_they_were(
 def test_it_works_where_the_caller_forbids_gradients(method: Method, forbid: Any) -> None:
     features = unit_features(12, 32)
     expected = as_dict(method.adapt_features(features))
-    fresh = type(method)(method.engine)
+    fresh = make_method(name_of(method), method.engine)
     with forbid():
         got = as_dict(fresh.adapt_features(1 * features))
     assert all(torch.equal(got[key], value) for key, value in expected.items())

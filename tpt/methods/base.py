@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from tpt.clip import Clip
 from tpt.errors import MethodError
+from tpt.methods.start import StartClasses
 from tpt.prompts import PromptEngine
 
 
@@ -17,28 +19,50 @@ from tpt.prompts import PromptEngine
 class Adapted:
     """The outcome for one image, or for B images with a leading axis B on every tensor.
 
-    K classes, N views, S kept views, M context vectors of width D.
+    K classes, N views, S kept views, M context vectors of width D. A field is None where the method
+    has no such thing. In a batch of which `tpt.Gate` left some images as they were, their rows
+    are padded (NaN, and -1 in `selected`); `image` takes the padding off again.
     """
 
-    logits: Tensor  # (K,) the prediction for view 0
+    logits: Tensor  # (K,) the prediction for view 0; the votes, where the method votes
     initial_logits: Tensor  # (K,) view 0 under the start context, before anything was tuned
     selected: Tensor  # (S,) kept views, most confident first
     view_entropy: Tensor  # (N,) nats, before this image's tuning
-    vectors: Tensor | None = None  # (M, D) tuned context; None where none is tuned
-    gradient: Tensor | None = None  # of the loss at the first step, shaped like `vectors`
-    loss: Tensor | None = None  # () marginal entropy of the kept views before the first step
+    vectors: Tensor | None = None  # (M, D) tuned context
+    shift: Tensor | None = None  # (K, E) what was added to the class features
+    gradient: Tensor | None = None  # of `loss`, shaped like `vectors` or `shift`
+    loss: Tensor | None = None  # () what is minimised, before the first step
     final_loss: Tensor | None = None  # () the same after the last step
+    entropy: Tensor | None = None  # () nats, marginal entropy of the kept views before anything
+    final_entropy: Tensor | None = None  # () the same under what was tuned
+    votes: Tensor | None = None  # (K,) how many kept views name each class
+    adapted: Tensor | None = None  # () False where `tpt.Gate` left the image as it was
 
     def image(self, index: int) -> Adapted:
         """One image's part of a batch."""
-        parts = {k: None if v is None else v[index] for k, v in vars(self).items()}
-        return Adapted(**parts)  # type: ignore[arg-type]
+        one = Adapted(**{k: None if v is None else v[index] for k, v in vars(self).items()})  # type: ignore[arg-type]
+        return one if one.adapted is None or bool(one.adapted) else one._as_left()
+
+    def _as_left(self) -> Adapted:
+        """What can be said of an image that was not adapted."""
+        return Adapted(
+            logits=self.logits,
+            initial_logits=self.initial_logits,
+            selected=self.selected[self.selected >= 0],
+            view_entropy=self.view_entropy[self.view_entropy.isfinite()],
+            votes=self.votes,
+            adapted=self.adapted,
+        )
 
 
 class Method(Protocol):
     """The two calls of every method, and what the runtime asks of it."""
 
     engine: PromptEngine
+
+    @property
+    def start(self) -> StartClasses:
+        """The class features that every image starts from."""
 
     @property
     def reads_views(self) -> bool:
@@ -48,6 +72,10 @@ class Method(Protocol):
     def keeps_state(self) -> bool:
         """True where the result depends on the images before."""
 
+    @property
+    def gives_probabilities(self) -> bool:
+        """False where `logits` are votes, of which a softmax means nothing."""
+
     def adapt(self, views: Tensor) -> Adapted: ...
 
     def adapt_features(self, features: Tensor) -> Adapted: ...
@@ -55,6 +83,40 @@ class Method(Protocol):
     def reset(self) -> None: ...
 
     def start_stream(self) -> None: ...
+
+
+def adapt_images(
+    clip: Clip, features: Tensor, adapt: Callable[[Tensor], Adapted], *, in_order: bool = False
+) -> Adapted:
+    """Run `adapt`, which takes (B, N, E), on checked features (N, E) or (B, N, E).
+
+    Args:
+        clip: the model the features are of.
+        features: unit view features; view 0 is the plain one.
+        adapt: the method itself.
+        in_order: one image after the other, because each depends on those before.
+
+    Raises:
+        MethodError: features that are not finite unit vectors of the expected shape.
+    """
+    batch = check_features(clip, features)
+    # One by one on a CPU: there it costs nothing, and an image's numbers are then the same to the
+    # last bit whatever shares its batch.
+    if in_order or batch.device.type == "cpu":
+        result = join_images([adapt(one) for one in batch.split(1)])
+    else:
+        result = adapt(batch)
+    return result if features.ndim == 3 else result.image(0)
+
+
+def join_images(parts: Sequence[Adapted]) -> Adapted:
+    """One batch of several; all have the same fields."""
+
+    def join(name: str) -> Tensor | None:
+        values = [getattr(part, name) for part in parts]
+        return None if values[0] is None else torch.cat(values)
+
+    return Adapted(**{name: join(name) for name in Adapted.__dataclass_fields__})  # type: ignore[arg-type]
 
 
 def encode_views(clip: Clip, views: Tensor, count: int | None = None) -> Tensor:

@@ -7,15 +7,20 @@ each class are averaged and made unit again.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from tpt.errors import PromptError
 from tpt.methods.base import Adapted, check_features, encode_views
+from tpt.methods.start import StartClasses
 from tpt.objective import entropy
 from tpt.prompts import PromptEngine
-from tpt.prompts.engine import check_templates, encode_templates
+
+
+@dataclass(frozen=True)
+class ZeroShotSettings:
+    """Nothing to set: there is no adaptation."""
 
 
 class ZeroShot:
@@ -32,29 +37,17 @@ class ZeroShot:
 
     reads_views = False
     keeps_state = False
+    gives_probabilities = True
 
     def __init__(self, engine: PromptEngine, templates: Sequence[str] | None = None) -> None:
-        if isinstance(templates, str):
-            raise PromptError(
-                f'Templates are expected as a list, but the single string "{templates}" came. '
-                f'Write ["{templates}"].'
-            )
         self.engine = engine
-        self.templates = tuple(templates or ())
-        self._features: Tensor | None = None
-        check_templates(self.templates)
+        self.settings = ZeroShotSettings()
+        self.start = StartClasses(engine, templates)
+        self.templates = self.start.templates
 
     def class_features(self) -> Tensor:
         """Unit class features (K, E), computed once; not for a conditional context."""
-        if self._features is None:
-            engine = self.engine
-            with torch.no_grad():
-                self._features = (
-                    encode_templates(engine.clip, engine.classes, self.templates)
-                    if self.templates
-                    else engine.class_features()
-                )
-        return self._features
+        return self.start.features()
 
     def adapt(self, views: Tensor) -> Adapted:
         """Predict from views (N, 3, H, W) or (B, N, 3, H, W); only view 0 is encoded."""
@@ -64,6 +57,7 @@ class ZeroShot:
     def adapt_features(self, features: Tensor) -> Adapted:
         """Predict from unit view features (N, E) or (B, N, E); only view 0 counts."""
         plain = check_features(self.engine.clip, features)[:, :1]
+        # One by one, so that an image's numbers are the same whatever shares its batch.
         logits = torch.cat([self._logits(one) for one in plain.split(1)])
         result = Adapted(
             logits=logits,
@@ -74,11 +68,8 @@ class ZeroShot:
         return result if features.ndim == 3 else result.image(0)
 
     def _logits(self, plain: Tensor) -> Tensor:
-        """Logits (1, K) of one image's view 0, (1, 1, E): one by one, so batches change nothing."""
-        if self.engine.conditional and not self.templates:
-            classes = self.engine.class_features(self.engine.start_for(plain[:, 0]))
-            return self.engine.logits(plain, classes)[:, 0]
-        return self.engine.logits(plain[0], self.class_features())
+        """Logits (1, K) of one image's view 0, (1, 1, E)."""
+        return self.engine.logits(plain, self.start.of(plain[:, 0]))[:, 0]
 
     def reset(self) -> None:
         """Nothing is kept between images."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,15 +18,13 @@ import torch
 from tpt.clip import Clip
 from tpt.errors import MethodError, PromptError
 from tpt.load import load_clip
-from tpt.methods import TPT, Method, ZeroShot
-from tpt.methods.tpt import TPTSettings
+from tpt.methods import Gate, Method
+from tpt.methods.registry import find_method, make_settings
 from tpt.objective import count_kept
 from tpt.prompts import Context, PromptEngine
 from tpt.views import Views
 
-METHODS = ("tpt", "zero_shot")
 DEFAULT_MODEL = "tiny"
-_TPT_ONLY = ("keep", "steps", "lr", "reset", "views", "augment")
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,17 @@ class JobSettings:
     pretrained: str | None = None
     init: str | None = None  # a prompt file
     templates: tuple[str, ...] = ()
-    method: str = "tpt"
+    method: str = "tpt"  # a name of `tpt.methods.registry`
     views: int | None = None
     augment: str | None = None
     keep: float | None = None
     steps: int | None = None
     lr: float | None = None
     reset: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)  # the method's other settings
+    gate: float | None = None  # the threshold of a gate before the method
+    gate_views: int | None = None
+    load_state: str | None = None  # of an earlier stream, for methods that keep some
     precision: str = "fp32"
     device: str = "auto"
     seed: int = 0
@@ -67,52 +71,74 @@ def build_job(wanted: JobSettings) -> Job:
     Raises:
         TptError: anything that would fail later, now and in a sentence.
     """
-    check_method_options(wanted)
+    info = find_method(wanted.method)
+    settings = check_method_options(wanted)
     context = Context.load(wanted.init) if wanted.init is not None else None
     classes = _choose_classes(wanted, context)
     name, pretrained = choose_model(wanted, context)
     clip = load_clip(
         name, pretrained, device=wanted.device, precision=wanted.precision, seed=wanted.seed
     )
-    if context is None and wanted.templates and wanted.method == "tpt":
-        context = Context.from_words(clip, wanted.templates[0])
+    templates = wanted.templates
+    if templates and not info.takes_templates:  # such a method starts its context from the words
+        context, templates = Context.from_words(clip, templates[0]), ()
     engine = PromptEngine(clip, classes, context, force=wanted.force)
-    method: Method
-    if wanted.method == "tpt":
-        chosen = {k: getattr(wanted, k) for k in ("keep", "steps", "lr", "reset")}
-        tuned = TPTSettings(**{k: v for k, v in chosen.items() if v is not None})
-        method, facts = TPT(engine, **asdict(tuned)), asdict(tuned)
-    else:
-        method, facts = ZeroShot(engine, wanted.templates), {}
+    method = info.make(engine, settings, templates)
+    facts = asdict(settings)
+    if wanted.load_state is not None:
+        facts["state"] = _load_state(method, wanted.load_state)
+    if wanted.gate is not None:
+        method = Gate(method, wanted.gate, wanted.gate_views or 1)
+        facts["gate"] = asdict(method.settings)
     views = Views(clip, wanted.views or 64, wanted.augment or "crop", wanted.seed)
     if method.reads_views:
         facts |= {"views": views.n, "augment": views.kind}
-        facts["views_kept"] = count_kept(views.n, facts["keep"])
+        if facts.get("keep") is not None:
+            facts["views_kept"] = count_kept(views.n, facts["keep"])
     return Job(
         clip, engine, method, views, _describe(wanted, engine, facts), _environment(clip, wanted)
     )
 
 
-def check_method_options(wanted: JobSettings) -> None:
-    """Refuse combinations of options of which one would be silently ignored."""
-    if wanted.method not in METHODS:
-        raise MethodError(f'Unknown method "{wanted.method}": expected {" or ".join(METHODS)}.')
-    if wanted.method == "zero_shot":
-        for option in _TPT_ONLY:
-            if getattr(wanted, option) is not None:
-                raise MethodError(
-                    f"--{option} has no meaning with --method zero_shot, which looks at the plain "
-                    "picture and tunes nothing. Leave it out, or use --method tpt."
-                )
-    elif len(wanted.templates) > 1:
+def check_method_options(wanted: JobSettings) -> Any:
+    """The method's settings, if every option that was given has a meaning with it.
+
+    Raises:
+        MethodError: unknown method; an option that would silently be ignored, or out of its range.
+    """
+    info = find_method(wanted.method)
+    given = {name: getattr(wanted, name) for name in ("keep", "steps", "lr", "reset")}
+    settings = make_settings(wanted.method, {**given, **wanted.options})
+    reads_views = info.reads_views(settings)
+    for option in ("views", "augment", "gate"):
+        if getattr(wanted, option) is not None and not reads_views:
+            raise MethodError(
+                f"--{option} has no meaning with --method {info.name}, which looks at the plain "
+                "picture alone. Leave it out, or use another method, such as tpt."
+            )
+    if wanted.gate_views is not None and wanted.gate is None:
+        raise MethodError("--gate-views says what a gate looks at; give --gate too.")
+    if len(wanted.templates) > 1 and not info.takes_templates:
         raise MethodError(
-            f"--method tpt starts from one template, but {len(wanted.templates)} were given. Give "
-            "one, or use --method zero_shot for an ensemble."
+            f"--method {info.name} starts from one template, but {len(wanted.templates)} were "
+            "given. Give one, or use another method (zero_shot, vte, tps, ...) for an ensemble."
         )
     if wanted.templates and wanted.init is not None:
         raise MethodError(
             "--init and --template both say where the prompt starts. Give one of them."
         )
+    if wanted.load_state is not None and not info.keeps_state:
+        raise MethodError(
+            f"--load-state has no meaning with --method {info.name}, which keeps no state between "
+            "images. Leave it out, or use --method tda."
+        )
+    return settings
+
+
+def _load_state(method: Method, path: str) -> str:
+    """Let the method go on from a state file; the file's digest, for the settings."""
+    method.load_state(path)  # type: ignore[attr-defined]  # only methods that keep state get here
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
 def choose_model(wanted: JobSettings, context: Context | None) -> tuple[str, str | None]:
@@ -153,7 +179,7 @@ def _describe(wanted: JobSettings, engine: PromptEngine, facts: dict[str, Any]) 
         "model": clip.name,
         "pretrained": clip.pretrained,
         "precision": wanted.precision,
-        "method": wanted.method,
+        "method": find_method(wanted.method).name,
         **facts,
         "seed": wanted.seed,
         "context": {

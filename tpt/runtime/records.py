@@ -18,21 +18,35 @@ PLACES = 6
 
 @dataclass(frozen=True)
 class Prediction:
-    """A class and its probability."""
+    """A class and its probability, or its votes where the method votes."""
 
     label: str
-    score: float
+    score: float | None  # None where votes decide: a share of votes is no probability
     index: int  # the class's place in the list of classes
+    votes: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data with a score or votes, never both."""
+        kind = {"score": self.score} if self.votes is None else {"votes": self.votes}
+        return {"label": self.label, **kind, "index": self.index}
 
 
 @dataclass(frozen=True)
 class Adaptation:
     """What adaptation did to one image."""
 
-    entropy_before: float  # nats, marginal entropy of the kept views
-    entropy_after: float
+    entropy_before: float | None  # nats, marginal entropy of the kept views
+    entropy_after: float | None  # None for methods that tune nothing
     views_kept: int
     ms: float  # milliseconds for this image: views, towers, tuning; its share of its batch's
+    skipped: bool = False  # left as it was by a gate
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; `skipped` only where it is true."""
+        data = asdict(self)
+        if not self.skipped:
+            del data["skipped"]
+        return data
 
 
 @dataclass(frozen=True)
@@ -61,11 +75,11 @@ class Record:
             head["index"] = self.index
         if self.error is not None:
             return {**head, "error": asdict(self.error)}
-        body: dict[str, Any] = {"predictions": [asdict(p) for p in self.predictions]}
+        body: dict[str, Any] = {"predictions": [p.to_dict() for p in self.predictions]}
         if self.zero_shot is not None:
-            body["zero_shot"] = asdict(self.zero_shot)
+            body["zero_shot"] = self.zero_shot.to_dict()
         if self.adapt is not None:
-            body["adapt"] = asdict(self.adapt)
+            body["adapt"] = self.adapt.to_dict()
         rounded: dict[str, Any] = _rounded(body)
         return head | rounded
 
@@ -92,7 +106,7 @@ def csv_header(top_k: int) -> list[str]:
     return [
         *("path", "label", "score", "index", *ranked),
         *("zero_shot_label", "zero_shot_score", "entropy_before", "entropy_after"),
-        *("views_kept", "ms", "error_type", "error_message"),
+        *("views_kept", "ms", "votes", "skipped", "error_type", "error_message"),
     ]
 
 
@@ -112,5 +126,8 @@ def _csv_cells(record: Record, top_k: int) -> Iterator[Any]:
         yield from (other.get(key, "") for key in ("label", "score"))
     yield from (data.get("zero_shot", {}).get(key, "") for key in ("label", "score"))
     adapt = data.get("adapt", {})
-    yield from (adapt.get(key, "") for key in Adaptation.__dataclass_fields__)
+    measured = ("entropy_before", "entropy_after", "views_kept", "ms")
+    yield from ("" if adapt.get(key) is None else adapt[key] for key in measured)
+    yield first.get("votes", "")
+    yield adapt.get("skipped", "")
     yield from (data.get("error", {}).get(key, "") for key in ("type", "message"))

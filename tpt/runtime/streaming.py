@@ -22,6 +22,7 @@ from torch import Tensor
 
 from tpt.errors import ImageError, MethodError
 from tpt.methods.base import Adapted, Method
+from tpt.methods.gate import Gate
 from tpt.runtime.decode import decode_image
 from tpt.runtime.records import Adaptation, Failure, Prediction, Record
 from tpt.views import Views
@@ -175,21 +176,47 @@ def predict_batch(
 ) -> Iterator[Record]:
     """Records of one batch, bad images included, in order."""
     started = time.perf_counter()
-    good = [item for item in batch if item.pixels is not None]
     records = {item.index: Record(item.path, item.index, error=item.error) for item in batch}
-    if good:
-        features = encode(good, method, views)
-        finite = features.isfinite().all(-1).all(-1).tolist()
-        sound = [item for item, fine in zip(good, finite, strict=True) if fine]
-        for item, fine in zip(good, finite, strict=True):
-            if not fine:
-                records[item.index] = Record(item.path, item.index, error=_OVERFLOW)
-        if sound:
-            out = method.adapt_features(features[torch.tensor(finite, device=features.device)])
-            ms = (time.perf_counter() - started) * 1e3 / len(good)
-            for place, item in enumerate(sound):
-                records[item.index] = describe(item, out.image(place), method, top_k, ms)
+    good = [item for item in batch if item.pixels is not None]
+    outcomes = adapt_batch(good, method, views) if good else {}
+    ms = (time.perf_counter() - started) * 1e3 / max(1, len(good))
+    for item in good:
+        if item.index in outcomes:
+            records[item.index] = describe(item, outcomes[item.index], method, top_k, ms)
+        else:
+            records[item.index] = Record(item.path, item.index, error=_OVERFLOW)
     yield from records.values()
+
+
+def adapt_batch(items: list[Loaded], method: Method, views: Views) -> dict[int, Adapted]:
+    """The outcome of every image, by its index; without those whose features overflowed."""
+    if isinstance(method, Gate) and method.reads_views:
+        return adapt_gated(items, method, views)
+    features, sound = keep_finite(encode(items, method, views), items)
+    if not sound:
+        return {}
+    out = method.adapt_features(features)
+    return {item.index: out.image(place) for place, item in enumerate(sound)}
+
+
+def adapt_gated(items: list[Loaded], gate: Gate, views: Views) -> dict[int, Adapted]:
+    """`adapt_batch` under a gate: all the views are encoded only of the images that need them."""
+    features, sound = keep_finite(encode(items, gate, views, gate.settings.views), items)
+    if not sound:
+        return {}
+    left, needs = gate.leave(features)
+    outcomes = {
+        item.index: left.image(place) for place, item in enumerate(sound) if not needs[place]
+    }
+    rest = [item for item, need in zip(sound, needs.tolist(), strict=True) if need]
+    return outcomes | adapt_batch(rest, gate.method, views) if rest else outcomes
+
+
+def keep_finite(features: Tensor, items: list[Loaded]) -> tuple[Tensor, list[Loaded]]:
+    """The features (B, N, E) that are finite, and whose they are."""
+    finite = features.isfinite().all(-1).all(-1)
+    sound = [item for item, fine in zip(items, finite.tolist(), strict=True) if fine]
+    return features[finite], sound
 
 
 _OVERFLOW = Failure(
@@ -198,14 +225,15 @@ _OVERFLOW = Failure(
 )
 
 
-def encode(items: list[Loaded], method: Method, views: Views) -> Tensor:
-    """Unit features (B, N, E) of the images' views, each view encoded once."""
+def encode(items: list[Loaded], method: Method, views: Views, count: int | None = None) -> Tensor:
+    """Unit features (B, N, E) of the images' views, or of the first `count`, each encoded once."""
     clip = method.engine.clip
+    plain_only = count == 1 or not method.reads_views
 
     def encode_some(some: list[Loaded]) -> Tensor:
         pixels = [item.pixels for item in some]
-        made = views(pixels, [i.key for i in some]) if method.reads_views else views.plain(pixels)
-        return clip.encode_views(made)
+        made = views.plain(pixels) if plain_only else views(pixels, [item.key for item in some])
+        return clip.encode_views(made[:, :count])
 
     if clip.device.type == "cpu":  # one image's views at a time: less memory, the same bits
         return torch.cat([encode_some([item]) for item in items])
@@ -215,26 +243,34 @@ def encode(items: list[Loaded], method: Method, views: Views) -> Tensor:
 def describe(item: Loaded, out: Adapted, method: Method, top_k: int, ms: float) -> Record:
     """The record of one adapted image."""
     classes = method.engine.classes
+    skipped = out.adapted is not None and not bool(out.adapted)
     adapt = None
-    if out.loss is not None and out.final_loss is not None:
+    if skipped or out.entropy is not None:
         adapt = Adaptation(
-            entropy_before=float(out.loss),
-            entropy_after=float(out.final_loss),
+            entropy_before=None if out.entropy is None else float(out.entropy),
+            entropy_after=None if out.final_entropy is None else float(out.final_entropy),
             views_kept=len(out.selected),
             ms=ms,
+            skipped=skipped,
         )
+    votes = None if method.gives_probabilities else out.votes
     return Record(
         path=item.path,
         index=item.index,
-        predictions=tuple(rank(out.logits, classes, top_k)),
+        predictions=tuple(rank(out.logits, classes, top_k, votes)),
         zero_shot=next(rank(out.initial_logits, classes, 1)),
         adapt=adapt,
     )
 
 
-def rank(logits: Tensor, classes: tuple[str, ...], top_k: int) -> Iterator[Prediction]:
-    """The most probable classes of logits (K,), most probable first."""
-    scores, indices = logits.softmax(-1).sort(descending=True, stable=True)
-    count = min(top_k, len(classes))
-    for score, index in zip(scores[:count].tolist(), indices[:count].tolist(), strict=True):
-        yield Prediction(classes[index], score, index)
+def rank(
+    logits: Tensor, classes: tuple[str, ...], top_k: int, votes: Tensor | None = None
+) -> Iterator[Prediction]:
+    """The best classes of logits (K,), best first, with their probabilities or their votes (K,)."""
+    _, indices = logits.sort(descending=True, stable=True)
+    chosen = indices[: min(top_k, len(classes))].tolist()
+    if votes is not None:
+        yield from (Prediction(classes[i], None, i, votes=int(votes[i])) for i in chosen)
+        return
+    scores = logits.softmax(-1)
+    yield from (Prediction(classes[i], float(scores[i]), i) for i in chosen)

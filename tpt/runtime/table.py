@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from tpt.runtime.records import Prediction, Record
+from tpt.runtime.records import Adaptation, Prediction, Record
 
 _WIDTHS = (32, 25, 27, 4, 16, 6)
 _TITLES = ("image", "zero-shot", "adapted", "kept", "entropy (nats)", "ms")
@@ -28,7 +28,7 @@ def table_row(record: Record) -> str:
         _say(record.zero_shot),
         _say(record.predictions[0]) + _change(record),
         str(adapt.views_kept) if adapt else "",
-        f"{adapt.entropy_before:.3f} -> {adapt.entropy_after:.3f}" if adapt else "",
+        _tell_entropy(adapt),
         f"{adapt.ms:.0f}" if adapt else "",
     )
     return _line(cells)
@@ -39,10 +39,20 @@ def _change(record: Record) -> str:
     return "  *" if before is not None and first.index != before.index else ""
 
 
+def _tell_entropy(adapt: Adaptation | None) -> str:
+    if adapt is None or adapt.entropy_before is None:
+        return "skipped" if adapt and adapt.skipped else ""
+    after = "" if adapt.entropy_after is None else f" -> {adapt.entropy_after:.3f}"
+    return f"{adapt.entropy_before:.3f}{after}"
+
+
 def _say(prediction: Prediction | None) -> str:
     if prediction is None:
         return ""
-    return f"{_elide(_printable(prediction.label), 17)} {prediction.score:6.1%}"
+    label = _elide(_printable(prediction.label), 17)
+    if prediction.score is None:
+        return f"{label} {prediction.votes:3d} votes"
+    return f"{label} {prediction.score:6.1%}"
 
 
 def _line(cells: tuple[str, ...]) -> str:

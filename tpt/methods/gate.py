@@ -1,0 +1,200 @@
+"""Gate: adapt only the images that need it.
+
+An image of which CLIP is sure gains nothing from adaptation. The gate looks at the first n views
+of an image, by default at the plain one alone, and measures how far they agree with it:
+
+    score = 1/n sum_i p_i(c) (f_0 . f_i),   c = the class that view 0 names
+
+with p_i the probabilities and f_i the unit features of view i: the cosine to view 0, weighted by
+agreement with it. For n = 1 that is view 0's own confidence. From the threshold on, the image
+keeps its zero-shot prediction. (A rule of this kind is reported to save TPT two images of three;
+how much it saves here depends on the threshold and on the images.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tpt.errors import MethodError
+from tpt.methods.base import Adapted, Method, check_features, encode_views
+from tpt.methods.checks import check_count, check_share
+from tpt.methods.look import Look, look_at
+from tpt.methods.start import StartClasses
+
+
+@dataclass(frozen=True)
+class GateSettings:
+    """A cautious threshold: an image is left alone only where CLIP is nearly sure."""
+
+    threshold: float = 0.9  # scores from here on need no adaptation
+    views: int = 1  # how many views it looks at
+
+    def __post_init__(self) -> None:
+        check_share(
+            self.threshold,
+            "threshold is the score from which an image is left as it is, in (0, 1]; got "
+            f"{self.threshold}. For no adaptation at all use tpt.ZeroShot.",
+        )
+        check_count("views", self.views, "how many views the gate looks at", least=1)
+
+
+class Gate:
+    """Adapt with another method where view 0 is not sure, or not agreed with.
+
+    `adapt` encodes the other views only of the images that need them, so an image that is skipped
+    costs one view (or `views`) in the image tower and no text pass; `adapt_features`, which is
+    given all views, saves the method's own work only.
+
+    A skipped image's `Adapted` has view 0's zero-shot logits, `adapted` False and no `loss`. Under
+    a method that votes it has one vote, view 0's.
+
+    Args:
+        method: what adapts the others; its start context (or templates) makes the decision.
+        threshold: the score, in (0, 1], from which an image is left as it is. Crops of a
+            picture have a cosine well below one, so with several views it is to be lower.
+        views: how many of the first views it looks at.
+
+    Raises:
+        MethodError: a setting out of its range; several views of a method that reads only one.
+    """
+
+    def __init__(self, method: Method, threshold: float = 0.9, views: int = 1) -> None:
+        self.method = method
+        self.engine = method.engine
+        self.settings = GateSettings(threshold, views)
+        if views > 1 and not method.reads_views:
+            raise MethodError(
+                f"The gate is to look at {views} views, but {type(method).__name__} reads the "
+                "plain one alone, so no others are made. Use views=1."
+            )
+        self.seen = self.skipped = 0
+
+    @property
+    def start(self) -> StartClasses:
+        return self.method.start
+
+    @property
+    def reads_views(self) -> bool:
+        return self.method.reads_views
+
+    @property
+    def keeps_state(self) -> bool:
+        return self.method.keeps_state
+
+    @property
+    def gives_probabilities(self) -> bool:
+        return self.method.gives_probabilities
+
+    @property
+    def share_skipped(self) -> float:
+        """Share of the images seen since the last `reset` that were not adapted; 0 at first."""
+        return self.skipped / self.seen if self.seen else 0.0
+
+    def reset(self) -> None:
+        """Reset the method, and count anew."""
+        self.seen = self.skipped = 0
+        self.method.reset()
+
+    def start_stream(self) -> None:
+        """Called by `tpt.stream` before its first image."""
+        self.method.start_stream()
+
+    def adapt(self, views: Tensor) -> Adapted:
+        """Adapt to normalised views (N, 3, H, W), or to B images' (B, N, 3, H, W)."""
+        clip = self.engine.clip
+        first = encode_views(clip, views, self.settings.views)
+        first = first if views.ndim == 5 else first.unsqueeze(0)  # (B, n, E)
+        result, needs = self.leave(first)
+        if bool(needs.any()):
+            features, batch = first[needs], views if views.ndim == 5 else views.unsqueeze(0)
+            rest = batch[needs.to(batch.device), self.settings.views :]
+            if self.reads_views and rest.numel():
+                features = torch.cat([features, encode_views(clip, rest)], dim=1)
+            result = _merge(result, self.method.adapt_features(features), needs)
+        return result if views.ndim == 5 else result.image(0)
+
+    def adapt_features(self, features: Tensor) -> Adapted:
+        """Adapt to unit view features (N, E), or to B images' (B, N, E). View 0 is the plain one.
+
+        Raises:
+            MethodError: features that are not finite unit vectors of the expected shape.
+        """
+        batch = check_features(self.engine.clip, features)
+        result, needs = self.leave(batch)
+        if bool(needs.any()):
+            result = _merge(result, self.method.adapt_features(batch[needs]), needs)
+        return result if features.ndim == 3 else result.image(0)
+
+    @torch.no_grad()
+    def leave(self, features: Tensor) -> tuple[Adapted, Tensor]:
+        """The gate alone: what B images are if left as they are, and which are not to be.
+
+        A caller who makes views as they are needed asks it first, and then the method.
+
+        Args:
+            features: unit features (B, n, E) of B images' first views; only as many as the
+                settings say are looked at.
+
+        Returns:
+            `Adapted` of all B images, and (B,) True for those that need adaptation.
+
+        Raises:
+            MethodError: features that are not finite unit vectors of the expected shape.
+        """
+        first = check_features(self.engine.clip, features)[:, : self.settings.views]
+        # One by one on a CPU, as the methods do.
+        parts = first.split(1 if first.device.type == "cpu" else len(first))
+        looks = [look_at(self.start, part, keep=1.0) for part in parts]
+        scores = [_score(look, part) for look, part in zip(looks, parts, strict=True)]
+        needs = torch.cat(scores) < self.settings.threshold
+        self.seen += len(needs)
+        self.skipped += len(needs) - int(needs.sum())
+        plain = torch.cat([look.logits[:, 0] for look in looks])  # (B, K)
+        left = Adapted(
+            logits=plain,
+            initial_logits=plain,
+            selected=torch.zeros(len(plain), 1, dtype=torch.long, device=plain.device),
+            view_entropy=torch.cat([look.view_entropy for look in looks]),
+            votes=None if self.gives_probabilities else _vote(plain),
+            adapted=torch.zeros_like(needs),
+        )
+        return left, needs
+
+
+def _score(look: Look, features: Tensor) -> Tensor:
+    """1/n sum_i p_i(c) (f_0 . f_i) of unit features (B, n, E): (B,)."""
+    named = look.logits[:, :1].argmax(-1, keepdim=True)  # (B, 1, 1)
+    agree = look.logits.softmax(-1).take_along_dim(named, dim=-1).squeeze(-1)  # (B, n)
+    cosine = (features @ features[:, 0].unsqueeze(-1)).squeeze(-1)
+    cosine[:, 0] = 1  # to itself, whatever rounding says
+    return (agree * cosine).mean(-1)
+
+
+def _vote(logits: Tensor) -> Tensor:
+    """One vote (B, K), for the best class of each row."""
+    return F.one_hot(logits.argmax(-1), logits.shape[-1])
+
+
+def _merge(left: Adapted, done: Adapted, needs: Tensor) -> Adapted:
+    """All B images: those that were adapted from `done` (b rows), the others from `left` (B)."""
+    if done.adapted is None:  # it is known where the method is a gate itself
+        done = replace(done, adapted=needs[needs])
+    return Adapted(**{name: _merge_field(name, left, done, needs) for name in vars(left)})  # type: ignore[arg-type]
+
+
+def _merge_field(name: str, left: Adapted, done: Adapted, needs: Tensor) -> Tensor | None:
+    """One field of both: rows of `left` are padded to the size of `done`'s, with NaN or -1."""
+    new, old = getattr(done, name), getattr(left, name)
+    if new is None:
+        return None
+    padding = float("nan") if new.is_floating_point() else -1
+    merged = new.new_full((len(needs), *new.shape[1:]), padding)
+    if old is not None:
+        size = min(old.shape[-1], merged.shape[-1]) if merged.ndim > 1 else None
+        merged[..., :size] = old[..., :size]
+    merged[needs] = new
+    return merged

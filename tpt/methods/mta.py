@@ -1,0 +1,136 @@
+"""MTA: the mode of the view features, each view weighted by how much it belongs.
+
+Maxime Zanella and Ismail Ben Ayed (2405.02266). With f_i the unit view features, p_i their
+probabilities, and y the views' inlierness scores, alternate
+
+    y = softmax((K_i + lambda_q * sum_j p_i . p_j y_j) / lambda_y)         up to 5 times
+    m = norm(sum_i y_i K_i f_i)                                            up to 5 times
+
+where K_i = exp(-|f_i - m|^2 / 2 h_i^2), from y = 1/N and m = f_0; logits = scale m T^T. h_i^2 is
+half the mean squared distance from f_i to its floor(0.3 (N - 1)) nearest views. No gradient, no
+text pass, and every view counts: `Adapted.selected` holds them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tpt.methods.base import Adapted, adapt_images, encode_views
+from tpt.methods.checks import check_number
+from tpt.methods.look import look_at
+from tpt.methods.start import StartClasses
+from tpt.prompts import PromptEngine
+
+NEIGHBOURS = 0.3  # share of the other views that set a view's bandwidth
+ROUNDS = 5  # of the whole, and of each of its two steps
+
+
+@dataclass(frozen=True)
+class MTASettings:
+    """The published weights, the same for all data sets."""
+
+    lambda_y: float = 0.2  # how evenly the inlierness is spread
+    lambda_q: float = 4.0  # how much views that predict alike support one another
+
+    def __post_init__(self) -> None:
+        spread, support = "how evenly the inlierness is spread", "how much like views count"
+        check_number("lambda_y", self.lambda_y, spread, above=True)
+        check_number("lambda_q", self.lambda_q, support, above=False)
+
+
+class MTA:
+    """Predict the mode of the view features.
+
+    Args:
+        engine: the prompt engine; its start context makes the class features.
+        lambda_y: how evenly the views' inlierness is spread; towards 0 one view takes all.
+        lambda_q: how much views that predict alike support one another.
+        templates: sentences with one `{}` each, whose ensemble replaces the engine's context.
+
+    Raises:
+        MethodError: a setting out of its range.
+        PromptError: a template without exactly one `{}`, or too long with some class name.
+    """
+
+    reads_views = True
+    keeps_state = False
+    gives_probabilities = True
+
+    def __init__(
+        self,
+        engine: PromptEngine,
+        lambda_y: float = 0.2,
+        lambda_q: float = 4.0,
+        templates: Sequence[str] | None = None,
+    ) -> None:
+        self.engine = engine
+        self.settings = MTASettings(lambda_y, lambda_q)
+        self.start = StartClasses(engine, templates)
+
+    def adapt(self, views: Tensor) -> Adapted:
+        """Adapt to normalised views (N, 3, H, W), or to B images' (B, N, 3, H, W)."""
+        return self.adapt_features(encode_views(self.engine.clip, views))
+
+    def adapt_features(self, features: Tensor) -> Adapted:
+        """Adapt to unit view features (N, E), or to B images' (B, N, E). View 0 is the plain one.
+
+        Raises:
+            MethodError: features that are not finite unit vectors of the expected shape.
+        """
+        return adapt_images(self.engine.clip, features, self._adapt)
+
+    @torch.no_grad()
+    def _adapt(self, features: Tensor) -> Adapted:
+        look = look_at(self.start, features, keep=1.0)
+        p = look.logits.softmax(-1)
+        mode = find_mode(features, p @ p.mT, self.settings)
+        return look.conclude(self.engine.logits(mode.unsqueeze(1), look.classes)[:, 0])
+
+    def reset(self) -> None:
+        """Nothing is kept between images."""
+
+    def start_stream(self) -> None:
+        """Nothing is kept between images."""
+
+
+def find_mode(features: Tensor, affinity: Tensor, settings: MTASettings) -> Tensor:
+    """The mode (B, E) of unit features (B, N, E) whose predictions are alike by (B, N, N).
+
+    Where the public program stops early, at a change below 1e-6, this goes on: images of a batch
+    then need not wait for one another, and the mode moves by no more than that.
+    """
+    count = features.shape[1]
+    width = find_bandwidths(features)  # (B, N), h_i^2
+    scores = features.new_full(features.shape[:2], 1 / count)  # (B, N), y
+    mode = features[:, 0]
+
+    def log_density(mode: Tensor) -> Tensor:
+        return -(features - mode.unsqueeze(1)).square().sum(-1) / (2 * width)
+
+    for _ in range(ROUNDS):
+        density = log_density(mode).exp()
+        for _ in range(ROUNDS):
+            support = (affinity @ scores.unsqueeze(-1)).squeeze(-1)
+            scores = ((density + settings.lambda_q * support) / settings.lambda_y).softmax(-1)
+        for _ in range(ROUNDS):
+            # In log space, where the weights of far-away views cannot all vanish.
+            weights = (log_density(mode) + scores.log()).softmax(-1)
+            mode = F.normalize((weights.unsqueeze(1) @ features).squeeze(1), dim=-1)
+    return mode
+
+
+def find_bandwidths(features: Tensor) -> Tensor:
+    """h_i^2 (B, N): half the mean squared distance of unit features (B, N, E) to their nearest."""
+    count = features.shape[1]
+    if count == 1:  # no other view: any width will do
+        return features.new_ones(features.shape[:2])
+    squared = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist").square()
+    squared.diagonal(dim1=-2, dim2=-1).fill_(float("inf"))  # not to itself
+    # The public program takes no neighbour, and so gives NaN, for fewer than five views.
+    nearest = squared.topk(max(1, int(NEIGHBOURS * (count - 1))), largest=False).values
+    return (nearest.mean(-1) / 2).clamp(min=1e-12)  # views that are all the same have width 0

@@ -1,0 +1,267 @@
+"""TDA: two caches of the stream's own images correct the zero-shot logits.
+
+Adilbek Karmanov et al. (2403.18293). Every image is taken for its zero-shot class c with the
+entropy H of its prediction p. The positive cache keeps the 3 images of lowest H a class; the
+negative one 2, of those with 0.2 < H / log2(K) < 0.5 (H in nats, as published), and beside each
+which classes k it might be, 0.03 < p_k < 1. With keys q_j, unit features of cached images:
+
+    logits = scale f T^T + alpha sum_j exp(-beta (1 - f . q_j)) onehot(c_j)
+                         - alpha' sum_j exp(-beta' (1 - f . q_j)) mask_j
+
+An image enters the caches before it is predicted. Published (alpha, beta): (2, 5) on ImageNet and
+ImageNet-A, (1, 8) on V2 and R; (alpha', beta') = (0.117, 1).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tpt.errors import MethodError
+from tpt.methods.base import Adapted, adapt_images, encode_views
+from tpt.methods.cache import Cache
+from tpt.methods.checks import check_count, check_keep, check_number, check_reset
+from tpt.methods.look import look_at
+from tpt.methods.start import StartClasses
+from tpt.methods.tda_state import read_state, write_state
+from tpt.objective import marginal_entropy
+from tpt.prompts import PromptEngine
+
+WINDOW, SHARE = 50, 0.9  # when a stream looks correlated: this share of the last so many images
+
+
+@dataclass(frozen=True)
+class TDASettings:
+    """Published defaults, those for ImageNet."""
+
+    positive_capacity: int = 3  # images a class; 0: no positive cache
+    alpha: float = 2.0
+    beta: float = 5.0
+    negative_capacity: int = 2  # 0: no negative cache
+    negative_alpha: float = 0.117
+    negative_beta: float = 1.0
+    entropy_low: float = 0.2  # of H / log2(K), for the negative cache
+    entropy_high: float = 0.5
+    mask_low: float = 0.03  # of a class's probability, to be marked
+    mask_high: float = 1.0
+    keep: float | None = None  # share of the views that speak for the image; None: view 0 alone
+    reset: str = "stream"  # when the caches are emptied
+
+    def __post_init__(self) -> None:
+        for name in ("positive_capacity", "negative_capacity"):
+            check_count(name, getattr(self, name), "how many images a class are cached")
+        if self.positive_capacity == self.negative_capacity == 0:
+            raise MethodError(
+                "Without any cache the method is zero-shot: use tpt.ZeroShot, or --method "
+                "zero_shot."
+            )
+        for name in ("alpha", "beta", "negative_alpha", "negative_beta"):
+            check_number(name, getattr(self, name), "a weight of the caches", above=False)
+        for kind in ("entropy", "mask"):
+            low, high = getattr(self, f"{kind}_low"), getattr(self, f"{kind}_high")
+            if not 0 <= low < high <= 1:
+                raise MethodError(
+                    f"{kind}_low and {kind}_high bound a share: 0 <= low < high <= 1 is expected; "
+                    f"got {low} and {high}."
+                )
+        if self.keep is not None:
+            check_keep(self.keep)
+        check_reset(self.reset, ("stream", "never"), "stream")
+
+
+class TDA:
+    """Zero-shot prediction corrected by caches of the images before.
+
+    A word of warning: the caches help where a stream is mixed. On a correlated one (video frames,
+    images sorted by class) the published gains vanish or turn negative, because the caches fill
+    with near-copies of the image at hand and confirm what was said of it. `reset()` between
+    scenes, or shuffle. Where more than 90 % of the last 50 images were taken for one of more than
+    two classes, a warning says so, once a stream.
+
+    Args:
+        engine: the prompt engine; its start context makes the class features.
+        positive_capacity: images a class in the positive cache; 0 for none.
+        alpha: weight of the positive cache's logits.
+        beta: how fast a cached image's say falls with its distance.
+        negative_capacity: images a class in the negative cache; 0 for none. It takes
+            K * capacity * K bytes for its marks, 2 MB with 1,000 classes.
+        negative_alpha: weight of the negative cache's logits.
+        negative_beta: how fast a cached image's say falls with its distance.
+        entropy_low: where the entropies that the negative cache takes begin (H / log2(K)).
+        entropy_high: where they end.
+        mask_low: a cached image speaks against classes with more than this probability ...
+        mask_high: ... and less than this.
+        keep: with a share, the mean of the confident views stands for the image, as the public
+            program does on ImageNet-A, V2, R and Sketch; default None, view 0 alone.
+        reset: when the caches are emptied: at the start of every "stream" (`tpt.stream` begins
+            one), or "never" (only on `reset()`).
+        templates: sentences with one `{}` each, whose ensemble replaces the engine's context.
+
+    Raises:
+        MethodError: a setting out of its range.
+        PromptError: a template without exactly one `{}`, or too long with some class name.
+    """
+
+    keeps_state = True
+    gives_probabilities = True
+
+    def __init__(
+        self,
+        engine: PromptEngine,
+        positive_capacity: int = 3,
+        alpha: float = 2.0,
+        beta: float = 5.0,
+        negative_capacity: int = 2,
+        negative_alpha: float = 0.117,
+        negative_beta: float = 1.0,
+        entropy_low: float = 0.2,
+        entropy_high: float = 0.5,
+        mask_low: float = 0.03,
+        mask_high: float = 1.0,
+        keep: float | None = None,
+        reset: str = "stream",
+        templates: Sequence[str] | None = None,
+    ) -> None:
+        self.engine = engine
+        self.settings = TDASettings(
+            *(positive_capacity, alpha, beta, negative_capacity, negative_alpha, negative_beta),
+            *(entropy_low, entropy_high, mask_low, mask_high, keep, reset),
+        )
+        self.start = StartClasses(engine, templates)
+        self.reset()
+
+    @property
+    def reads_views(self) -> bool:
+        return self.settings.keep is not None
+
+    def reset(self) -> None:
+        """Empty the caches."""
+        sizes = {"positive": self.settings.positive_capacity}
+        sizes["negative"] = self.settings.negative_capacity
+        clip, count = self.engine.clip, len(self.engine.classes)
+        self._caches = {
+            name: Cache(count, size, clip.embedding_width, name == "negative", clip.device)
+            for name, size in sizes.items()
+            if size
+        }
+        self._begin()
+
+    def _begin(self, loaded: bool = False) -> None:
+        """Forget what the watch on the stream has seen."""
+        self._recent: deque[int] = deque(maxlen=WINDOW)
+        self._warned = False
+        self._loaded = loaded
+
+    def start_stream(self) -> None:
+        """Called by `tpt.stream` before its first image; a state just loaded is kept."""
+        if self.settings.reset == "stream" and not self._loaded:
+            self.reset()
+        self._begin()
+
+    @property
+    def cached(self) -> dict[str, int]:
+        """How many images each cache holds."""
+        return {name: len(cache) for name, cache in self._caches.items()}
+
+    def save_state(self, path: str | os.PathLike[str]) -> None:
+        """Write the caches to a .safetensors file, whole or not at all.
+
+        Raises:
+            MethodError: another suffix.
+            PromptError: the disk refused.
+        """
+        write_state(path, self._tensors(), self.engine)
+
+    def load_state(self, path: str | os.PathLike[str]) -> None:
+        """Go on from what `save_state` wrote; a stream begun next starts with it.
+
+        Raises:
+            MethodError: no such file, not a state, or one of another model, of other classes or
+                of other capacities. The caches are then as they were.
+        """
+        tensors = read_state(path, self._tensors(), self.engine)
+        for name, cache in self._caches.items():
+            own = (key for key in tensors if key.startswith(f"{name}."))
+            cache.take({key.split(".", 1)[1]: tensors[key] for key in own})
+        self._begin(loaded=True)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        caches = self._caches.items()
+        return {f"{name}.{key}": t for name, cache in caches for key, t in cache.tensors().items()}
+
+    def adapt(self, views: Tensor) -> Adapted:
+        """Adapt to normalised views (N, 3, H, W), or to B images' (B, N, 3, H, W), in order."""
+        count = None if self.reads_views else 1
+        return self.adapt_features(encode_views(self.engine.clip, views, count))
+
+    def adapt_features(self, features: Tensor) -> Adapted:
+        """Adapt to unit view features (N, E), or to B images' (B, N, E), in order.
+
+        Raises:
+            MethodError: features that are not finite unit vectors of the expected shape.
+        """
+        return adapt_images(self.engine.clip, features, self._adapt, in_order=True)
+
+    @torch.inference_mode(False)  # the caches outlive the caller
+    @torch.no_grad()
+    def _adapt(self, features: Tensor) -> Adapted:
+        """The method itself, on one image's (1, N, E)."""
+        self._loaded = False
+        keep = self.settings.keep
+        seen = features[:, :1] if keep is None else features
+        look = look_at(self.start, seen, 1.0 if keep is None else keep)
+        kept = look.kept(look.logits)[0]  # (S, K)
+        feature = look.kept(seen)[0].mean(0)  # (E,); the public program leaves it as long as it is
+        plain = kept.mean(0)  # (K,)
+        self._remember(feature, int(plain.argmax()), kept)
+        return look.conclude((plain + self._correction(feature)).unsqueeze(0))
+
+    def _remember(self, feature: Tensor, label: int, kept: Tensor) -> None:
+        """Offer an image of class `label` with its views' logits (S, K) to the caches."""
+        wanted, uncertainty = self.settings, marginal_entropy(kept)
+        if "positive" in self._caches:
+            self._caches["positive"].offer(label, uncertainty, feature)
+        count = kept.shape[-1]
+        share = float(uncertainty) / math.log2(count) if count > 1 else 0.0
+        if "negative" in self._caches and wanted.entropy_low < share < wanted.entropy_high:
+            p = kept.softmax(-1).mean(0)
+            mark = (p > wanted.mask_low) & (p < wanted.mask_high)
+            self._caches["negative"].offer(label, uncertainty, feature, mark)
+        self._watch(label)
+
+    def _correction(self, feature: Tensor) -> Tensor:
+        """What the caches add to the logits of a feature (E,): (K,)."""
+        wanted = self.settings
+        added = torch.zeros(len(self.engine.classes), device=feature.device)
+        if "positive" in self._caches:
+            added += wanted.alpha * self._caches["positive"].affinity(feature, wanted.beta).sum(1)
+        if "negative" in self._caches:
+            cache = self._caches["negative"]
+            near = cache.affinity(feature, wanted.negative_beta).flatten()  # (K * C,)
+            assert cache.marks is not None
+            added -= wanted.negative_alpha * (near @ cache.marks.flatten(0, 1).float())
+        return added
+
+    def _watch(self, label: int) -> None:
+        """Warn, once, where nearly all of the last images were taken for one class."""
+        self._recent.append(label)
+        count = self._recent.count(label)
+        classes = self.engine.classes
+        if self._warned or len(classes) <= 2 or count <= SHARE * WINDOW:
+            return
+        self._warned = True
+        warnings.warn(
+            f'{count} of the last {WINDOW} images were taken for "{classes[label]}": the stream '
+            "looks correlated (video, or images sorted by class). TDA gains nothing there, or "
+            "loses. Shuffle the images, call reset() between scenes, or use a method that keeps "
+            "no state.",
+            UserWarning,
+            stacklevel=2,
+        )

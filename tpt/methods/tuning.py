@@ -1,0 +1,156 @@
+"""Tuning the context on one image's confident views: the part that TPT and its relatives share.
+
+loss = marginal entropy of the kept views + penalty(class features). The views are encoded once,
+class features at the start context and their autograd graph are built once a class list, and an
+image then costs one vector-Jacobian product through them and the forward pass that predicts
+(design: "Do not repeat step 1's forward pass").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from tpt.methods.base import Adapted
+from tpt.objective import entropy, marginal_entropy, select_confident
+from tpt.prompts import PromptEngine
+
+Penalty = Callable[[Tensor], Tensor]  # unit class features (..., K, E) -> (...)
+
+
+class Tuner:
+    """AdamW (betas .9/.999, eps 1e-8, decay 0.01) on an engine's context, image by image.
+
+    Args:
+        engine: the prompt engine; its context is where every image starts.
+        keep: share of the views that are kept, chosen at the first step.
+        steps: optimiser steps an image.
+        lr: the learning rate.
+        carry: let the context and its optimiser go on from image to image until `reset`.
+        penalty: what the loss adds to the marginal entropy, a function of the class features.
+    """
+
+    def __init__(
+        self,
+        engine: PromptEngine,
+        keep: float,
+        steps: int,
+        lr: float,
+        *,
+        carry: bool = False,
+        penalty: Penalty | None = None,
+    ) -> None:
+        self.engine = engine
+        self.keep, self.steps, self.lr = keep, steps, lr
+        self.carry = carry
+        self.penalty = penalty
+        self._start: tuple[Tensor, Tensor] | None = None
+        self._carried: tuple[Tensor, torch.optim.Optimizer] | None = None
+
+    def reset(self) -> None:
+        """Return the carried context and its optimiser to their start."""
+        self._carried = None
+
+    @torch.inference_mode(False)  # tuning needs gradients, even where the caller has none
+    @torch.enable_grad()
+    def adapt(self, features: Tensor) -> Adapted:
+        """Tune on unit view features (B, N, E), predict view 0 of each."""
+        fresh = self._carried is None
+        shared = fresh and not self.engine.conditional
+        if self.engine.conditional:  # CoCoOp: every image has its own start, made from view 0
+            with torch.no_grad():
+                start_vectors = self.engine.start_for(features[:, 0])
+            vectors, optimizer = self._begin(start_vectors)
+            classes = self.engine.class_features(vectors)
+            start_classes = classes.detach()
+        else:
+            start_vectors, start_classes = self._first_pass()
+            vectors, optimizer = self._begin(
+                start_vectors.expand(len(features), *start_vectors.shape)
+            )
+            classes = start_classes if fresh else self.engine.class_features(vectors)
+        with torch.no_grad():
+            initial = self.engine.logits(features, start_classes)  # (B, N, K)
+            view_entropy = entropy(initial if fresh else self.engine.logits(features, classes))
+            selected = select_confident(view_entropy, self.keep)  # (B, S)
+            kept = features.take_along_dim(selected.unsqueeze(-1), dim=1)  # (B, S, E)
+        before, loss, gradient = None, None, None
+        for step in range(self.steps):
+            if step == 0 and shared:
+                sharpness, losses, grads = self._first_step(kept, start_vectors, start_classes)
+            else:
+                known = classes if step == 0 else None
+                sharpness, losses, grads = self._later_step(kept, vectors, known)
+            if step == 0:
+                before, loss, gradient = sharpness, losses, grads.clone()
+            vectors.grad = grads
+            optimizer.step()
+        with torch.no_grad():
+            tuned = self.engine.class_features(vectors)  # (B, K, E)
+            after, final_loss = self._losses(kept, tuned)
+            logits = self.engine.logits(features[:, :1], tuned).squeeze(1)
+        return Adapted(
+            logits=logits,
+            initial_logits=initial[:, 0],
+            selected=selected,
+            view_entropy=view_entropy,
+            vectors=vectors.detach().clone(),
+            gradient=gradient,
+            loss=loss,
+            final_loss=final_loss,
+            entropy=before,
+            final_entropy=after,
+        )
+
+    def _losses(self, kept: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Marginal entropies and losses (B,) of kept views (B, S, E) under classes (B, K, E)."""
+        sharpness = marginal_entropy(self.engine.logits(kept, classes))
+        return sharpness, sharpness if self.penalty is None else sharpness + self.penalty(classes)
+
+    def _first_pass(self) -> tuple[Tensor, Tensor]:
+        """The start context and its class features (K, E), with their graph; made once."""
+        if self._start is None:
+            vectors = self.engine.start.clone().requires_grad_()
+            self._start = vectors, self.engine.class_features(vectors)
+        return self._start
+
+    def _begin(self, start: Tensor) -> tuple[Tensor, torch.optim.Optimizer]:
+        """The vectors to tune (B, M, D) and their optimiser: fresh ones, or those carried on."""
+        if self._carried is not None:
+            return self._carried
+        vectors = start.detach().clone().requires_grad_()
+        # AdamW works element by element, so one optimiser over B contexts is B optimisers.
+        optimizer = torch.optim.AdamW([vectors], lr=self.lr, weight_decay=0.01)
+        if self.carry:
+            self._carried = vectors, optimizer
+        return vectors, optimizer
+
+    def _first_step(
+        self, kept: Tensor, start_vectors: Tensor, start_classes: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Entropies, losses (B,) and gradients (B, M, D) at the start, by the graph all share."""
+        classes = start_classes.detach().expand(len(kept), -1, -1).requires_grad_()
+        sharpness, losses = self._losses(kept, classes)
+        (pull,) = torch.autograd.grad(losses.sum(), classes)  # (B, K, E)
+        if len(pull) > 1:
+            (grads,) = torch.autograd.grad(
+                start_classes, start_vectors, pull, retain_graph=True, is_grads_batched=True
+            )
+        else:
+            (grad,) = torch.autograd.grad(start_classes, start_vectors, pull[0], retain_graph=True)
+            grads = grad.unsqueeze(0)
+        return sharpness.detach(), losses.detach(), grads
+
+    def _later_step(
+        self, kept: Tensor, vectors: Tensor, classes: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Entropies, losses (B,) and gradients (B, M, D) anywhere else: forward and backward.
+
+        `classes` are the class features at `vectors` with their graph, where they are known.
+        """
+        classes = self.engine.class_features(vectors) if classes is None else classes
+        sharpness, losses = self._losses(kept, classes)
+        (grads,) = torch.autograd.grad(losses.sum(), vectors)
+        return sharpness.detach(), losses.detach(), grads

@@ -1,0 +1,121 @@
+"""ZERO: let the confident views vote.
+
+Matteo Farina et al. (2405.18330): with the temperature at zero each kept view's probabilities are
+one vote for its best class, votes_c = #{i in S : argmax_k L_ik = c}, and most votes win. Where
+classes tie, the next most confident view that names one of them decides, as the paper has it (its
+public program asks the views left in the order in which they were made); if none does, the most
+confident kept view.
+
+Votes are counts, not probabilities: a softmax of them means nothing. Known to be weak where
+zero-shot is (EuroSAT), and with CoOp contexts on fine-grained sets. Where entropies are all but
+zero, the most confident views are those that rounding or their order puts first, and a tie
+between them is a toss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tpt.methods.base import Adapted, adapt_images, encode_views
+from tpt.methods.checks import check_keep
+from tpt.methods.look import look_at
+from tpt.methods.start import StartClasses
+from tpt.objective import select_confident
+from tpt.prompts import PromptEngine
+
+PUBLISHED_KEEP = 0.3
+
+
+@dataclass(frozen=True)
+class ZEROSettings:
+    """The published share (the paper's later value; at first it was 0.1)."""
+
+    keep: float = PUBLISHED_KEEP  # share of the views that vote
+
+    def __post_init__(self) -> None:
+        check_keep(self.keep, PUBLISHED_KEEP)
+
+
+class ZERO:
+    """Predict the class that most of the confident views name.
+
+    In `Adapted`, `votes` holds the counts and `logits` the same as floats, with half a vote more
+    for the class that wins a tie, so that the largest is the prediction.
+
+    Args:
+        engine: the prompt engine; its start context makes the class features.
+        keep: share of the views that vote, max(1, floor(keep * N)) of them.
+        templates: sentences with one `{}` each, whose ensemble replaces the engine's context.
+
+    Raises:
+        MethodError: a setting out of its range.
+        PromptError: a template without exactly one `{}`, or too long with some class name.
+    """
+
+    reads_views = True
+    keeps_state = False
+    gives_probabilities = False
+
+    def __init__(
+        self,
+        engine: PromptEngine,
+        keep: float = PUBLISHED_KEEP,
+        templates: Sequence[str] | None = None,
+    ) -> None:
+        self.engine = engine
+        self.settings = ZEROSettings(keep)
+        self.start = StartClasses(engine, templates)
+
+    def adapt(self, views: Tensor) -> Adapted:
+        """Adapt to normalised views (N, 3, H, W), or to B images' (B, N, 3, H, W)."""
+        return self.adapt_features(encode_views(self.engine.clip, views))
+
+    def adapt_features(self, features: Tensor) -> Adapted:
+        """Adapt to unit view features (N, E), or to B images' (B, N, E). View 0 is the plain one.
+
+        Raises:
+            MethodError: features that are not finite unit vectors of the expected shape.
+        """
+        return adapt_images(self.engine.clip, features, self._adapt)
+
+    @torch.no_grad()
+    def _adapt(self, features: Tensor) -> Adapted:
+        look = look_at(self.start, features, self.settings.keep)
+        votes, decided = count_votes(look.logits, look.view_entropy, look.selected)
+        return look.conclude(decided, votes=votes)
+
+    def reset(self) -> None:
+        """Nothing is kept between images."""
+
+    def start_stream(self) -> None:
+        """Nothing is kept between images."""
+
+
+def count_votes(logits: Tensor, view_entropy: Tensor, voters: Tensor) -> tuple[Tensor, Tensor]:
+    """The voters' votes, and the same with ties broken.
+
+    Args:
+        logits: of all views, (B, N, K).
+        view_entropy: (B, N).
+        voters: the kept views, most confident first, (B, S).
+
+    Returns:
+        (B, K) whole numbers, and (B, K) floats with half a vote more for the winner of a tie:
+        the first of the tied classes that is named by the views left, most confident first, else
+        by the voters.
+    """
+    named = logits.argmax(-1)  # (B, N)
+    votes = F.one_hot(named.gather(1, voters), logits.shape[-1]).sum(1)  # (B, K)
+    order = select_confident(view_entropy, 1.0)  # (B, N), all of them
+    named = named.gather(1, torch.cat([order[:, voters.shape[1] :], voters], dim=1))
+    ties = votes == votes.amax(-1, keepdim=True)  # (B, K)
+    place = torch.arange(named.shape[1], device=named.device)
+    first = torch.where(ties.gather(1, named), place, len(place)).amin(-1, keepdim=True)
+    winner = named.gather(1, first)  # (B, 1); there always is one, as the voters named all ties
+    half = 0.5 * (ties.sum(-1, keepdim=True) > 1).float()
+    return votes, votes.float().scatter_add(1, winner, half)
