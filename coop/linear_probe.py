@@ -110,4 +110,4 @@ def save_linear_probe(
     head = {"format": "tpt-linear-probe", "format_version": 1, "C": probe.strength, **facts}
     meta = {key: json.dumps(value, ensure_ascii=False) for key, value in head.items()}
     tensors = {"weight": probe.weight.contiguous(), "bias": probe.bias.contiguous()}
-    write_whole(Path(path), safetensors_bytes(tensors, metadata=meta))
+    write_whole(Path(path), safetensors_bytes(tensors, metadata=meta), "linear probe")

@@ -9,6 +9,7 @@ ends with the vectors of an unbroken run, to the last bit.
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -95,8 +96,11 @@ def train(
         after = _state(learner, optimizer, number + 1)
         if not _is_finite(sums["loss"], after):
             _take(learner, optimizer, state)
+            what = f"loss became {sums['loss']:.3g}"
+            if math.isfinite(sums["loss"]):  # the very last step broke the vectors
+                what = "vectors became NaN or infinite"
             raise TrainError(
-                f"The loss became {sums['loss']:.3g} in epoch {number + 1} of {settings.epochs} "
+                f"The {what} in epoch {number + 1} of {settings.epochs} "
                 f"(learning rate {rate:.3g}). Try a smaller --lr than {settings.lr:g}, or "
                 "--precision fp32."
             )

@@ -25,6 +25,7 @@ from tpt.prompts import PromptEngine
 
 METHODS = ("coop", "cocoop", "e2mim", "kgcoop", "linear-probe")
 LR = 2e-3
+LARGEST_LR = 1e6  # beyond 3e38 no step could be computed at all
 WORDS = "a photo of a"
 CACHE_VIEWS = 16  # of each training picture, by default on a CPU
 
@@ -116,8 +117,11 @@ def check_recipe(wanted: RecipeSettings) -> None:
             raise MethodError(f"--{name.replace('_', '-')} must be at least {least}; got {value}.")
     if wanted.cache_views is not None and wanted.cache_views < 0:
         raise MethodError(f"--cache-views must be at least 1, or off; got {wanted.cache_views}.")
-    if wanted.lr is not None and not 0 < wanted.lr < float("inf"):
-        raise MethodError(f"--lr must be a positive number; got {wanted.lr}.")
+    if wanted.lr is not None and not 0 < wanted.lr <= LARGEST_LR:
+        raise MethodError(
+            f"--lr must be a positive number up to {LARGEST_LR:g}; got {wanted.lr}. Published is "
+            f"{LR:g}."
+        )
     if wanted.kg_weight is not None and not 0 <= wanted.kg_weight < float("inf"):
         raise MethodError(f"--kg-weight must be a number from 0 on; got {wanted.kg_weight}.")
     _e2mim_settings(wanted)
@@ -132,11 +136,13 @@ def make_recipe(
         wanted: checked settings.
         shots: of this run; None is all.
         on_cpu: whether the model is on a CPU, where views are cached by default.
-        epochs: the data set's own number (ImageNet: 50), before the method's.
+        epochs: the data set's own number (ImageNet: 50), before the one by shots.
     """
     method = wanted.method
     random_start = method == "coop" or wanted.class_specific or wanted.context_length is not None
-    words = wanted.context_words or (None if random_start else WORDS)
+    words = wanted.context_words
+    if words is None and not random_start:
+        words = WORDS
     usual_epochs = {"cocoop": 10, "kgcoop": 100}.get(method) or epochs or coop_epochs(shots)
     usual_batch = {"cocoop": 1, "kgcoop": 128}.get(method, 32)
     total = wanted.epochs or usual_epochs

@@ -158,6 +158,13 @@ def epoch_reader(
     def encode(views: Sequence[int], keep: bool, what: str) -> Tensor:
         tell = _teller(watch, what)
         made = bank.augmented(paths, seed, views, keep=keep, tell=tell)
+        lost = [path for path in paths if path not in made]
+        if lost:
+            raise SourceError(
+                f"{len(lost)} of the {len(paths)} training pictures could be read before, but not "
+                f"any more. {bank.failed[lost[0]]} Put right what is wrong with them, then go on "
+                "with --resume."
+            )
         return torch.stack([made[path] for path in paths]).to(device)  # (n, R, E)
 
     count = 1 if recipe.augment == "none" else recipe.cache_views

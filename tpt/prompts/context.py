@@ -82,7 +82,9 @@ class Context:
     blend: Blend | None = None
 
     def __post_init__(self) -> None:
-        vectors = torch.as_tensor(self.vectors).detach().to("cpu", torch.float32).contiguous()
+        # A copy: whoever gave the vectors may train on.
+        vectors = torch.as_tensor(self.vectors).detach().to("cpu", torch.float32, copy=True)
+        vectors = vectors.contiguous()
         if vectors.ndim not in (2, 3) or 0 in vectors.shape:
             raise PromptError(
                 f"Context vectors have shape {tuple(vectors.shape)}; expected (M, D), or (K, M, D) "

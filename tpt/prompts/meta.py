@@ -74,13 +74,13 @@ class MetaNet:
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> MetaNet:
-        """From tensors by their official names, as float32 on the CPU."""
+        """From copies of tensors by their official names, as float32 on the CPU."""
         missing = [name for name in NAMES if not isinstance(tensors.get(name), Tensor)]
         if missing:
             raise PromptError(
                 f"The meta-network lacks {' and '.join(missing)}; expected {', '.join(NAMES)}."
             )
-        return cls(*(tensors[name].detach().to("cpu", torch.float32) for name in NAMES))
+        return cls(*(tensors[name].detach().to("cpu", torch.float32, copy=True) for name in NAMES))
 
     @classmethod
     def draw(cls, feature_width: int, width: int, chance: torch.Generator) -> MetaNet:
