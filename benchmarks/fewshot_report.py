@@ -43,17 +43,16 @@ def group(lines: list[dict[str, Any]]) -> Groups:
 
 
 def print_methods(groups: Groups, methods: list[str], shots: tuple[int, ...]) -> None:
-    """A row a method, a column a number of shots, and the seconds that the last one took."""
+    """A row a method, a column a number of shots."""
     found = [m for m in methods if any((m, "all", count) in groups for count in shots)]
     if not found:
         return
-    print("| method | " + " | ".join(map(str, shots)) + f" | seconds ({shots[-1]} shots) |")
-    print("|---" * (len(shots) + 2) + "|")
+    print("| method, by shots | " + " | ".join(map(str, shots)) + " |")
+    print("|---" * (len(shots) + 1) + "|")
     for method in found:
         cells = [groups.get((method, "all", count), []) for count in shots]
         shown = [spread([g["accuracy"]["test"] for g in cell]) if cell else "" for cell in cells]
-        seconds = f"{statistics.mean(g['seconds'] for g in cells[-1]):.1f}" if cells[-1] else ""
-        print(f"| {method} | " + " | ".join(shown) + f" | {seconds} |")
+        print(f"| {method} | " + " | ".join(shown) + " |")
 
 
 def print_base_to_new(groups: Groups) -> None:

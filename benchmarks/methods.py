@@ -7,8 +7,9 @@ DATA holds `cifar10/test`, `imagenette/val` and `pacs/sketch`, one folder a clas
 every picture are made and encoded once, and all methods see the same features, as they do in `tpt
 predict`. Milliseconds an image are split into the image side (making and encoding the views that
 the method reads) and the text side (all that the method does with features): medians over the
-pictures, one at a time; behind a gate, means. Calibration is the expected calibration error with 20 bins, in
-percent; ZERO gives votes, so it has none. A share's standard error is about 50 / sqrt(images).
+pictures, one at a time; behind a gate, means. Calibration is the expected calibration error with
+20 bins, in percent; ZERO gives votes, so it has none. An accuracy's standard error is about
+50 / sqrt(images) percent; the methods share their pictures, so differences are surer.
 """
 
 from __future__ import annotations
