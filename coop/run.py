@@ -94,17 +94,21 @@ class Run:
         return self.plain.labels
 
 
+def recipe_of(job: Job, shots: int | None) -> Recipe:
+    """The recipe of the job's runs with so many shots."""
+    on_cpu = job.clip.device.type == "cpu"
+    epochs = job.dataset.preset.epochs if job.dataset.preset else None
+    return make_recipe(job.settings.recipe, shots, on_cpu=on_cpu, epochs=epochs)
+
+
 def prepare_run(job: Job, shots: int | None, seed: int, watch: Watch) -> Run:
     """Draw the shots and find out which of them can be read.
 
     Raises:
         SourceError: a class of which no picture can be read.
     """
-    wanted = job.settings
-    draw = draw_shots(job.dataset, shots, seed, wanted.classes_split)
-    on_cpu = job.clip.device.type == "cpu"
-    epochs = job.dataset.preset.epochs if job.dataset.preset else None
-    recipe = make_recipe(wanted.recipe, shots, on_cpu=on_cpu, epochs=epochs)
+    draw = draw_shots(job.dataset, shots, seed, job.settings.classes_split)
+    recipe = recipe_of(job, shots)
     plain = measure(job.bank, draw.train, watch, "training pictures")
     good = tuple(item for item in draw.train if item.path not in job.bank.failed)
     failed = tuple(item.path for item in draw.train if item.path in job.bank.failed)

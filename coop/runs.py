@@ -36,6 +36,7 @@ from coop.run import (
     fit_probe,
     measure_run,
     prepare_run,
+    recipe_of,
     train_prompt,
 )
 from tpt.errors import MethodError, OutputError
@@ -105,10 +106,10 @@ def _do_run(
     shots, seed = which
     path = outputs.prompt(shots, seed)
     earlier = done.get((_json_shots(shots), seed, job.settings.recipe.method))
-    run = prepare_run(job, shots, seed, watch)
     if earlier is not None and path.exists():
         watch.say(f"{path.name} is there already.")
-        return earlier, run.recipe
+        return earlier, recipe_of(job, shots)
+    run = prepare_run(job, shots, seed, watch)
     for note in run.draw.notes:
         watch.say(f"Warning: {note}")
     started = time.monotonic()
