@@ -138,7 +138,7 @@ def read_view_count(ctx: click.Context, param: click.Parameter, value: str | Non
 @click.option("--log", metavar="FILE", help="JSONL log [the output's name with .jsonl].")
 @click.option("--resume", is_flag=True, help="Go on where an earlier start into --output stopped.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing --output.")
-@click.option("--quiet", is_flag=True, help="Nothing on stderr but errors.")
+@click.option("--quiet", is_flag=True, help="Nothing on stderr but warnings and errors.")
 def command(data: str, **options: Any) -> None:
     """Learn a prompt from a few labelled pictures of each class.
 
@@ -182,7 +182,7 @@ def run(data: str, options: dict[str, Any]) -> int:
             return INTERRUPTED
     click.echo(describe_results(results))
     tell_files(job, outputs, watch)
-    return 3 if any(result["failed"] for result in results) else 0
+    return 3 if any(result["failed"] or result.get("unread") for result in results) else 0
 
 
 def read_settings(data: str, options: dict[str, Any]) -> Any:

@@ -75,7 +75,8 @@ class Bars:
         self._bars.stop()
 
     def say(self, text: str) -> None:
-        self._bars.console.print(text, markup=False, highlight=False)
+        # Soft: a path that is longer than the line stays whole.
+        self._bars.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def encode(self, what: str, done: int, total: int) -> None:
         self._show(f"Encoding {what}", done, total)

@@ -43,7 +43,13 @@ def write_card(
     lines += ["", "## How good", "", *_table(results), ""]
     failed = sorted({path for result in results for path in result["failed"]})
     if failed:
-        lines += [f"{len(failed)} training pictures could not be read and were skipped.", ""]
+        lines += [
+            f"Training pictures that could not be read and were skipped: {len(failed):,}.",
+            "",
+        ]
+    unread = sorted({path for result in results for path in result.get("unread", ())})
+    if unread:
+        lines += [f"Pictures to measure on that could not be read: {len(unread):,}.", ""]
     lines += [
         "Accuracy is top-1, in percent, on the pictures named above the column; the hand-crafted",
         "prompt's is on the same pictures. It says nothing of pictures of another kind.",
@@ -86,8 +92,10 @@ def _table(results: Sequence[Mapping[str, Any]]) -> list[str]:
     kinds = [k for k in ("val", "test", "new") if any(k in r["accuracy"] for r in results)]
     head = ["shots", "seed", "pictures"]
     for kind in kinds:
-        count = next(r["measured_on"][kind] for r in results if kind in r["measured_on"])
-        head += [f"{kind} ({count:,})", f"{kind}, hand-crafted"]
+        counts = [r["measured_on"][kind] for r in results if kind in r["measured_on"]]
+        least, most = min(counts), max(counts)  # of each run's own rest, where there is no test set
+        count = f"{most:,}" if least == most else f"{least:,} to {most:,}"
+        head += [f"{kind} ({count})", f"{kind}, hand-crafted"]
     has_mean = any(r["harmonic_mean"] is not None for r in results)
     head += ["harmonic mean"] * has_mean
     rows = [

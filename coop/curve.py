@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import statistics
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,9 +98,13 @@ def draw_curve(points: Sequence[Point], title: str, path: Path) -> None:
     used = {p.shots for p in points if p.seed is not None}
     shown = [shots for shots in places if shots in used]
     axes.set_xticks([places[s] for s in shown], [ALL if s is None else str(s) for s in shown])
-    axes.set(xlabel="labelled pictures a class (shots)", ylabel="accuracy (%)", title=title)
+    axes.set(xlabel="labelled pictures a class (shots)", ylabel="accuracy (%)")
+    axes.set_title(title, parse_math=False)  # a "$" in a name is a "$"
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    for text in axes.legend(fontsize="small").get_texts():
+        text.set_parse_math(False)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of signs that the font has not
+        figure.savefig(buffer, format="png")
     write_whole(path, buffer.getvalue(), "curve")

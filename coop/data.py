@@ -251,7 +251,7 @@ def _read_split(path: str, preset: Preset | None) -> Dataset:
         tuple(Item(os.path.join(root, file), place[label]) for file, label, _ in splits[split])
         for split in ("train", "val", "test")
     )
-    title = preset.title if preset else os.path.basename(path).removesuffix(".json")
+    title = preset.title if preset else _as_text(os.path.basename(path).removesuffix(".json"))
     return Dataset(title, tuple(shown), train, val, test, layout="split", preset=preset)
 
 
@@ -290,7 +290,7 @@ def _build(
         tuple(Item(file, place[label]) for file, label in rows.get(split, []))
         for split in ("train", "val", "test")
     )
-    title = preset.title if preset else os.path.basename(os.path.abspath(path))
+    title = preset.title if preset else _as_text(os.path.basename(os.path.abspath(path)))
     return Dataset(title, tuple(names), train, val, test, layout, tuple(notes), preset)
 
 
@@ -328,6 +328,11 @@ def _with_classes(
         for items in (dataset.train, dataset.val, dataset.test)
     )
     return replace(dataset, classes=tuple(names), train=train, val=val, test=test)
+
+
+def _as_text(name: str) -> str:
+    """A file's name as text that can be written down: one of other bytes than UTF-8 cannot."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _fold(name: str) -> str:

@@ -6,14 +6,17 @@ checks everything that can be checked before a picture is opened.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from coop.data import Dataset, Item, check_dataset, read_dataset
 from coop.features import FeatureBank
 from coop.presets import DEFAULT_TEMPLATE, PRESETS
 from coop.recipes import RecipeSettings, check_recipe
-from coop.sampling import SPLITS
+from coop.sampling import SPLITS, draw_shots
 from tpt.clip import Clip
 from tpt.errors import MethodError
 from tpt.load import load_clip
@@ -69,7 +72,17 @@ class Job:
             "pretrained": self.clip.pretrained,
             "templates": list(self.templates),
             "classes": list(self.dataset.classes),
+            "pictures": self.pictures,
         }
+
+    @cached_property
+    def pictures(self) -> str:
+        """Which pictures there are, in short: a draw from others is another draw."""
+        data = self.dataset
+        splits = (data.train, data.val, data.test)
+        listed = [[(i.path, data.classes[i.label]) for i in items] for items in splits]
+        digest = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+        return f"{sum(map(len, splits))}, sha256 {digest[:16]}"
 
 
 def shots_text(shots: int | None) -> str:
@@ -87,6 +100,7 @@ def build_job(wanted: TrainSettings) -> Job:
     dataset = read_dataset(wanted.data, preset=wanted.preset, classes=wanted.classes)
     check_dataset(dataset)
     dataset = _add_pictures(dataset, wanted)
+    draw_shots(dataset, wanted.shots[0], wanted.seeds[0], wanted.classes_split)  # refuses early
     preset = dataset.preset.template if dataset.preset else DEFAULT_TEMPLATE
     templates = wanted.templates or (preset,)
     check_templates(templates)
@@ -106,6 +120,8 @@ def _check_runs(wanted: TrainSettings) -> None:
             )
     if any(shots is not None and shots < 1 for shots in wanted.shots):
         raise MethodError("--shots are pictures a class: numbers from 1 on, or all.")
+    if any(not 0 <= seed < 2**64 for seed in wanted.seeds):
+        raise MethodError("--seeds are numbers from 0 to 2^64 - 1.")
     if wanted.classes_split not in SPLITS:
         raise MethodError(
             f'Unknown split of the classes "{wanted.classes_split}": expected all, base or new.'

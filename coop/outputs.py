@@ -30,6 +30,7 @@ from tpt.prompts.files import write_whole
 from tpt.runtime.output import name_change
 
 STATE_FORMAT = "tpt-train-state"
+_FIRST = b'{"event": "start"'  # how every log begins
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,12 @@ class Outputs:
     def curve_png(self) -> Path:
         return self.path.with_suffix(".curve.png")
 
+    def everything(self, runs: Sequence[tuple[int | None, int]]) -> list[Path]:
+        """All that some runs leave on the disk."""
+        prompts = [self.prompt(*run) for run in runs]
+        curve = [self.curve_csv, self.curve_png] if len({shots for shots, _ in runs}) > 1 else []
+        return [*prompts, self.log, self.card, self.files, *curve]
+
 
 def check_outputs(
     outputs: Outputs,
@@ -88,7 +95,8 @@ def check_outputs(
     """Refuse, before a model is loaded, outputs that could not be written or would be lost.
 
     Raises:
-        OutputError: wrong suffix, missing folder, files that exist already.
+        OutputError: wrong suffix, missing folder, a log in another file's place, files that exist
+            already, a prompt to go on with that has no log.
     """
     suffixes = (".safetensors",) if probe else (".safetensors", ".pt")
     if outputs.path.suffix not in suffixes:
@@ -105,13 +113,25 @@ def check_outputs(
         raise OutputError(
             "--resume goes on with the output and --overwrite starts it again. Give one of them."
         )
-    there = [
-        path for path in (*(outputs.prompt(*run) for run in runs), outputs.log) if path.exists()
-    ]
+    log, files = outputs.log, outputs.everything(runs)
+    if [*files, outputs.state].count(log) > 1:
+        raise OutputError(
+            f'--log "{log}" is where another file of this training goes. Choose another name.'
+        )
+    there = [path for path in files if path.exists()]
+    folder = next((path for path in there if path.is_dir()), None)
+    if folder is not None:
+        raise OutputError(f'"{folder}" is a folder, not a file. Choose another --output or --log.')
     if there and not (resume or overwrite):
         raise OutputError(
             f'"{there[0]}" exists already. Use --resume to go on with that training, --overwrite '
             "to start again, or another --output."
+        )
+    prompt = next((path for path in there if path in {outputs.prompt(*run) for run in runs}), None)
+    if resume and prompt is not None and not log.exists():
+        raise OutputError(
+            f'"{prompt}" exists, but not its log "{log}", so nobody knows what to go on with. '
+            "Start again with --overwrite, or choose another --output."
         )
 
 
@@ -149,6 +169,23 @@ class Log:
             self._file.close()
 
 
+def take_up(job: Job, outputs: Outputs) -> list[dict[str, Any]]:
+    """The events of the earlier start of this job; none where it was stopped before the first.
+
+    Raises:
+        OutputError: a file that is no log, or the log of a job with other settings.
+    """
+    if not outputs.log.exists():
+        return []
+    events = read_log(outputs.log)
+    content = outputs.log.read_bytes()
+    begun = _FIRST.startswith(content[: len(_FIRST)]) and b"\n" not in content
+    if events or not begun:  # a file that holds something else must not be lost
+        check_same(job, outputs, events)
+        mend_log(outputs.log)
+    return events
+
+
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The whole lines of an earlier log; a line that a kill has broken is left out."""
     events = []
@@ -163,12 +200,16 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def mend_log(path: Path) -> None:
-    """End the last line of a log that was killed in the middle of it."""
+    """Cut off a last line that a kill has broken, so that every line is JSON."""
     with path.open("rb+") as file:
-        if file.seek(0, io.SEEK_END):
-            file.seek(-1, io.SEEK_END)
-            if file.read(1) != b"\n":
-                file.write(b"\n")
+        content = file.read()
+        end = content.rfind(b"\n") + 1
+        try:
+            json.loads(content[end:] or b"{}")
+        except ValueError:
+            file.truncate(end)
+        else:
+            file.write(b"\n" if content[end:] else b"")
 
 
 def check_same(job: Job, outputs: Outputs, events: list[dict[str, Any]]) -> None:

@@ -51,7 +51,8 @@ class Outcome:
     seed: int
     learned: Context | LinearProbe
     images: int  # it was trained on
-    failed: tuple[str, ...]  # pictures that could not be read
+    failed: tuple[str, ...]  # training pictures that could not be read
+    unread: tuple[str, ...] = ()  # and those of validation and test
     scores: dict[str, Score] = field(default_factory=dict)  # "val", "test", "new"
     template: dict[str, Score] = field(default_factory=dict)  # the hand-crafted prompt's
     harmonic: float | None = None
@@ -66,6 +67,7 @@ class Outcome:
             "seed": self.seed,
             "images": self.images,
             "failed": list(self.failed),
+            "unread": list(self.unread),
             "accuracy": {k: round(s.accuracy, 6) for k, s in self.scores.items()},
             "measured_on": {k: s.images for k, s in self.scores.items()},
             "harmonic_mean": self.harmonic,
@@ -112,13 +114,12 @@ def prepare_run(job: Job, shots: int | None, seed: int, watch: Watch) -> Run:
     plain = measure(job.bank, draw.train, watch, "training pictures")
     good = tuple(item for item in draw.train if item.path not in job.bank.failed)
     failed = tuple(item.path for item in draw.train if item.path in job.bank.failed)
-    for path in failed:
-        watch.say(f"Warning: skipped a training picture. {job.bank.failed[path]}")
-    lost = sorted({item.label for item in draw.train} - {item.label for item in good})
-    if lost:
+    present = {item.label for item in good}
+    lost = next((item for item in draw.train if item.label not in present), None)
+    if lost is not None:
         raise SourceError(
-            f'None of the training pictures of class "{draw.classes[lost[0]]}" can be read '
-            f"({job.bank.failed[failed[0]]}). Replace them, or take more --shots."
+            f'None of the training pictures of class "{draw.classes[lost.label]}" can be read '
+            f"({job.bank.failed[lost.path]}). Replace them, or take more --shots."
         )
     return Run(job, shots, seed, draw, recipe, good, failed, plain)
 
@@ -143,6 +144,12 @@ def context_of(run: Run, state: State) -> Context:
     return learner.context().described(
         classes=run.draw.classes, dataset=job.dataset.name, shots=run.shots, seed=run.seed
     )
+
+
+def works(run: Run, state: State) -> bool:
+    """Whether a state's context gives numbers: finite vectors may overflow inside the model."""
+    engine = PromptEngine(run.job.clip, run.draw.classes, context_of(run, state))
+    return bool(predict_logits(engine, run.plain.features).isfinite().all())
 
 
 def fit_probe(run: Run, watch: Watch) -> LinearProbe:
@@ -191,9 +198,11 @@ def measure_run(run: Run, learned: Context | LinearProbe, watch: Watch) -> dict[
         k: score(template_logits(template_engine, m.features, job.templates), m.labels)
         for k, m in sets.items()
     }
+    items = [*run.draw.val, *(run.draw.test if wants_test else ())]
     transfers = isinstance(learned, Context) and not learned.class_specific
     if job.settings.classes_split == "base" and wants_test and transfers:
         new = draw_shots(job.dataset, run.shots, run.seed, "new")
+        items += new.test
         pictures = measure(job.bank, new.test, watch, "test pictures of new classes")
         scores["new"] = _score(learned, new.classes, pictures, job)
         engine = PromptEngine(job.clip, new.classes)
@@ -204,6 +213,7 @@ def measure_run(run: Run, learned: Context | LinearProbe, watch: Watch) -> dict[
         "template": {k: s for k, s in template.items() if s is not None},
         "harmonic": harmonic_mean(scores.get("test"), scores.get("new")),
         "template_harmonic": harmonic_mean(template.get("test"), template.get("new")),
+        "unread": tuple(item.path for item in items if item.path in job.bank.failed),
     }
 
 
@@ -220,7 +230,11 @@ def _score(
 
 def measure(bank: FeatureBank, items: Sequence[Item], watch: Watch, what: str) -> Measured:
     """Plain features of the readable ones among some pictures; each is encoded once a job."""
+    known = set(bank.failed)
     made = bank.plain([item.path for item in items], _teller(watch, what))
+    for path, why in bank.failed.items():
+        if path not in known:
+            watch.say(f"Warning: skipped one of the {what}. {why}")
     good = [item for item in items if item.path in made]
     width = bank.clip.embedding_width
     features = torch.stack([made[i.path] for i in good]) if good else torch.zeros(0, width)

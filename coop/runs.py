@@ -6,9 +6,10 @@ the one that was under way from its state, and the vectors come out the same to 
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,11 +21,9 @@ from coop.loop import Epoch, State, TrainError
 from coop.outputs import (
     Log,
     Outputs,
-    check_same,
     load_state,
-    mend_log,
-    read_log,
     save_state,
+    take_up,
     write_files,
 )
 from coop.recipes import Recipe, RecipeSettings
@@ -38,8 +37,9 @@ from coop.run import (
     prepare_run,
     recipe_of,
     train_prompt,
+    works,
 )
-from tpt.errors import MethodError, OutputError
+from tpt.errors import MethodError, OutputError, PromptError
 from tpt.prompts import Context
 from tpt.prompts.files import write_whole
 
@@ -62,10 +62,7 @@ def run_job(job: Job, outputs: Outputs, watch: Watch, *, resume: bool = False) -
         KeyboardInterrupt: passed on, after the state was kept.
     """
     runs = list_runs(job)
-    events = read_log(outputs.log) if resume and outputs.log.exists() else []
-    if events:
-        check_same(job, outputs, events)
-        mend_log(outputs.log)
+    events = take_up(job, outputs) if resume else []
     done = {
         (event["shots"], event["seed"], event["kind"]): event
         for event in events
@@ -86,7 +83,8 @@ def run_job(job: Job, outputs: Outputs, watch: Watch, *, resume: bool = False) -
             recipes.append(recipe)
             points += _points(job, log, watch, result, (shots, seed), done)
         outputs.state.unlink(missing_ok=True)
-        write_whole(outputs.card, write_card(job, outputs, recipes, results).encode(), "model card")
+        card = write_card(job, outputs, recipes, results).encode("utf-8", "backslashreplace")
+        write_whole(outputs.card, card, "model card")
         if job.is_curve and points:
             _write_curve(job, outputs, watch, points, results)
         return results
@@ -159,37 +157,42 @@ def _train(run: Run, outputs: Outputs, log: Log, watch: Watch) -> tuple[Context,
         watch.say(f"Going on after epoch {state.epoch} of {run.recipe.epochs}.")
         log.write("resume", shots=_json_shots(shots), seed=seed, epoch=state.epoch)
     last: Epoch | None = None
+    before: State | None = None
     kept = time.monotonic()
     try:
         for last in train_prompt(run, state, watch):
-            state = last.state
+            before, state = state, last.state
             log.write("epoch", shots=_json_shots(shots), seed=seed, **_epoch_facts(last))
             watch.epoch(last, run.recipe.epochs)
             if time.monotonic() - kept > _KEEP_EVERY:
                 save_state(outputs, job, shots, seed, state)
                 kept = time.monotonic()
-    except KeyboardInterrupt:
+    except TrainError as error:
+        raise _keep_last_good(run, outputs, log, (state, before), error) from error
+    except BaseException:  # Ctrl-C, a full disk under the log, a picture that is gone
         if state is not None:
             save_state(outputs, job, shots, seed, state)
         raise
-    except TrainError as error:
-        raise _keep_last_good(run, outputs, log, state, error) from error
     assert state is not None  # a recipe has at least one epoch
-    save_state(outputs, job, shots, seed, state)  # should the disk refuse the prompt itself
+    # Should the disk refuse the prompt itself; which is smaller, and may fit where this does not.
+    with contextlib.suppress(PromptError):
+        save_state(outputs, job, shots, seed, state)
     return context_of(run, state), last
 
 
 def _keep_last_good(
-    run: Run, outputs: Outputs, log: Log, state: State | None, error: TrainError
+    run: Run, outputs: Outputs, log: Log, states: Iterable[State | None], error: TrainError
 ) -> TrainError:
-    """The error with the name of the file that the vectors before it went to."""
+    """The error with the name of the file that the first of the states that works went to."""
     log.write("diverged", shots=_json_shots(run.shots), seed=run.seed, message=str(error))
-    if state is None:
-        return TrainError(f"{error} Nothing was learned before.")
-    path = outputs.last_good(run.shots, run.seed)
-    context_of(run, state).save(path)
+    state = next((state for state in states if state is not None and works(run, state)), None)
+    where = "Nothing was learned before."
+    if state is not None:
+        path = outputs.last_good(run.shots, run.seed)
+        context_of(run, state).save(path)
+        where = f'The vectors after epoch {state.epoch} are in "{path}".'
     outputs.state.unlink(missing_ok=True)
-    return TrainError(f'{error} The vectors after epoch {state.epoch} are in "{path}".')
+    return TrainError(f"{error} {where}")
 
 
 def _epoch_facts(epoch: Epoch) -> dict[str, Any]:
