@@ -183,6 +183,8 @@ def draw(results: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
         cost = first[key]["image_ms"] + first[key]["text_ms"]
         axes.plot(cost, mean, "osD^"[number % 4], label=key)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:.0f}")
+    axes.xaxis.set_minor_formatter("{x:.0f}")
     axes.set(
         xlabel="milliseconds an image (image and text side)",
         ylabel=f"accuracy (%), mean of {len(results)} sets",
