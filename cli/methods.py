@@ -24,17 +24,16 @@ def command(name: str, form: str) -> None:
         from tpt.methods.registry import METHODS, find_method
 
         chosen = [find_method(name)] if name else list(METHODS.values())
-        rows = [describe(info) for info in chosen]
     if form == "json":
-        click.echo(json.dumps(rows, indent=1))
+        click.echo(json.dumps([describe(info) for info in chosen], indent=1))
     elif name:
-        click.echo(tell_one(rows[0]))
+        click.echo(tell_one(describe(chosen[0])))
     else:
         click.echo(f"{'method':10} {'state':5} {'gradient':8}  {'paper':16}  what it does")
-        for row in rows:
+        for info in chosen:  # without their settings, which would import torch
             click.echo(
-                f"{row['name']:10} {_yes(row['keeps_state']):5} {_yes(row['gradient']):8}  "
-                f"{'arXiv ' + row['paper']:16}  {row['summary']}"
+                f"{info.name:10} {_yes(info.keeps_state):5} {_yes(info.gradient):8}  "
+                f"{'arXiv ' + info.paper:16}  {info.summary}"
             )
         click.echo(
             "\n`tpt methods NAME` shows a method's cost and settings; `tpt predict --gate 0.9` "

@@ -128,6 +128,9 @@ def command(sources: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any
         with warnings.catch_warnings():
             # Pillow's notes on broken metadata name no image; a broken picture is a record.
             warnings.filterwarnings("ignore", module="PIL")
+            # A method's own, on the stream it sees, without the line of code that Python would add.
+            warnings.filterwarnings("always", category=UserWarning, module="tpt")
+            warnings.showwarning = lambda message, *rest, **more: say(f"Warning: {message}")
             code = run(job, target, paths, options, quiet)
     if code:
         raise click.exceptions.Exit(code)
@@ -238,6 +241,7 @@ def read_value(text: str) -> int | float | str:
 def load_job(options: dict[str, Any], classes: tuple[str, ...] | None, say: Any) -> Job:
     """Build the job, telling what was chosen in the user's place."""
     from tpt.errors import MethodError
+    from tpt.methods.tda_state import check_state_path
     from tpt.runtime.job import DEFAULT_MODEL, JobSettings, build_job
 
     names = ("model", "pretrained", "init", "views", "augment", "keep", "steps", "lr", "reset")
@@ -258,11 +262,13 @@ def load_job(options: dict[str, Any], classes: tuple[str, ...] | None, say: Any)
             "--resume cannot go on with a method that keeps state between images: what the earlier "
             "images left is gone. Run it again with --overwrite."
         )
-    if options["save_state"] is not None and not hasattr(job.method, "save_state"):
-        raise MethodError(
-            f"--save-state has no meaning with --method {job.settings['method']}, which has no "
-            "state to save. Leave it out, or use --method tda."
-        )
+    if options["save_state"] is not None:
+        if not hasattr(job.keeper, "save_state"):
+            raise MethodError(
+                f"--save-state has no meaning with --method {job.settings['method']}, which has no "
+                "state to save. Leave it out, or use --method tda."
+            )
+        check_state_path(options["save_state"])
     if job.method.keeps_state:
         say(
             "Note: results depend on the order of the images, because the method learns from each; "
@@ -334,9 +340,10 @@ def run(job: Job, target: Target, paths: list[str], options: dict[str, Any], qui
                 tally.skipped += bool(record.adapt and record.adapt.skipped)
                 show(tally)
             if options["save_state"] is not None:
-                job.method.save_state(options["save_state"])  # type: ignore[attr-defined]
+                job.keeper.save_state(options["save_state"])  # type: ignore[attr-defined]
     except KeyboardInterrupt:
-        hint = " Go on with --resume." if target.can_resume else ""
+        hint = " Go on with --resume." if target.can_resume and not job.method.keeps_state else ""
+        hint += " No state was saved." if options["save_state"] is not None else ""
         click.echo(f"\nInterrupted after {tally.summary()}.{hint}", err=True)
         return INTERRUPTED
     if not quiet:

@@ -41,9 +41,18 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
             Tally(9, 8, failed=1, changed=1200),
             "8 of 9 images in 200.0 s (0.04/s), 1 failed, 1,200 changed by adaptation",
         ),
+        (
+            Tally(8, 8, skipped=3),
+            "8 of 8 images in 200.0 s (0.04/s), 3 left alone by the gate (38 %)",
+        ),
+        (
+            Tally(9000, 4000, failed=1, changed=2, skipped=3000),
+            "4,000 of 9,000 images in 200.0 s (20/s), 1 failed, 2 changed by adaptation, "
+            "3,000 left alone by the gate (75 %)",
+        ),
     ],
 )
-def test_the_tally_counts_images_time_failures_and_changes(
+def test_the_tally_counts_images_time_failures_changes_and_what_was_left_alone(
     clock: Clock, tally: Tally, text: str
 ) -> None:
     tally.started = clock.now

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 import tpt
+from tpt.errors import TptError
+from tpt.methods.registry import METHODS, make_settings
 from tpt.prompts.context import Blend
 from tpt.prompts.meta import MetaNet
 from tpt.runtime import job
@@ -115,6 +117,94 @@ def test_zero_shot_has_no_settings_of_tuning(build: Callable[..., Job]) -> None:
     assert made.settings.keys() == {
         *("model", "pretrained", "precision", "method", "seed", "context", "templates", "classes"),
     }
+
+
+# --- the shelf ---
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_of_the_shelf_makes_a_job_with_its_settings(
+    build: Callable[..., Job], name: str
+) -> None:
+    made = build(method=name)
+    assert type(made.method).__name__ == METHODS[name].home.partition(":")[2]
+    assert made.settings["method"] == name
+    defaults = vars(make_settings(name, {}))
+    assert defaults.items() <= made.settings.items()
+    assert json.loads(json.dumps(made.settings)) == made.settings
+    known = {"model", "pretrained", "precision", "method", "seed", "context", "templates"}
+    extra = {"views", "augment"} if METHODS[name].needs_views else set()
+    extra |= {"views_kept"} if defaults.get("keep") is not None else set()
+    assert made.settings.keys() == known | {"classes"} | defaults.keys() | extra
+
+
+def test_the_settings_call_a_method_by_its_own_name(build: Callable[..., Job]) -> None:
+    assert build(method="C-TPT").settings == build(method="ctpt").settings
+    assert build(method="ctpt").settings["method"] == "ctpt"
+
+
+def test_a_methods_other_settings_come_as_options(build: Callable[..., Job]) -> None:
+    made = build(method="tda", options={"alpha": 1, "negative_capacity": 0}, keep=0.5, views=8)
+    assert isinstance(made.method, tpt.TDA)
+    assert made.method.settings.alpha == 1
+    assert made.method.cached == {"positive": 0}
+    said = {"alpha": 1, "negative_capacity": 0, "keep": 0.5, "views": 8, "views_kept": 4}
+    assert said.items() <= made.settings.items()
+
+
+def test_tda_tells_of_views_only_if_it_reads_them(build: Callable[..., Job]) -> None:
+    assert not {"views", "augment", "views_kept"} & build(method="tda").settings.keys()
+    assert {"views", "augment", "views_kept"} <= build(method="tda", keep=0.5).settings.keys()
+
+
+def test_a_gate_stands_before_the_method_and_in_the_settings(build: Callable[..., Job]) -> None:
+    plain, made = build(method="tps"), build(method="tps", gate=0.9)
+    assert isinstance(made.method, tpt.Gate)
+    assert isinstance(made.method.method, tpt.TPS)
+    assert made.settings == {**plain.settings, "gate": {"threshold": 0.9, "views": 1}}
+    several = build(method="tps", gate=0.5, gate_views=3).settings["gate"]
+    assert several == {"threshold": 0.5, "views": 3}
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if METHODS[name].takes_templates])
+def test_templates_are_an_ensemble_and_the_context_stays(
+    build: Callable[..., Job], name: str
+) -> None:
+    plain, made = build(method=name), build(method=name, templates=("a {}", "the {}"))
+    assert made.method.start.templates == ("a {}", "the {}")
+    assert made.settings == {**plain.settings, "templates": ["a {}", "the {}"]}
+
+
+@pytest.mark.parametrize("name", ["tpt", "ctpt"])
+def test_one_template_is_the_start_of_a_context_that_is_tuned(
+    build: Callable[..., Job], name: str
+) -> None:
+    made = build(method=name, templates=("itap of my {}",))
+    assert made.method.start.templates == ()
+    assert made.settings["context"]["words"] == "itap of my {}"
+    assert made.settings["templates"] == ["itap of my {}"]
+
+
+@pytest.mark.parametrize("gate", [None, 0.9])
+def test_a_state_is_loaded_and_told_by_its_content(
+    build: Callable[..., Job], tmp_path: Path, gate: float | None
+) -> None:
+    path, wanted = str(tmp_path / "state.safetensors"), {"method": "tda", "keep": 0.5}
+    digests = []
+    for count in (1, 2):
+        earlier = build(**wanted).method
+        assert isinstance(earlier, tpt.TDA)
+        chance = torch.Generator().manual_seed(0)
+        features = torch.randn(count, 4, earlier.engine.clip.embedding_width, generator=chance)
+        earlier.adapt_features(torch.nn.functional.normalize(features, dim=-1))
+        earlier.save_state(path)
+        made = build(**wanted, load_state=path, gate=gate)
+        inner = made.method.method if isinstance(made.method, tpt.Gate) else made.method
+        assert isinstance(inner, tpt.TDA)
+        assert inner.cached == earlier.cached
+        digests.append(made.settings["state"])
+    assert digests[0] != digests[1]
+    assert "state" not in build(**wanted).settings
 
 
 def test_the_environment_names_versions_and_device(build: Callable[..., Job]) -> None:
@@ -278,6 +368,27 @@ def test_a_blend_is_written_into_the_settings(build: Callable[..., Job], prompt_
                 *[("views", 64), ("augment", "crop")],
             ]
         ],
+        *[
+            ({"method": "tda", option: value}, f"--{option} has no meaning with --method tda")
+            for option, value in [("views", 64), ("augment", "crop"), ("gate", 0.9)]
+        ],
+        ({"method": "zero_shot", "gate": 0.9}, "--gate has no meaning"),
+        ({"gate_views": 3}, "give --gate too"),
+        (
+            {"gate": 0.9, "gate_views": 65},
+            "--gate-views 65 is more than the 64 views that are made",
+        ),
+        ({"method": "mta", "keep": 0.5}, "--keep has no meaning with --method mta"),
+        ({"method": "vte", "reset": "stream"}, "--reset has no meaning with --method vte"),
+        ({"method": "ctpt", "options": {"alpha": 1}}, "it belongs to tda"),
+        ({"method": "ctpt", "options": {"weight": "much"}}, "got much"),
+        ({"method": "ctpt", "templates": ("a {}", "the {}")}, "--method ctpt starts from one"),
+        ({"method": "tda", "reset": "image"}, 'Unknown reset "image": expected stream'),
+        *[
+            ({"method": name, "load_state": "s.safetensors"}, "--load-state has no meaning")
+            for name, info in METHODS.items()
+            if not info.keeps_state
+        ],
     ],
 )
 def test_wrong_combinations_are_refused_before_the_model_is_loaded(
@@ -296,7 +407,22 @@ def test_a_missing_prompt_file_is_told_before_the_model_is_loaded(
     assert asked == []
 
 
-@pytest.mark.parametrize("method", ["tpt", "zero_shot"])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"gate": 1.5}, r"in \(0, 1\]; got 1.5"),
+        ({"method": "tda", "load_state": "nowhere.safetensors"}, "cannot be read"),
+        ({"method": "vte", "templates": ("a photo",)}, r"expected exactly one \{\}"),
+    ],
+)
+def test_what_only_the_method_can_judge_is_refused_too(
+    build: Callable[..., Job], changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(TptError, match=words):
+        build(**changes)
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_goes_with_one_template(method: str) -> None:
     check_method_options(replace(WANTED, method=method, templates=("a {}",)))
 
@@ -312,3 +438,5 @@ def test_building_a_job_runs_no_forward_pass(
     assert build().engine.classes == CLASSES
     assert build(init=cocoop_file).engine.classes == CLASSES
     assert build(method="zero_shot", templates=("a {}", "the {}")).engine.classes == CLASSES
+    for name in METHODS:
+        assert build(method=name, gate=0.9 if METHODS[name].needs_views else None)

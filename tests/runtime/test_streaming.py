@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,9 @@ import torch
 from PIL import Image
 
 import tpt
+from tpt.methods.registry import METHODS, make_method
 from tpt.runtime import streaming
-from tpt.runtime.records import Record
+from tpt.runtime.records import Prediction, Record
 
 
 @pytest.fixture(scope="module")
@@ -243,6 +245,257 @@ def test_features_that_are_not_finite_fail_only_their_own_image(
     assert error.type == "ModelError"
     assert "--precision" in error.message
     assert records == sound[:bad] + sound[bad + 1 :]
+
+
+# --- every method of the shelf ---
+
+SPLIT = 0.455  # a threshold that some of eight pictures reach
+COUNT = 8
+
+
+@pytest.fixture(scope="module")
+def small(golden: SimpleNamespace) -> tpt.PromptEngine:
+    """An engine on the small seeded model, for many streams."""
+    return tpt.PromptEngine(golden.clip, ["cat", "dog", "cup"])
+
+
+@pytest.fixture
+def few_views(golden: SimpleNamespace) -> tpt.Views:
+    return tpt.Views(golden.clip, n=4)
+
+
+@pytest.fixture
+def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names without a folder, so that their views are the same in every run."""
+    monkeypatch.chdir(tmp_path)
+    return save_pictures(Path(), COUNT)
+
+
+def gated(name: str, engine: tpt.PromptEngine, **settings: Any) -> tpt.Gate:
+    return tpt.Gate(make_method(name, engine), **{"threshold": SPLIT, **settings})
+
+
+def was_skipped(record: Record) -> bool:
+    return record.adapt is not None and record.adapt.skipped
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_record_says_what_the_method_found(
+    small: tpt.PromptEngine, few_views: tpt.Views, name: str
+) -> None:
+    (record,) = tpt.stream([picture(5)], make_method(name, small), few_views)
+    out = make_method(name, small).adapt(few_views([picture(5)], [0])).image(0)
+    order = out.logits.argsort(descending=True).tolist()
+    assert [p.index for p in record.predictions] == order
+    if name == "zero":
+        assert [p.votes for p in record.predictions] == [int(out.votes[i]) for i in order]
+        assert [p.score for p in record.predictions] == [None] * 3
+    else:
+        scores = out.logits.softmax(-1)
+        known = pytest.approx([float(scores[i]) for i in order], abs=1e-5)
+        assert [p.score for p in record.predictions] == known
+        assert [p.votes for p in record.predictions] == [None] * 3
+    assert record.zero_shot is not None
+    assert record.zero_shot.index == int(out.initial_logits.argmax())
+    if name == "zero_shot":
+        assert record.adapt is None
+        return
+    assert record.adapt is not None
+    assert record.adapt.entropy_before == pytest.approx(float(out.entropy), abs=1e-5)
+    assert (record.adapt.entropy_after is None) is (out.final_entropy is None)
+    assert record.adapt.views_kept == len(out.selected)
+    assert not record.adapt.skipped
+
+
+def test_of_equal_votes_the_winner_of_the_tie_comes_first() -> None:
+    logits, votes = torch.tensor([2.0, 0.0, 2.5]), torch.tensor([2, 0, 2])
+    ranked = list(streaming.rank(logits, ("cat", "dog", "cup"), 5, votes))
+    assert [(p.label, p.votes) for p in ranked] == [("cup", 2), ("cat", 2), ("dog", 0)]
+    assert ranked[0] == Prediction("cup", None, 2, votes=2)
+
+
+@pytest.mark.parametrize("gate", [None, {}, {"views": 3, "threshold": 0.4}])
+@pytest.mark.parametrize("name", METHODS)
+def test_batches_change_no_bit_of_any_method_under_a_gate_or_not(
+    small: tpt.PromptEngine,
+    few_views: tpt.Views,
+    paths: list[str],
+    name: str,
+    gate: dict[str, Any] | None,
+) -> None:
+    if gate and not METHODS[name].needs_views:
+        gate = {}  # there is but one view to look at
+    items = [*paths[:3], "no-such-file.png", *paths[3:]]
+    runs = []
+    for size, workers in [(1, 2), (3, 0), (16, 1)]:
+        method = make_method(name, small) if gate is None else gated(name, small, **gate)
+        runs.append(
+            timeless(tpt.stream(items, method, few_views, batch_size=size, num_workers=workers))
+        )
+    assert runs[0] == runs[1] == runs[2]
+    assert [record.error is not None for record in runs[0]] == [i == 3 for i in range(COUNT + 1)]
+    if gate is not None:
+        assert 0 < sum(map(was_skipped, runs[0])) < COUNT
+
+
+# --- under a gate ---
+
+
+@pytest.mark.parametrize("name", [name for name, info in METHODS.items() if info.needs_views])
+@pytest.mark.parametrize("looks_at", [1, 3])
+def test_a_gated_stream_is_zero_shot_where_it_skips_and_the_method_elsewhere(
+    small: tpt.PromptEngine, few_views: tpt.Views, paths: list[str], name: str, looks_at: int
+) -> None:
+    gate = gated(name, small, views=looks_at, threshold=0.42)
+    records = timeless(tpt.stream(paths, gate, few_views, batch_size=3))
+    alone = timeless(tpt.stream(paths, make_method(name, small), few_views))
+    plain = timeless(tpt.stream(paths, tpt.ZeroShot(small)))
+    for record, usual, zero_shot in zip(records, alone, plain, strict=True):
+        if not was_skipped(record):
+            assert record == usual
+            continue
+        assert record.zero_shot is not None
+        assert zero_shot.zero_shot is not None
+        assert record.predictions[0].index == record.zero_shot.index == zero_shot.zero_shot.index
+        assert record.zero_shot.score == pytest.approx(zero_shot.zero_shot.score, abs=1e-5)
+        assert record.adapt is not None
+        assert record.adapt.entropy_before is record.adapt.entropy_after is None
+    skipped = sum(map(was_skipped, records))
+    assert 0 < skipped < COUNT
+    assert (gate.seen, gate.skipped) == (COUNT, skipped)
+
+
+@pytest.mark.parametrize("looks_at", [1, 3])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_other_views_are_encoded_only_of_images_that_need_them(
+    small: tpt.PromptEngine,
+    few_views: tpt.Views,
+    monkeypatch: pytest.MonkeyPatch,
+    paths: list[str],
+    looks_at: int,
+    batch_size: int,
+) -> None:
+    encoded: list[int] = []
+    encode = small.clip.encode_views
+
+    def count(views: torch.Tensor) -> torch.Tensor:
+        encoded.extend([views.shape[1]] * views.shape[0])
+        return encode(views)
+
+    monkeypatch.setattr(small.clip, "encode_views", count)
+    gate = gated("tps", small, views=looks_at, threshold=0.42)
+    records = list(tpt.stream(paths, gate, few_views, batch_size=batch_size))
+    needing = sum(not was_skipped(record) for record in records)
+    assert 0 < needing < COUNT
+    assert sorted(encoded) == [looks_at] * COUNT + [4] * needing
+
+
+def overflowing(
+    clip: tpt.Clip, views: tpt.Views, path: str, view: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let this view of this picture have features that are not finite."""
+    pixels = streaming.decode_image(path)
+    target, encode = views([pixels], [path])[0, view], clip.encode_views
+
+    def overflow(batch: torch.Tensor) -> torch.Tensor:
+        features = encode(batch)
+        same = (batch == target).flatten(2).all(-1)  # (B, N)
+        features[same] = float("nan")
+        return features
+
+    monkeypatch.setattr(clip, "encode_views", overflow)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+@pytest.mark.parametrize("name", ["tpt", "zero", "vte"])
+@pytest.mark.parametrize(
+    ("of_skipped", "view", "fails"),
+    [(True, 0, True), (False, 0, True), (False, 3, True), (True, 3, False)],
+)
+def test_features_that_are_not_finite_fail_their_own_image_under_a_gate(
+    small: tpt.PromptEngine,
+    few_views: tpt.Views,
+    monkeypatch: pytest.MonkeyPatch,
+    paths: list[str],
+    name: str,
+    batch_size: int,
+    of_skipped: bool,
+    view: int,
+    fails: bool,
+) -> None:
+    """A view that is never looked at may be anything: a skipped image's others are not encoded."""
+    sound = timeless(tpt.stream(paths, gated(name, small), few_views))
+    bad = next(record.index for record in sound if was_skipped(record) is of_skipped)
+    overflowing(small.clip, few_views, paths[bad], view, monkeypatch)
+    records = timeless(tpt.stream(paths, gated(name, small), few_views, batch_size=batch_size))
+    assert [record.index for record in records] == list(range(COUNT))
+    assert [record.error is not None for record in records] == [
+        fails and record.index == bad for record in sound
+    ]
+    if fails:
+        error = records.pop(bad).error
+        sound.pop(bad)
+        assert error is not None
+        assert error.type == "ModelError"
+    assert records == sound
+
+
+def test_a_gate_in_a_gate_streams_as_the_inner_one_if_the_outer_lets_all_through(
+    small: tpt.PromptEngine, few_views: tpt.Views, paths: list[str]
+) -> None:
+    inner = timeless(tpt.stream(paths, gated("vte", small), few_views))
+    outer = tpt.Gate(gated("vte", small), threshold=1.0)
+    assert timeless(tpt.stream(paths, outer, few_views, batch_size=3)) == inner
+
+
+# --- a method that learns from the stream ---
+
+
+@pytest.mark.parametrize("keep", [None, 0.5])
+def test_a_state_saved_in_the_middle_of_a_stream_goes_on_as_the_unbroken_one(
+    small: tpt.PromptEngine,
+    few_views: tpt.Views,
+    paths: list[str],
+    tmp_path: Path,
+    keep: float | None,
+) -> None:
+    unbroken = timeless(tpt.stream(paths, tpt.TDA(small, keep=keep), few_views))
+    first = tpt.TDA(small, keep=keep)
+    records = tpt.stream(paths, first, few_views)
+    half = timeless(itertools.islice(records, 4))
+    first.save_state(tmp_path / "half.safetensors")
+    second = tpt.TDA(small, keep=keep)
+    second.load_state(tmp_path / "half.safetensors")
+    rest = timeless(tpt.stream(paths[4:], second, few_views))
+    assert half + [replace(record, index=record.index + 4) for record in rest] == unbroken
+    assert half + timeless(records) == unbroken  # saving disturbed nothing
+
+
+def test_a_state_is_for_one_stream_and_the_next_begins_anew(
+    small: tpt.PromptEngine, paths: list[str], tmp_path: Path
+) -> None:
+    method = tpt.TDA(small)
+    fresh = timeless(tpt.stream(paths, method))
+    method.save_state(tmp_path / "s.safetensors")
+    method.load_state(tmp_path / "s.safetensors")
+    assert timeless(tpt.stream(paths, method)) != fresh
+    assert timeless(tpt.stream(paths, method)) == fresh
+
+
+def test_a_bad_image_leaves_no_trace_in_the_images_after_it(
+    small: tpt.PromptEngine,
+    few_views: tpt.Views,
+    monkeypatch: pytest.MonkeyPatch,
+    paths: list[str],
+) -> None:
+    others = [*paths[:2], *paths[3:]]
+    sound = timeless(tpt.stream(others, tpt.TDA(small), few_views))
+    overflowing(small.clip, few_views, paths[2], 0, monkeypatch)
+    items = [*paths[:4], "no-such-file.png", *paths[4:]]
+    records = timeless(tpt.stream(items, tpt.TDA(small), few_views, batch_size=4))
+    assert [r.index for r in records if r.error is not None] == [2, 4]
+    good = [replace(r, index=0) for r in records if r.error is None]
+    assert good == [replace(record, index=0) for record in sound]
 
 
 # --- laziness and order ---

@@ -20,6 +20,7 @@ import warnings
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -66,7 +67,8 @@ class TDASettings:
             check_number(name, getattr(self, name), "a weight of the caches", above=False)
         for kind in ("entropy", "mask"):
             low, high = getattr(self, f"{kind}_low"), getattr(self, f"{kind}_high")
-            if not 0 <= low < high <= 1:
+            numbers = isinstance(low, Real) and isinstance(high, Real)
+            if not (numbers and 0 <= low < high <= 1):
                 raise MethodError(
                     f"{kind}_low and {kind}_high bound a share: 0 <= low < high <= 1 is expected; "
                     f"got {low} and {high}."

@@ -37,9 +37,7 @@ def write_state(
     """
     from tpt import __version__
 
-    target = Path(path)
-    if target.suffix != ".safetensors":
-        raise MethodError(f'A state of TDA ends in .safetensors, but "{target}" does not.')
+    target = _check_suffix(path)
     head = {
         "format": FORMAT,
         "format_version": VERSION,
@@ -51,6 +49,41 @@ def write_state(
     meta = {key: json.dumps(value, ensure_ascii=False) for key, value in head.items()}
     plain = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
     write_whole(target, safetensors_bytes(plain, metadata=meta), what="state of TDA")
+
+
+def check_state_path(path: str | os.PathLike[str]) -> None:
+    """Look, before the work and not after it, whether a state can be written there.
+
+    Raises:
+        MethodError: the suffix is not .safetensors, there is no such folder, or the file is there
+            and holds something else.
+    """
+    target = _check_suffix(path)
+    if not target.parent.is_dir():
+        raise MethodError(
+            f'The state of TDA cannot be saved to "{target}": there is no folder '
+            f'"{target.parent}". Make it, or choose another place.'
+        )
+    if target.is_dir() or (target.exists() and not _is_state(target)):
+        raise MethodError(
+            f'"{target}" exists already and is not a state of TDA; it is not written over. Choose '
+            "another place."
+        )
+
+
+def _check_suffix(path: str | os.PathLike[str]) -> Path:
+    target = Path(path)
+    if target.suffix != ".safetensors":
+        raise MethodError(f'A state of TDA ends in .safetensors, but "{target}" does not.')
+    return target
+
+
+def _is_state(path: Path) -> bool:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("format") == json.dumps(FORMAT)
+    except (safetensors.SafetensorError, OSError):
+        return False
 
 
 def read_state(

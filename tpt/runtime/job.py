@@ -25,6 +25,7 @@ from tpt.prompts import Context, PromptEngine
 from tpt.views import Views
 
 DEFAULT_MODEL = "tiny"
+DEFAULT_VIEWS = 64
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,11 @@ class Job:
     settings: dict[str, Any]  # decides what the records say
     environment: dict[str, Any]  # worth knowing besides
 
+    @property
+    def keeper(self) -> Method:
+        """The method itself, which may keep state, under any gate."""
+        return self.method.method if isinstance(self.method, Gate) else self.method
+
 
 def build_job(wanted: JobSettings) -> Job:
     """Load the model and the prompt, tokenise the classes, set the method up.
@@ -90,7 +96,7 @@ def build_job(wanted: JobSettings) -> Job:
     if wanted.gate is not None:
         method = Gate(method, wanted.gate, wanted.gate_views or 1)
         facts["gate"] = asdict(method.settings)
-    views = Views(clip, wanted.views or 64, wanted.augment or "crop", wanted.seed)
+    views = Views(clip, wanted.views or DEFAULT_VIEWS, wanted.augment or "crop", wanted.seed)
     if method.reads_views:
         facts |= {"views": views.n, "augment": views.kind}
         if facts.get("keep") is not None:
@@ -112,12 +118,19 @@ def check_method_options(wanted: JobSettings) -> Any:
     reads_views = info.reads_views(settings)
     for option in ("views", "augment", "gate"):
         if getattr(wanted, option) is not None and not reads_views:
+            way = "give --keep too" if "keep" in info.options else "use another method, such as tpt"
             raise MethodError(
                 f"--{option} has no meaning with --method {info.name}, which looks at the plain "
-                "picture alone. Leave it out, or use another method, such as tpt."
+                f"picture alone. Leave it out, or {way}."
             )
     if wanted.gate_views is not None and wanted.gate is None:
         raise MethodError("--gate-views says what a gate looks at; give --gate too.")
+    made = wanted.views or DEFAULT_VIEWS
+    if wanted.gate_views is not None and wanted.gate_views > made:
+        raise MethodError(
+            f"--gate-views {wanted.gate_views} is more than the {made} views that are made. Give "
+            "fewer, or more --views."
+        )
     if len(wanted.templates) > 1 and not info.takes_templates:
         raise MethodError(
             f"--method {info.name} starts from one template, but {len(wanted.templates)} were "

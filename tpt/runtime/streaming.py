@@ -181,10 +181,13 @@ def predict_batch(
     outcomes = adapt_batch(good, method, views) if good else {}
     ms = (time.perf_counter() - started) * 1e3 / max(1, len(good))
     for item in good:
-        if item.index in outcomes:
-            records[item.index] = describe(item, outcomes[item.index], method, top_k, ms)
-        else:
+        out = outcomes.get(item.index)
+        if out is None:
             records[item.index] = Record(item.path, item.index, error=_OVERFLOW)
+        elif not bool(out.logits.isfinite().all()):
+            records[item.index] = Record(item.path, item.index, error=_DIVERGED)
+        else:
+            records[item.index] = describe(item, out, method, top_k, ms)
     yield from records.values()
 
 
@@ -222,6 +225,12 @@ def keep_finite(features: Tensor, items: list[Loaded]) -> tuple[Tensor, list[Loa
 _OVERFLOW = Failure(
     "ModelError",
     "The image tower gave NaN or infinite features for this image. Try --precision fp32 or bf16.",
+)
+
+_DIVERGED = Failure(
+    "MethodError",
+    "Adaptation gave NaN or infinite numbers for this image. Use settings nearer to the published "
+    "ones, for example a smaller --lr.",
 )
 
 

@@ -49,10 +49,11 @@ def _tell_entropy(adapt: Adaptation | None) -> str:
 def _say(prediction: Prediction | None) -> str:
     if prediction is None:
         return ""
-    label = _elide(_printable(prediction.label), 17)
+    label = _printable(prediction.label)
     if prediction.score is None:
-        return f"{label} {prediction.votes:3d} votes"
-    return f"{label} {prediction.score:6.1%}"
+        noun = "vote " if prediction.votes == 1 else "votes"
+        return f"{_elide(label, 14)} {prediction.votes:3d} {noun}"
+    return f"{_elide(label, 17)} {prediction.score:6.1%}"
 
 
 def _line(cells: tuple[str, ...]) -> str:
