@@ -17,6 +17,7 @@ COMMANDS = {
     "predict": "cli.predict",
     "train": "cli.train",
     "prompt": "cli.prompt",
+    "corrupt": "cli.corrupt",
     "methods": "cli.methods",
     "models": "cli.models",
 }
@@ -51,6 +52,7 @@ def main() -> None:
     tpt train pictures/ --output coop.safetensors   learn a prompt from a few pictures a class
     tpt predict images/ --init coop.safetensors     start from it
     tpt prompt show coop.safetensors                what a prompt holds, its nearest words
+    tpt corrupt pictures/ worse/ --kind all         corrupt a data set on purpose, in 15 ways
     tpt methods                                     list the methods and what they cost
     tpt models                                      list the models that work
 
