@@ -30,8 +30,10 @@ TITLES = {
 
 
 def spread(values: list[float]) -> str:
-    """Mean and standard deviation over seeds, in percent."""
+    """Mean and standard deviation over seeds, in percent; one seed has no deviation."""
     mean = 100 * statistics.mean(values)
+    if len(values) == 1:
+        return f"{mean:.1f}"
     return f"{mean:.1f} ± {100 * statistics.pstdev(values):.1f}"
 
 

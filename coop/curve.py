@@ -77,7 +77,7 @@ def draw_curve(points: Sequence[Point], title: str, path: Path) -> None:
             "The curve needs matplotlib to be drawn. Install it: pip install "
             "'tpt-runtime[train]'; its numbers are in the CSV file."
         ) from error
-    figure = Figure(figsize=(6.4, 4.4), dpi=150, layout="constrained")
+    figure = Figure(figsize=(6.4, 5), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     methods = list(dict.fromkeys(point.method for point in points))
@@ -101,7 +101,8 @@ def draw_curve(points: Sequence[Point], title: str, path: Path) -> None:
     axes.set(xlabel="labelled pictures a class (shots)", ylabel="accuracy (%)")
     axes.set_title(title, parse_math=False)  # a "$" in a name is a "$"
     axes.grid(alpha=0.3)
-    for text in axes.legend(fontsize="small").get_texts():
+    legend = figure.legend(loc="outside lower center", ncols=2, fontsize="small")
+    for text in legend.get_texts():
         text.set_parse_math(False)
     buffer = io.BytesIO()
     with warnings.catch_warnings():

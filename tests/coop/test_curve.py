@@ -81,7 +81,7 @@ def test_the_picture_has_a_line_a_method_and_a_dashed_one_for_the_hand_crafted_p
     lines = {line.get_label(): line for line in axes.get_lines()}
     assert list(lines[HAND.method].get_ydata()) == [50, 50]
     assert lines[HAND.method].get_linestyle() == "--"
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    labels = [text.get_text() for text in figures[0].legends[0].get_texts()]
     assert set(labels) == {"coop", "linear probe", HAND.method}
     coop, probe = axes.containers
     assert list(coop[0].get_xdata()) == [0, 1, 2]
