@@ -46,7 +46,7 @@ def shelf(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, MethodInfo]:
     module = ModuleType(MODULE)
     monkeypatch.setitem(sys.modules, MODULE, module)
     exec(METHOD, vars(module))
-    info = eval(ENTRY.strip().rstrip(","), {"MethodInfo": MethodInfo})
+    info = eval(ENTRY.strip(), {"MethodInfo": MethodInfo})
     assert info.home.partition(":")[0] == MODULE
     shelf = MappingProxyType({**METHODS, info.name: info})
     monkeypatch.setattr(registry, "METHODS", shelf)
@@ -86,7 +86,7 @@ def test_the_examples_own_test_passes_and_can_fail(
 def test_the_shared_checks_take_the_example_by_themselves(tmp_path: Path) -> None:
     path = tmp_path / "average.py"
     path.write_text(METHOD, encoding="utf-8")
-    entry = ENTRY.strip().rstrip(",")
+    entry = ENTRY.strip()
     plugin = PLUGIN.format(module=MODULE, path=str(path), entry=entry)
     (tmp_path / "shelf_with_example.py").write_text(plugin, encoding="utf-8")
     files = [f"tests/{name}" for name in re.findall(r"`tests/([\w/]+/test_\w+\.py)`", PAGE)]

@@ -261,7 +261,7 @@ def test_every_run_has_a_prompt_of_its_own_and_the_curve_has_all_methods(train: 
     assert float(rows[-1]["accuracy"]) == pytest.approx(sum(hand) / 4, abs=1e-6)
     with Image.open("p.curve.png") as picture:
         picture.load()
-        assert (picture.format, picture.size) == ("PNG", (960, 660))
+        assert (picture.format, picture.size) == ("PNG", (960, 750))
 
 
 def test_several_seeds_alone_make_no_curve_but_a_mean(train: Train) -> None:
