@@ -117,5 +117,5 @@ def summarise(tally: Tally, written: int, existed: int, target: str, seconds: fl
     if existed:
         text += f", {existed:,} were there already (--overwrite makes them again)"
     if tally.failed:
-        text += f"; {tally.failed:,} pictures could not be read"
+        text += f"; {tally.failed:,} picture{'s' * (tally.failed != 1)} could not be read"
     return text + "."

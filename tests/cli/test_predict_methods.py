@@ -65,7 +65,7 @@ def records_of(result: Result) -> list[dict[str, Any]]:
     return [json.loads(line) for line in result.stdout_bytes.decode().splitlines()]
 
 
-def refused(result: Result, *words: str) -> None:
+def assert_refused(result: Result, *words: str) -> None:
     """Wrong usage, told in a sentence before any record."""
     assert result.exit_code == 2, result.stderr
     assert result.stdout == ""
@@ -247,7 +247,7 @@ def test_a_setting_that_cannot_be_is_refused(
     predict: Predict, method: str, assignments: list[str], words: str, dry_run: list[str]
 ) -> None:
     sets = [word for assignment in assignments for word in ("--set", assignment)]
-    refused(predict("--method", method, *sets, *dry_run), words)
+    assert_refused(predict("--method", method, *sets, *dry_run), words)
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_templates_make_an_ensemble_with_methods_that_tune_no_context(
 def test_methods_that_tune_the_context_start_it_from_one_template(
     predict: Predict, name: str
 ) -> None:
-    refused(
+    assert_refused(
         predict("--method", name, *TEMPLATES),
         f"--method {name} starts from one template, but 2 were given.",
     )
@@ -312,11 +312,11 @@ def test_what_makes_more_views_is_refused_where_one_is_read(
     predict: Predict, name: str, option: str
 ) -> None:
     words = f"{option.split()[0]} has no meaning with --method {name}"
-    refused(predict("--method", name, *option.split()), words)
+    assert_refused(predict("--method", name, *option.split()), words)
 
 
 def test_what_would_give_tda_views_is_told(predict: Predict) -> None:
-    refused(predict("--method", "tda", "--gate", 0.5), "Leave it out, or give --keep too.")
+    assert_refused(predict("--method", "tda", "--gate", 0.5), "Leave it out, or give --keep too.")
 
 
 def test_tda_reads_views_of_which_it_keeps_a_share(predict: Predict) -> None:
@@ -412,7 +412,7 @@ def test_a_gate_that_asks_for_certainty_leaves_nothing_alone(
     ],
 )
 def test_a_gate_that_cannot_be_is_refused(predict: Predict, options: list[str], words: str) -> None:
-    refused(predict(*options), words)
+    assert_refused(predict(*options), words)
 
 
 def test_bad_images_under_a_gate_are_records_in_their_places(
@@ -469,7 +469,9 @@ def test_a_stream_that_left_state_is_not_resumed(predict: Predict, fresh: bool) 
     if not fresh:
         assert predict(*options, paths=NAMES[:2]).exit_code == 0
     before = Path("out.jsonl").read_bytes() if not fresh else None
-    refused(predict(*options, "--resume"), "--resume cannot go on with a method that keeps state")
+    assert_refused(
+        predict(*options, "--resume"), "--resume cannot go on with a method that keeps state"
+    )
     assert before is None or Path("out.jsonl").read_bytes() == before
 
 
@@ -565,7 +567,7 @@ def test_where_no_state_can_be_saved_is_told_before_the_first_image(
     tpt.Context.from_words(clip, "a photo of a").save("prompt.safetensors")
     before = Path("prompt.safetensors").read_bytes()
     options = ("--method", "tda", "--save-state", name, "--output", "out.jsonl")
-    refused(predict(*options, *dry_run), words)
+    assert_refused(predict(*options, *dry_run), words)
     assert not Path("out.jsonl").exists()
     assert Path("prompt.safetensors").read_bytes() == before
 
@@ -576,15 +578,17 @@ def test_a_state_of_something_else_is_refused(
     tda = ("--method", "tda")
     assert predict(*tda, "--save-state", "s.safetensors").exit_code == 0
     load = (*tda, "--load-state", "s.safetensors")
-    refused(predict(*load, classes=("cat", "dog")), "was kept for 3 classes, but there are 2")
-    refused(
+    assert_refused(
+        predict(*load, classes=("cat", "dog")), "was kept for 3 classes, but there are 2"
+    )
+    assert_refused(
         predict(*load, classes=("dog", "cat", "cup")),
         'Class number 1 of the state of TDA "s.safetensors" is "cat", but "dog" was given there.',
     )
-    refused(predict(*load, "--set", "positive_capacity=2"), "Use the capacities")
+    assert_refused(predict(*load, "--set", "positive_capacity=2"), "Use the capacities")
     other = tpt.Clip(golden.clip.model, golden.clip.tokenizer, name="other")
     monkeypatch.setattr(job, "load_clip", lambda *args, **options: other)
-    refused(predict(*load), "was kept for seeded, but the model is other")
+    assert_refused(predict(*load), "was kept for seeded, but the model is other")
 
 
 @pytest.mark.parametrize(
@@ -599,12 +603,14 @@ def test_a_state_of_something_else_is_refused(
 def test_what_is_no_state_is_refused(predict: Predict, name: str, words: str) -> None:
     Path("folder.safetensors").mkdir()
     Path("empty.safetensors").touch()
-    refused(predict("--method", "tda", "--load-state", name), f'state of TDA "{name}"', words)
+    assert_refused(
+        predict("--method", "tda", "--load-state", name), f'state of TDA "{name}"', words
+    )
 
 
 def test_a_prompt_file_is_no_state(predict: Predict, clip: tpt.Clip) -> None:
     tpt.Context.from_words(clip, "a photo of a").save("prompt.safetensors")
-    refused(predict("--method", "tda", "--load-state", "prompt.safetensors"), "state of TDA")
+    assert_refused(predict("--method", "tda", "--load-state", "prompt.safetensors"), "state of TDA")
 
 
 @pytest.mark.parametrize("name", STATELESS)
@@ -613,5 +619,5 @@ def test_state_has_no_meaning_with_methods_that_keep_none(
     predict: Predict, name: str, option: str
 ) -> None:
     result = predict("--method", name, option, "s.safetensors")
-    refused(result, f"{option} has no meaning with --method {name}", "or use --method tda.")
+    assert_refused(result, f"{option} has no meaning with --method {name}", "or use --method tda.")
     assert not Path("s.safetensors").exists()
