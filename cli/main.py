@@ -16,6 +16,7 @@ import tpt
 COMMANDS = {
     "predict": "cli.predict",
     "train": "cli.train",
+    "eval": "cli.eval",
     "prompt": "cli.prompt",
     "corrupt": "cli.corrupt",
     "methods": "cli.methods",
@@ -52,6 +53,7 @@ def main() -> None:
     tpt train pictures/ --output coop.safetensors   learn a prompt from a few pictures a class
     tpt predict images/ --init coop.safetensors     start from it
     tpt prompt show coop.safetensors                what a prompt holds, its nearest words
+    tpt eval sets/sketch --output out/              accuracy and calibration under shift
     tpt corrupt pictures/ worse/ --kind all         corrupt a data set on purpose, in 15 ways
     tpt methods                                     list the methods and what they cost
     tpt models                                      list the models that work

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.failures import INTERRUPTED, told_plainly
+from cli.options import adaptation_options, machine_options
 from cli.progress import Tally, progress
+from tpt.text import read_value
 
 if TYPE_CHECKING:
     from tpt.runtime.job import Job
@@ -41,54 +43,10 @@ if TYPE_CHECKING:
     help="Words around the class name, {} in its place. Repeat it (or give a file) for an "
     'ensemble, with methods that do not tune the context. Default: "a photo of a {}".',
 )
-@click.option(
-    "--views", type=click.IntRange(1), help="Views an image, the plain one included [default: 64]."
-)
-@click.option("--augment", type=click.Choice(["crop", "augmix"]), help="[default: crop]")
-@click.option(
-    "--keep",
-    type=click.FloatRange(0, 1, min_open=True),
-    help="Share of the views that are kept [default: 0.1; zero: 0.3].",
-)
-@click.option("--steps", type=click.IntRange(1), help="Optimiser steps an image [default: 1].")
-@click.option(
-    "--lr", type=click.FloatRange(0, min_open=True), help="AdamW's learning rate [default: 0.005]."
-)
-@click.option(
-    "--reset",
-    type=click.Choice(["image", "stream"]),
-    help="When the context returns to its start [tpt: image], or caches are emptied [tda: stream].",
-)
-@click.option(
-    "--set",
-    "assignments",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Another setting of the method (ctpt: weight=50; tda: alpha=2); `tpt methods NAME` lists "
-    "them.",
-)
-@click.option(
-    "--gate",
-    type=click.FloatRange(0, 1, min_open=True),
-    metavar="SCORE",
-    help="Leave images alone whose plain view is at least this sure; 0.9 is cautious.",
-)
-@click.option("--gate-views", type=click.IntRange(1), help="Views the gate looks at [default: 1].")
+@adaptation_options
 @click.option("--load-state", metavar="FILE", help="Go on from a state that tda has saved.")
 @click.option("--save-state", metavar="FILE", help="Save tda's caches when the stream has ended.")
-@click.option(
-    "--batch-size",
-    type=click.IntRange(1),
-    help="Images adapted together [default: 1 on a CPU, 8 elsewhere].",
-)
-@click.option(
-    "--num-workers", type=click.IntRange(0), default=2, show_default=True, help="Decoding threads."
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
-@click.option(
-    "--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="For the views' chance.")
+@machine_options
 @click.option("--top-k", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--output", default="-", show_default=True, metavar="FILE|-")
 @click.option(
@@ -226,16 +184,6 @@ def read_assignments(values: tuple[str, ...]) -> dict[str, Any]:
             raise click.BadParameter(f'"{name}" cannot be set here: {where}.', param_hint="--set")
         found[name] = read_value(text.strip())
     return found
-
-
-def read_value(text: str) -> int | float | str:
-    """A number, if it is one."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def load_job(options: dict[str, Any], classes: tuple[str, ...] | None, say: Any) -> Job:

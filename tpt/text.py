@@ -1,4 +1,4 @@
-"""Text that may have come from a file system or a pipe, where anything can be a name."""
+"""Text that came from outside: names that may be anything, values that may be numbers."""
 
 from __future__ import annotations
 
@@ -10,3 +10,13 @@ def is_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def read_value(text: str) -> int | float | str:
+    """A number, if it is one; else the text."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -102,7 +102,13 @@ def build_job(wanted: JobSettings) -> Job:
         if facts.get("keep") is not None:
             facts["views_kept"] = count_kept(views.n, facts["keep"])
     return Job(
-        clip, engine, method, views, _describe(wanted, engine, facts), _environment(clip, wanted)
+        clip,
+        engine,
+        method,
+        views,
+        _describe(wanted, engine, facts),
+        # `settings` has the digest of the context that came from `init`.
+        {"init": wanted.init, **describe_environment(clip)},
     )
 
 
@@ -183,11 +189,7 @@ def _choose_classes(wanted: JobSettings, context: Context | None) -> tuple[str, 
 
 def _describe(wanted: JobSettings, engine: PromptEngine, facts: dict[str, Any]) -> dict[str, Any]:
     """Every setting that decides what the records say."""
-    context, clip = engine.context, engine.clip
-    parts = [context.vectors, *(context.meta.tensors().values() if context.meta else ())]
-    digest = hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest()[:16]
-    blend = context.blend
-    mixed = {"templates": list(blend.templates), "weight": blend.weight} if blend else None
+    clip = engine.clip
     return {
         "model": clip.name,
         "pretrained": clip.pretrained,
@@ -195,20 +197,30 @@ def _describe(wanted: JobSettings, engine: PromptEngine, facts: dict[str, Any]) 
         "method": find_method(wanted.method).name,
         **facts,
         "seed": wanted.seed,
-        "context": {
-            "words": context.info.words,
-            "position": context.position,
-            "vectors": list(context.vectors.shape),
-            "sha256": digest,
-            **({"conditional": True} if context.conditional else {}),
-            **({"blend": mixed} if mixed else {}),
-        },
+        "context": describe_context(engine.context),
         "templates": list(wanted.templates),
         "classes": list(engine.classes),
     }
 
 
-def _environment(clip: Clip, wanted: JobSettings) -> dict[str, Any]:
+def describe_context(context: Context) -> dict[str, Any]:
+    """What a context is, and a digest of its numbers."""
+    parts = [context.vectors, *(context.meta.tensors().values() if context.meta else ())]
+    digest = hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest()[:16]
+    blend = context.blend
+    mixed = {"templates": list(blend.templates), "weight": blend.weight} if blend else None
+    return {
+        "words": context.info.words,
+        "position": context.position,
+        "vectors": list(context.vectors.shape),
+        "sha256": digest,
+        **({"conditional": True} if context.conditional else {}),
+        **({"blend": mixed} if mixed else {}),
+    }
+
+
+def describe_environment(clip: Clip) -> dict[str, Any]:
+    """What is worth knowing of where a run ran."""
     from tpt import __version__
 
     place = clip.device
@@ -216,6 +228,5 @@ def _environment(clip: Clip, wanted: JobSettings) -> dict[str, Any]:
     return {
         "tpt_runtime": __version__,
         "torch": torch.__version__,
-        "init": wanted.init,  # where the context came from; `settings` has its digest
         "device": f"{place} ({name})",
     }

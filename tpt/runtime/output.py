@@ -193,7 +193,7 @@ def prepare(
     if not target.is_file:
         return None
     if resume and target.is_begun:
-        _check_settings(target, settings)
+        check_settings(target, settings)
         return read_done(target)
     start_afresh(target, settings, run)
     return None
@@ -218,7 +218,12 @@ def start_afresh(target: Target, settings: dict[str, Any], run: dict[str, Any]) 
         raise cannot_write(str(target.sidecar), error) from error
 
 
-def _check_settings(target: Target, settings: dict[str, Any]) -> None:
+def check_settings(target: Target, settings: dict[str, Any]) -> None:
+    """Refuse to go on with a target that was made with other settings.
+
+    Raises:
+        OutputError: other settings, or nobody knows which.
+    """
     try:
         before = dict(json.loads(target.sidecar.read_text(encoding="utf-8"))["settings"])
     except (OSError, ValueError, KeyError, TypeError) as error:

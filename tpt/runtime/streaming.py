@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -132,9 +132,16 @@ def _name_image(record: Record, message: str) -> str:
 
 
 def decode_ahead(
-    images: Iterable[Any], num_workers: int, ahead: int
+    images: Iterable[Any],
+    num_workers: int,
+    ahead: int,
+    load: Callable[[int, Any], Loaded] | None = None,
 ) -> Generator[Loaded, None, None]:
-    """Decode items in threads, in order, at most `ahead + 2 * num_workers` items ahead."""
+    """Decode items in threads, in order, at most `ahead + 2 * num_workers` items ahead.
+
+    `load` takes an item's place and the item; default `load_item`.
+    """
+    load = load or load_item
     if num_workers == 0:
         yield from (load(index, item) for index, item in enumerate(images))
         return
@@ -162,7 +169,7 @@ def decode_ahead(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def load(index: int, item: Any) -> Loaded:
+def load_item(index: int, item: Any) -> Loaded:
     """Decode one item; what is wrong with it is data, not an exception."""
     path = os.fsdecode(item) if isinstance(item, (str, os.PathLike)) else None
     try:

@@ -1,0 +1,351 @@
+"""`tpt eval`: how good, how calibrated and how much better than plain CLIP, on shift sets."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.failures import INTERRUPTED, told_plainly
+from cli.options import adaptation_options, machine_options
+from cli.predict import read_assignments, read_classes, read_templates
+from cli.progress import Tally, progress
+
+if TYPE_CHECKING:
+    from tpt.runtime.output import Target
+    from tpt.shift.evaluate import Evaluation
+    from tpt.shift.plan import Walk
+    from tpt.shift.predictions import Done
+    from tpt.shift.sets import ReadOptions, ShiftSet
+
+Say = Callable[[str], None]
+
+
+@click.command("eval")
+@click.argument("sets", nargs=-1, required=True, metavar="SET...")
+@click.option(
+    "--methods",
+    multiple=True,
+    default=("zero-shot,tpt",),
+    show_default="zero-shot,tpt",
+    metavar="A,B,...",
+    help="`tpt methods` lists them. tpt+init starts from the prompt of --init, "
+    "zero-shot+ensemble from several templates, tpt:lr=0.02 has a setting of its own.",
+)
+@click.option(
+    "--init",
+    "inits",
+    multiple=True,
+    metavar="[NAME=]FILE",
+    help="Prompt file that methods start from: those that say +init (or +NAME), or all if none "
+    "does.",
+)
+@click.option(
+    "--clean",
+    metavar="SET",
+    help="The set that the others are shifts of: accuracies are compared over the same classes.",
+)
+@click.option(
+    "--corrupt",
+    metavar="KIND:SEVERITY,...",
+    help="Evaluate the sets under corruptions too, for example gaussian_noise:3,contrast:5 or "
+    "all:1-5. `tpt corrupt --help` lists the kinds.",
+)
+@click.option(
+    "--output", "folder", required=True, metavar="DIR", help="Folder for all that is written."
+)
+@click.option(
+    "--classes",
+    metavar="A,B,C|FILE|NAME",
+    help="Class names in the order wanted; id=name maps a folder, number or WordNet id; imagenet, "
+    "imagenet-a or imagenet-r for those lists. Default: the set's own.",
+)
+@click.option(
+    "--preset",
+    metavar="NAME",
+    help="Class names and template of one of CoOp's eleven data sets, for example caltech101.",
+)
+@click.option(
+    "--layout", default="auto", show_default=True, help="How the sets lie on the disk; see below."
+)
+@click.option(
+    "--protocol",
+    type=click.Choice(["shift", "base-to-new"]),
+    default="shift",
+    show_default=True,
+    help="base-to-new evaluates the two halves of the classes apart.",
+)
+@click.option(
+    "--model",
+    help="open_clip name, hf-hub:..., local-dir:... or tiny. Default: the --init file's own "
+    "model, else tiny, the embedded stand-in.",
+)
+@click.option("--pretrained", help="Tag or weight file of an open_clip model; random for random.")
+@click.option(
+    "--template",
+    "templates",
+    multiple=True,
+    metavar="TEXT|FILE",
+    help='One: the words that methods start from, instead of "a photo of a {}.". Several, or a '
+    "file: what +ensemble uses.",
+)
+@adaptation_options
+@machine_options
+@click.option("--resume", is_flag=True, help="Go on where an earlier run into --output stopped.")
+@click.option("--overwrite", is_flag=True, help="Start again in an --output that holds a run.")
+@click.option("--strict", is_flag=True, help="Stop at the first bad image.")
+@click.option("--force", is_flag=True, help="Use a prompt file made for another model.")
+@click.option("--quiet", is_flag=True, help="Nothing on stderr but errors.")
+@click.option("--dry-run", is_flag=True, help="Read the sets, check everything, print it, stop.")
+def command(sets: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any) -> None:
+    """Evaluate methods on the shift sets SET..., and write tables and a report page.
+
+    \b
+    A SET is a path, or NAME=PATH to call it otherwise:
+      a folder a class, by name or by WordNet id (ImageNet, -A, -R, -Sketch);
+      ImageNet-V2 (folders 0 to 999); <domain>/<class> (PACS, DomainNet);
+      <corruption>/<severity>/<class> (ImageNet-C, and what `tpt corrupt` writes);
+      CIFAR-10-C and CIFAR-10.1 arrays; a CSV with columns path and label;
+      webdataset tars with classnames.txt.
+    How each was read is told before anything runs; --layout says it instead.
+
+    DIR gets predictions.jsonl, results.json, tables.md, tables.tex and report.html. All methods see
+    the same views of the same pictures, encoded once. The table goes to standard output.
+    """
+    say: Say = (lambda text: None) if quiet else (lambda text: click.echo(text, err=True))
+    with told_plainly():
+        check_extra()
+        from tpt.shift.predictions import begin, open_folder
+
+        folder = options["folder"]
+        target = open_folder(folder, options["resume"], options["overwrite"], dry_run)
+        walks = plan_walks(sets, options, say)
+        evaluation = load_evaluation(options, walks, say)
+        if dry_run:
+            return
+        with warnings.catch_warnings():
+            # Pillow's notes on broken metadata name no image; a broken picture is a line.
+            warnings.filterwarnings("ignore", module="PIL")
+            warnings.filterwarnings("always", category=UserWarning, module="tpt")
+            warnings.showwarning = lambda message, *rest, **more: say(f"Warning: {message}")
+            done = begin(
+                target,
+                evaluation.settings,
+                evaluation.environment,
+                evaluation.walks,
+                options["resume"],
+            )
+            failed = run(evaluation, target, done, options, quiet)
+            finish(evaluation, target, folder, say)
+    if failed:
+        raise click.exceptions.Exit(3)
+
+
+def check_extra() -> None:
+    """Tell at once, and not after the run, that libraries are missing.
+
+    Raises:
+        ClickException: which, and how to get them.
+    """
+    needed = {"torchmetrics": "torchmetrics", "sklearn": "scikit-learn", "jinja2": "jinja2"}
+    missing = [name for module, name in needed.items() if not importlib.util.find_spec(module)]
+    if missing:
+        raise click.ClickException(
+            f"`tpt eval` needs {', '.join(missing)} for its metrics and its report. Install them: "
+            "pip install 'tpt-runtime[eval]'."
+        )
+
+
+# --- sets ---
+
+
+def plan_walks(sets: Sequence[str], options: dict[str, Any], say: Say) -> tuple[Walk, ...]:
+    """Read the sets, say what they are, and plan the run."""
+    from tpt.shift.corruptions import parse_corruptions
+    from tpt.shift.plan import make_plan
+
+    how = read_options(options)
+    shifts = [part for text in sets for part in read_one(text, how, say)]
+    clean = read_one(options["clean"], how, say) if options["clean"] else ()
+    corruptions = parse_corruptions(options["corrupt"]) if options["corrupt"] else []
+    return make_plan(shifts, clean, corruptions, halves=options["protocol"] == "base-to-new")
+
+
+def read_options(options: dict[str, Any]) -> ReadOptions:
+    """What the user said of all sets; a class-specific prompt decides on the classes."""
+    from coop.presets import find_preset
+    from tpt.prompts import Context
+    from tpt.shift.sets import ReadOptions
+
+    classes = read_classes(options["classes"])
+    for path in dict(name_inits(options["inits"])).values() if classes is None else ():
+        context = Context.load(path)
+        if context.class_specific and context.info.classes is not None:
+            classes = context.info.classes
+    preset = find_preset(options["preset"])
+    return ReadOptions(
+        layout=options["layout"],
+        classes=classes,
+        rename=preset.class_name if preset else None,
+        ignored=preset.ignored if preset else frozenset(),
+    )
+
+
+def read_one(text: str, how: ReadOptions, say: Say) -> tuple[ShiftSet, ...]:
+    """The sets of one argument, told as they were understood."""
+    from tpt.shift.layouts import read_sets
+
+    name, path = split_name(text)
+    found = read_sets(path, how, name)
+    for part in found[:_TOLD]:
+        say(
+            f"{part.name}: {part.layout}; {len(part.classes):,} classes, "
+            f"{len(part.samples):,} pictures"
+        )
+    if len(found) > _TOLD:
+        say(f"... and {len(found) - _TOLD} more sets of {path}")
+    for note in dict.fromkeys(note for part in found for note in part.notes):
+        say(f"  Note: {note}")
+    return found
+
+
+_TOLD = 6  # sets of one tree that are told one by one
+
+
+def split_name(text: str) -> tuple[str | None, str]:
+    """(name, path) of NAME=PATH; a path that exists as it is has no name."""
+    name, equals, path = text.partition("=")
+    if not equals or os.path.exists(text) or os.sep in name:
+        return None, text
+    return name, path
+
+
+def name_inits(values: Sequence[str]) -> list[tuple[str, str]]:
+    """(name, file) of every --init; without a name it is "init".
+
+    Raises:
+        BadParameter: two of one name.
+    """
+    pairs = [(name or "init", path) for name, path in map(split_name, values)]
+    names = [name for name, _ in pairs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise click.BadParameter(
+            f'Two prompt files are called "{twice}". Give them names: --init coop=FILE --init '
+            "other=FILE.",
+            param_hint="--init",
+        )
+    return pairs
+
+
+# --- methods ---
+
+
+def load_evaluation(options: dict[str, Any], walks: tuple[Walk, ...], say: Say) -> Evaluation:
+    """Build the run, telling what was chosen in the user's place."""
+    from tpt.runtime.job import DEFAULT_MODEL
+    from tpt.shift.evaluate import EvalSettings, build_evaluation, total_lines
+    from tpt.shift.shelf import Starts
+    from tpt.shift.specs import parse_methods
+
+    inits = dict(name_inits(options["inits"]))
+    shared = {name: options[name] for name in ("keep", "steps", "lr", "reset")}
+    shared |= read_assignments(options["assignments"])
+    same = ("model", "pretrained", "views", "augment", "gate", "gate_views")
+    wanted = EvalSettings(
+        specs=parse_methods(options["methods"], tuple(inits), shared),
+        starts=Starts(inits, read_words(options), options["force"]),
+        **{name: options[name] for name in (*same, "precision", "device", "seed")},
+    )
+    if wanted.model not in (None, DEFAULT_MODEL):
+        say(f"Loading {wanted.model} (weights that are not here yet are fetched first) ...")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        evaluation = build_evaluation(wanted, walks)
+    for warning in caught:
+        say(f"Warning: {warning.message}")
+    clip = evaluation.clip
+    say(f"Model: {clip.name}" + (f" ({clip.pretrained})" if clip.pretrained else ""))
+    if clip.pretrained == "random":
+        say("Warning: the weights are random, as asked; the numbers mean nothing.")
+    say(f"Methods: {', '.join(spec.name for spec in wanted.specs)}")
+    if evaluation.keeps_state():
+        say(
+            "Note: a method learns from each picture, so its numbers depend on their order; sets "
+            "sorted by class can make it worse than zero-shot."
+        )
+    say(f"{total_lines(walks):,} pictures to predict, each once for each of its sets.")
+    return evaluation
+
+
+def read_words(options: dict[str, Any]) -> tuple[str, ...]:
+    """The templates as given, else the preset's."""
+    from coop.presets import find_preset
+
+    templates = read_templates(options["templates"])
+    preset = find_preset(options["preset"])
+    return (preset.template,) if preset and not templates else templates
+
+
+# --- running ---
+
+
+def run(
+    evaluation: Evaluation,
+    target: Target,
+    done: list[Done],
+    options: dict[str, Any],
+    quiet: bool,
+) -> int:
+    """Predict what is not done yet; how many pictures have no prediction."""
+    from tpt.errors import ImageError
+    from tpt.shift.evaluate import total_lines
+    from tpt.shift.predictions import PredictionWriter, cut_at
+
+    size = options["batch_size"] or (1 if evaluation.clip.device.type == "cpu" else 8)
+    again = evaluation.keeps_state()  # then a set that was broken off starts from its beginning
+    failed = sum(part.failed for part in done)
+    earlier = sum(part.lines for part in done)
+    tally = Tally(total=total_lines(evaluation.walks) - earlier)
+    try:
+        with progress(quiet) as show:
+            for walk, before in zip(evaluation.walks, done, strict=True):
+                if before.complete and before.lines:
+                    continue
+                if again and before.lines:
+                    cut_at(target.path, before.start)
+                    failed, tally.total = failed - before.failed, tally.total + before.lines
+                with PredictionWriter(target.path) as writer:
+                    for line in evaluation.run(
+                        walk,
+                        batch_size=size,
+                        num_workers=options["num_workers"],
+                        done=0 if again else before.lines,
+                    ):
+                        if options["strict"] and "error" in line:
+                            raise ImageError(f"{line['key']!r}: {line['error']['message']}")
+                        writer.write(line)
+                        tally.done += 1
+                        tally.failed += "error" in line
+                        show(tally)
+    except KeyboardInterrupt:
+        click.echo(f"\nInterrupted after {tally.summary()}. Go on with --resume.", err=True)
+        raise click.exceptions.Exit(INTERRUPTED) from None
+    if not quiet:
+        told = f" {earlier:,} were done before." if earlier else ""
+        click.echo(f"{tally.summary()}.{told}", err=True)
+    return failed + tally.failed
+
+
+def finish(evaluation: Evaluation, target: Target, folder: str, say: Say) -> None:
+    """Measure, write, and print the table."""
+    from tpt.shift.conclude import conclude
+    from tpt.shift.tables import console_table
+
+    results = conclude(evaluation, target.path, say)
+    click.echo(console_table(results))
+    say(f"Report: {os.path.join(folder, 'report.html')}")

@@ -1,0 +1,92 @@
+"""Options that several commands share, in groups that keep their order in the help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+Decorator = Callable[[Any], Any]
+
+
+def group(*options: Decorator) -> Decorator:
+    """Several options as one decorator; the first stands first in the help."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+adaptation_options = group(
+    click.option(
+        "--views",
+        type=click.IntRange(1),
+        help="Views an image, the plain one included [default: 64].",
+    ),
+    click.option("--augment", type=click.Choice(["crop", "augmix"]), help="[default: crop]"),
+    click.option(
+        "--keep",
+        type=click.FloatRange(0, 1, min_open=True),
+        help="Share of the views that are kept [default: 0.1; zero: 0.3].",
+    ),
+    click.option("--steps", type=click.IntRange(1), help="Optimiser steps an image [default: 1]."),
+    click.option(
+        "--lr",
+        type=click.FloatRange(0, min_open=True),
+        help="AdamW's learning rate [default: 0.005].",
+    ),
+    click.option(
+        "--reset",
+        type=click.Choice(["image", "stream"]),
+        help="When the context returns to its start [tpt: image], or caches are emptied [tda: "
+        "stream].",
+    ),
+    click.option(
+        "--set",
+        "assignments",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="Another setting of the method (ctpt: weight=50; tda: alpha=2); `tpt methods NAME` "
+        "lists them.",
+    ),
+    click.option(
+        "--gate",
+        type=click.FloatRange(0, 1, min_open=True),
+        metavar="SCORE",
+        help="Leave images alone whose plain view is at least this sure; 0.9 is cautious.",
+    ),
+    click.option(
+        "--gate-views", type=click.IntRange(1), help="Views the gate looks at [default: 1]."
+    ),
+)
+"""How images are adapted to."""
+
+machine_options = group(
+    click.option(
+        "--batch-size",
+        type=click.IntRange(1),
+        help="Images adapted together [default: 1 on a CPU, 8 elsewhere].",
+    ),
+    click.option(
+        "--num-workers",
+        type=click.IntRange(0),
+        default=2,
+        show_default=True,
+        help="Decoding threads.",
+    ),
+    click.option(
+        "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps."
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(["fp32", "bf16", "fp16"]),
+        default="fp32",
+        show_default=True,
+    ),
+    click.option("--seed", type=int, default=0, show_default=True, help="For the views' chance."),
+)
+"""How and on what a run is computed."""
