@@ -340,6 +340,12 @@ def test_corruptions_are_read_with_their_severities() -> None:
         ("contrast", 5),
     ]
     assert parse_corruptions("fog:1-2") == [("fog", 1), ("fog", 2)]
+    assert parse_corruptions("fog:1,3-4,snow:5") == [
+        ("fog", 1),
+        ("fog", 3),
+        ("fog", 4),
+        ("snow", 5),
+    ]
     assert parse_corruptions("all:4") == [(kind, 4) for kind in PUBLISHED]
 
 
@@ -351,6 +357,8 @@ def test_corruptions_are_read_with_their_severities() -> None:
         (":3", '":3" is no corruption with its severity'),
         ("fog:3,", '"" is no corruption with its severity'),
         ("fog:9", '"9" is no severity'),
+        ("fog:3,7", '"7" is no severity'),
+        ("3,fog:1", 'Unknown corruption "3"'),
         ("fogg:3", 'Unknown corruption "fogg"'),
         ("fogg:3", 'Did you mean "fog"?'),
         ("fog:3,fog:1-5", '"fog:3" is named twice. Name it once.'),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tpt.errors import MethodError, SourceError
-from tpt.shift.plan import CLEAN, RESTRICTED, SHIFT, make_plan, match_classes
+from tpt.shift.plan import CLEAN, RESTRICTED, SHIFT, draw_some, make_plan, match_classes
 from tpt.shift.sets import Sample, ShiftSet
 
 
@@ -53,9 +55,7 @@ def test_the_same_classes_in_another_order_need_a_result_set_of_their_own() -> N
 
 
 def test_several_sets_of_the_same_fewer_classes_share_one_counterpart() -> None:
-    parts = [
-        make_set(f"c/fog/{s}", "cat", "dog", corruption="fog", severity=s) for s in (1, 2)
-    ]
+    parts = [make_set(f"c/fog/{s}", "cat", "dog", corruption="fog", severity=s) for s in (1, 2)]
     assert heads(make_plan(parts, [PHOTO])) == [
         ("photo", CLEAN, None),
         ("photo (2 classes of c)", RESTRICTED, None),
@@ -133,3 +133,16 @@ def test_what_does_not_go_together_is_refused(
     with pytest.raises(error) as refused:
         make_plan(*arguments)  # type: ignore[arg-type]
     assert words in str(refused.value)
+
+
+def test_a_limit_draws_the_same_pictures_in_their_order_whatever_else_is_there() -> None:
+    many = make_set("many", *(f"c{n}" for n in range(20)))
+    drawn = draw_some(many, 10)
+    assert len(drawn.samples) == 10
+    assert drawn.samples == tuple(s for s in many.samples if s in drawn.samples)
+    assert drawn.notes == ("10 of the 40 pictures are drawn, by --limit.",)
+    keys = {sample.key for sample in drawn.samples}
+    fewer = replace(many, samples=tuple(s for s in many.samples if s.key in keys or s.label < 3))
+    assert keys <= {sample.key for sample in draw_some(fewer, 12).samples}
+    assert keys != {sample.key for sample in draw_some(many, 10, seed=1).samples}
+    assert draw_some(many, 40) is many

@@ -120,15 +120,21 @@ def parse_severities(text: str) -> tuple[int, ...]:
 
 
 def parse_corruptions(text: str) -> list[tuple[str, int]]:
-    """(kind, severity) pairs from "gaussian_noise:3,contrast:5"; "all:3" and "fog:1-5" are several.
+    """(kind, severity) pairs from "gaussian_noise:3,contrast:5".
+
+    "all:3", "fog:1-5" and "fog:1,3,5" are several.
 
     Raises:
         MethodError: not of that form, an unknown kind or severity, or a pair named twice.
     """
     pairs: list[tuple[str, int]] = []
+    kinds: tuple[str, ...] = ()
     for part in text.split(","):
         kind, colon, severity = part.strip().partition(":")
-        kinds = parse_kinds(kind) if kind.strip() else ()
+        if kinds and not colon and kind[:1].isdecimal():  # one more severity of the kind before
+            colon, severity = ":", kind
+        else:
+            kinds = parse_kinds(kind) if kind.strip() else ()
         if not kinds or not colon:
             raise MethodError(
                 f'"{part.strip()}" is no corruption with its severity: expected KIND:SEVERITY, for '

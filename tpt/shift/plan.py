@@ -9,6 +9,7 @@ accuracies are compared over the same classes.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -105,6 +106,25 @@ def make_plan(
         walks = [replace(walk, variants=tuple(map(_halve, walk.variants))) for walk in walks]
     _check_names(walks)
     return tuple(walks)
+
+
+def draw_some(whole: ShiftSet, limit: int, seed: int = 0) -> ShiftSet:
+    """A set with at most `limit` of its pictures, in their order.
+
+    Which ones depends on the seed and their keys alone, each equally likely, so that the same
+    pictures are drawn whatever else is in the set's folder.
+    """
+    if len(whole.samples) <= limit:
+        return whole
+
+    def ticket(sample: Sample) -> bytes:
+        text = f"{seed}\0limit\0{sample.key}"
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+
+    drawn = {sample.key for sample in sorted(whole.samples, key=ticket)[:limit]}
+    note = f"{limit:,} of the {len(whole.samples):,} pictures are drawn, by --limit."
+    samples = tuple(sample for sample in whole.samples if sample.key in drawn)
+    return replace(whole, samples=samples, notes=(*whole.notes, note))
 
 
 def _is_same(one: ShiftSet, other: ShiftSet) -> bool:
