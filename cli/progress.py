@@ -27,6 +27,14 @@ class Tally:
     def rate(self) -> float:
         return self.done / max(time.monotonic() - self.started, 1e-9)
 
+    def left(self) -> str:
+        """'about 12 min left', at the rate so far."""
+        seconds = (self.total - self.done) / max(self.rate(), 1e-9)
+        for unit, length in (("h", 3600), ("min", 60)):
+            if seconds >= 1.5 * length:
+                return f"about {seconds / length:.3g} {unit} left"
+        return f"about {seconds:.0f} s left"
+
     def summary(self) -> str:
         """'5,000 of 5,000 images in 123 s (40.6/s), 2 failed, 310 changed by adaptation'."""
         parts = [
@@ -62,7 +70,7 @@ def _plain_lines() -> Callable[[Tally], None]:
         nonlocal last
         if time.monotonic() - last >= _EVERY:
             last = time.monotonic()
-            click.echo(f"{tally.summary()} so far", err=True)
+            click.echo(f"{tally.summary()} so far, {tally.left()}", err=True)
 
     return show
 

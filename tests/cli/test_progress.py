@@ -32,6 +32,17 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.mark.parametrize(
+    ("total", "text"),
+    [(101, "about 10 s left"), (980, "about 88 s left"), (6400, "about 10.5 min left")]
+    + [(1_000_000, "about 27.8 h left"), (100, "about 0 s left")],
+)
+def test_the_time_left_follows_from_the_rate(clock: Clock, total: int, text: str) -> None:
+    tally = Tally(total, 100, started=clock.now)
+    clock.now += 1000 if total == 101 else 10
+    assert tally.left() == text
+
+
+@pytest.mark.parametrize(
     ("tally", "text"),
     [
         (Tally(5000, 5000), "5,000 of 5,000 images in 200.0 s (25/s)"),
@@ -76,8 +87,8 @@ def test_elsewhere_than_on_a_terminal_a_plain_line_comes_every_30_seconds(
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
-        "3 of 100 images in 30.0 s (0.1/s) so far",
-        "6 of 100 images in 60.0 s (0.1/s) so far",
+        "3 of 100 images in 30.0 s (0.1/s) so far, about 16.2 min left",
+        "6 of 100 images in 60.0 s (0.1/s) so far, about 15.7 min left",
     ]
 
 
