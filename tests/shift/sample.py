@@ -139,7 +139,9 @@ def _result(name: str, method: str) -> dict[str, Any]:
         "images": count,
         "metrics": {key: None if v is None else round(v, 6) for key, v in metrics.items()},
         "intervals": {
-            key: None if v is None else _around(v, 1.96 * math.sqrt(v * max(0.05, 1 - v) / count))
+            key: None
+            if v is None
+            else _around(v, 1.96 * math.sqrt(v * max(0.05, 1 - v) / count), _LARGEST.get(key, 1.0))
             for key, v in metrics.items()
         },
         "reliability": None if votes else bins,
@@ -205,8 +207,11 @@ def _clean(acc: float, method: str) -> dict[str, Any]:
     }
 
 
-def _around(value: float, spread: float) -> list[float]:
-    return [round(max(0.0, value - spread), 6), round(value + spread, 6)]
+_LARGEST = {"nll": math.inf, "brier": 2.0}  # shares end at one
+
+
+def _around(value: float, spread: float, largest: float) -> list[float]:
+    return [round(max(0.0, value - spread), 6), round(min(value + spread, largest), 6)]
 
 
 def _mean(values: Any) -> float:

@@ -62,7 +62,7 @@ class MethodEntry:
 class Times:
     """Median milliseconds an image."""
 
-    image: float | None  # decoding, views, image tower: shared by all methods
+    image: float | None  # views and image tower, shared by all methods; not decoding
     method: float | None  # what this method takes beside that
 
 

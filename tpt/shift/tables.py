@@ -247,7 +247,8 @@ def _cost(results: Results) -> Table:
         "llrr",
         rules=rules_between(rows),
         notes=(
-            "Shared: decoding, views and the image tower, once for all methods together. "
+            "Shared: views and the image tower, once for all methods; decoding runs ahead, in "
+            "threads. "
             f"Measured on {results['environment'].get('device', 'an unknown device')}.",
         ),
     )
