@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.failures import INTERRUPTED, told_plainly
+from cli.evaluating import (
+    Say,
+    build,
+    check_extra,
+    predict_all,
+    read_one,
+    split_name,
+    telling_warnings,
+)
+from cli.failures import told_plainly
 from cli.options import adaptation_options, machine_options
 from cli.predict import read_assignments, read_classes, read_templates
-from cli.progress import Tally, progress
 
 if TYPE_CHECKING:
     from tpt.runtime.output import Target
     from tpt.shift.evaluate import Evaluation
     from tpt.shift.plan import Walk
-    from tpt.shift.predictions import Done
     from tpt.shift.sets import ReadOptions, ShiftSet
-
-Say = Callable[[str], None]
 
 
 @click.command("eval")
@@ -73,6 +76,12 @@ Say = Callable[[str], None]
     "--layout", default="auto", show_default=True, help="How the sets lie on the disk; see below."
 )
 @click.option(
+    "--limit",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Draw at most N pictures of each set, for a first look.",
+)
+@click.option(
     "--protocol",
     type=click.Choice(["shift", "base-to-new"]),
     default="shift",
@@ -118,8 +127,8 @@ def command(sets: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any) -
     """
     say: Say = (lambda text: None) if quiet else (lambda text: click.echo(text, err=True))
     with told_plainly():
-        check_extra()
-        from tpt.shift.predictions import begin, open_folder
+        check_extra("eval", ("torchmetrics", "sklearn", "scipy", "jinja2"))
+        from tpt.shift.predictions import open_folder
 
         folder = options["folder"]
         target = open_folder(folder, options["resume"], options["overwrite"], dry_run)
@@ -127,37 +136,11 @@ def command(sets: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any) -
         evaluation = load_evaluation(options, walks, say)
         if dry_run:
             return
-        with warnings.catch_warnings():
-            # Pillow's notes on broken metadata name no image; a broken picture is a line.
-            warnings.filterwarnings("ignore", module="PIL")
-            warnings.filterwarnings("always", category=UserWarning, module="tpt")
-            warnings.showwarning = lambda message, *rest, **more: say(f"Warning: {message}")
-            done = begin(
-                target,
-                evaluation.settings,
-                evaluation.environment,
-                evaluation.walks,
-                options["resume"],
-            )
-            failed = run(evaluation, target, done, options, quiet)
+        with telling_warnings(say):
+            failed = predict_all(evaluation, target, options, quiet)
             finish(evaluation, target, folder, say)
     if failed:
         raise click.exceptions.Exit(3)
-
-
-def check_extra() -> None:
-    """Tell at once, and not after the run, that libraries are missing.
-
-    Raises:
-        ClickException: which, and how to get them.
-    """
-    needed = {"torchmetrics": "torchmetrics", "sklearn": "scikit-learn", "jinja2": "jinja2"}
-    missing = [name for module, name in needed.items() if not importlib.util.find_spec(module)]
-    if missing:
-        raise click.ClickException(
-            f"`tpt eval` needs {', '.join(missing)} for its metrics and its report. Install them: "
-            "pip install 'tpt-runtime[eval]'."
-        )
 
 
 # --- sets ---
@@ -166,11 +149,16 @@ def check_extra() -> None:
 def plan_walks(sets: Sequence[str], options: dict[str, Any], say: Say) -> tuple[Walk, ...]:
     """Read the sets, say what they are, and plan the run."""
     from tpt.shift.corruptions import parse_corruptions
-    from tpt.shift.plan import make_plan
+    from tpt.shift.plan import draw_some, make_plan
 
-    how = read_options(options)
-    shifts = [part for text in sets for part in read_one(text, how, say)]
-    clean = read_one(options["clean"], how, say) if options["clean"] else ()
+    how, limit, seed = read_options(options), options["limit"], options["seed"]
+
+    def read(text: str) -> list[ShiftSet]:
+        found = read_one(text, how, say)
+        return [draw_some(part, limit, seed) for part in found] if limit else list(found)
+
+    shifts = [part for text in sets for part in read(text)]
+    clean = read(options["clean"]) if options["clean"] else ()
     corruptions = parse_corruptions(options["corrupt"]) if options["corrupt"] else []
     return make_plan(shifts, clean, corruptions, halves=options["protocol"] == "base-to-new")
 
@@ -193,35 +181,6 @@ def read_options(options: dict[str, Any]) -> ReadOptions:
         rename=preset.class_name if preset else None,
         ignored=preset.ignored if preset else frozenset(),
     )
-
-
-def read_one(text: str, how: ReadOptions, say: Say) -> tuple[ShiftSet, ...]:
-    """The sets of one argument, told as they were understood."""
-    from tpt.shift.layouts import read_sets
-
-    name, path = split_name(text)
-    found = read_sets(path, how, name)
-    for part in found[:_TOLD]:
-        say(
-            f"{part.name}: {part.layout}; {len(part.classes):,} classes, "
-            f"{len(part.samples):,} pictures"
-        )
-    if len(found) > _TOLD:
-        say(f"... and {len(found) - _TOLD} more sets of {path}")
-    for note in dict.fromkeys(note for part in found for note in part.notes):
-        say(f"  Note: {note}")
-    return found
-
-
-_TOLD = 6  # sets of one tree that are told one by one
-
-
-def split_name(text: str) -> tuple[str | None, str]:
-    """(name, path) of NAME=PATH; a path that exists as it is has no name."""
-    name, equals, path = text.partition("=")
-    if not equals or os.path.exists(text) or os.sep in name:
-        return None, text
-    return name, path
 
 
 def name_inits(values: Sequence[str]) -> list[tuple[str, str]]:
@@ -247,8 +206,7 @@ def name_inits(values: Sequence[str]) -> list[tuple[str, str]]:
 
 def load_evaluation(options: dict[str, Any], walks: tuple[Walk, ...], say: Say) -> Evaluation:
     """Build the run, telling what was chosen in the user's place."""
-    from tpt.runtime.job import DEFAULT_MODEL
-    from tpt.shift.evaluate import EvalSettings, build_evaluation, total_lines
+    from tpt.shift.evaluate import EvalSettings
     from tpt.shift.shelf import Starts
     from tpt.shift.specs import parse_methods
 
@@ -261,25 +219,7 @@ def load_evaluation(options: dict[str, Any], walks: tuple[Walk, ...], say: Say) 
         starts=Starts(inits, read_words(options), options["force"]),
         **{name: options[name] for name in (*same, "precision", "device", "seed")},
     )
-    if wanted.model not in (None, DEFAULT_MODEL):
-        say(f"Loading {wanted.model} (weights that are not here yet are fetched first) ...")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        evaluation = build_evaluation(wanted, walks)
-    for warning in caught:
-        say(f"Warning: {warning.message}")
-    clip = evaluation.clip
-    say(f"Model: {clip.name}" + (f" ({clip.pretrained})" if clip.pretrained else ""))
-    if clip.pretrained == "random":
-        say("Warning: the weights are random, as asked; the numbers mean nothing.")
-    say(f"Methods: {', '.join(spec.name for spec in wanted.specs)}")
-    if evaluation.keeps_state():
-        say(
-            "Note: a method learns from each picture, so its numbers depend on their order; sets "
-            "sorted by class can make it worse than zero-shot."
-        )
-    say(f"{total_lines(walks):,} pictures to predict, each once for each of its sets.")
-    return evaluation
+    return build(wanted, walks, say)
 
 
 def read_words(options: dict[str, Any]) -> tuple[str, ...]:
@@ -291,54 +231,7 @@ def read_words(options: dict[str, Any]) -> tuple[str, ...]:
     return (preset.template,) if preset and not templates else templates
 
 
-# --- running ---
-
-
-def run(
-    evaluation: Evaluation,
-    target: Target,
-    done: list[Done],
-    options: dict[str, Any],
-    quiet: bool,
-) -> int:
-    """Predict what is not done yet; how many pictures have no prediction."""
-    from tpt.errors import ImageError
-    from tpt.shift.evaluate import total_lines
-    from tpt.shift.predictions import PredictionWriter, cut_at
-
-    size = options["batch_size"] or (1 if evaluation.clip.device.type == "cpu" else 8)
-    again = evaluation.keeps_state()  # then a set that was broken off starts from its beginning
-    failed = sum(part.failed for part in done)
-    earlier = sum(part.lines for part in done)
-    tally = Tally(total=total_lines(evaluation.walks) - earlier)
-    try:
-        with progress(quiet) as show:
-            for walk, before in zip(evaluation.walks, done, strict=True):
-                if before.complete and before.lines:
-                    continue
-                if again and before.lines:
-                    cut_at(target.path, before.start)
-                    failed, tally.total = failed - before.failed, tally.total + before.lines
-                with PredictionWriter(target.path) as writer:
-                    for line in evaluation.run(
-                        walk,
-                        batch_size=size,
-                        num_workers=options["num_workers"],
-                        done=0 if again else before.lines,
-                    ):
-                        if options["strict"] and "error" in line:
-                            raise ImageError(f"{line['key']!r}: {line['error']['message']}")
-                        writer.write(line)
-                        tally.done += 1
-                        tally.failed += "error" in line
-                        show(tally)
-    except KeyboardInterrupt:
-        click.echo(f"\nInterrupted after {tally.summary()}. Go on with --resume.", err=True)
-        raise click.exceptions.Exit(INTERRUPTED) from None
-    if not quiet:
-        told = f" {earlier:,} were done before." if earlier else ""
-        click.echo(f"{tally.summary()}.{told}", err=True)
-    return failed + tally.failed
+# --- results ---
 
 
 def finish(evaluation: Evaluation, target: Target, folder: str, say: Say) -> None:

@@ -17,6 +17,7 @@ COMMANDS = {
     "predict": "cli.predict",
     "train": "cli.train",
     "eval": "cli.eval",
+    "transfer": "cli.transfer",
     "prompt": "cli.prompt",
     "corrupt": "cli.corrupt",
     "methods": "cli.methods",
@@ -54,6 +55,7 @@ def main() -> None:
     tpt predict images/ --init coop.safetensors     start from it
     tpt prompt show coop.safetensors                what a prompt holds, its nearest words
     tpt eval sets/sketch --output out/              accuracy and calibration under shift
+    tpt transfer a/ b/ c/ --output out/             prompts learned on each set, tested on all
     tpt corrupt pictures/ worse/ --kind all         corrupt a data set on purpose, in 15 ways
     tpt methods                                     list the methods and what they cost
     tpt models                                      list the models that work

@@ -87,6 +87,8 @@ machine_options = group(
         default="fp32",
         show_default=True,
     ),
-    click.option("--seed", type=int, default=0, show_default=True, help="For the views' chance."),
+    click.option(
+        "--seed", type=int, default=0, show_default=True, help="What chance is drawn from."
+    ),
 )
 """How and on what a run is computed."""

@@ -33,8 +33,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.mark.parametrize(
     ("total", "text"),
-    [(101, "about 10 s left"), (980, "about 88 s left"), (6400, "about 10.5 min left")]
-    + [(1_000_000, "about 27.8 h left"), (100, "about 0 s left")],
+    [
+        (101, "about 10 s left"),
+        (980, "about 88 s left"),
+        (6400, "about 10.5 min left"),
+        (1_000_000, "about 27.8 h left"),
+        (100, "about 0 s left"),
+    ],
 )
 def test_the_time_left_follows_from_the_rate(clock: Clock, total: int, text: str) -> None:
     tally = Tally(total, 100, started=clock.now)

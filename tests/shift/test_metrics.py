@@ -15,7 +15,8 @@ from torchmetrics.classification import MulticlassCalibrationError
 
 from tpt.errors import MethodError, OutputError
 from tpt.shift.bootstrap import percentile_interval
-from tpt.shift.metrics import BINS, METRICS, Columns, Measured, columns_of, measure_set
+from tpt.shift.columns import Columns, columns_of
+from tpt.shift.metrics import BINS, METRICS, Measured, measure_set
 
 IMAGES, CLASSES = 400, 12
 CALIBRATED = ("nll", "brier", "ece15", "ece20")

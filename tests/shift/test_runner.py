@@ -117,9 +117,7 @@ def test_without_a_method_that_reads_views_only_the_plain_one_is_made(
     assert len(list(run_walk(walk, make_methods(tiny, walk, "zero-shot"), views))) == 4
 
 
-def test_corruptions_on_the_fly_are_those_of_the_function(
-    tiny: tpt.Clip, views: tpt.Views
-) -> None:
+def test_corruptions_on_the_fly_are_those_of_the_function(tiny: tpt.Clip, views: tpt.Views) -> None:
     (walk,) = make_plan([make_set()], corruptions=[("gaussian_noise", 4)])
     lines = list(run_walk(walk, make_methods(tiny, walk, "zero-shot"), views, seed=5))
     assert [line["set"] for line in lines[:2]] == ["set", "set/gaussian_noise/4"]

@@ -72,9 +72,7 @@ def test_settings_of_the_run_reach_those_that_have_them_unless_they_say_otherwis
         (["tpt:lr=-1"], [], "lr"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(
-    texts: list[str], prompts: list[str], words: str
-) -> None:
+def test_what_cannot_be_meant_is_refused(texts: list[str], prompts: list[str], words: str) -> None:
     with pytest.raises(MethodError) as refused:
         parse_methods(texts, prompts)
     assert words in str(refused.value)

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from tpt.prompts.files import write_whole
+from tpt.shift.columns import columns_of
 from tpt.shift.confusion import ChangeCounter
 from tpt.shift.corruptions import corrupt
 from tpt.shift.evaluate import Evaluation
 from tpt.shift.gallery import Lottery, draw_items
 from tpt.shift.kinds import Pixels
-from tpt.shift.metrics import Measured, columns_of, measure_set
+from tpt.shift.layouts.classes import as_text
+from tpt.shift.metrics import Measured, measure_set
 from tpt.shift.plan import Head, Variant, Walk
 from tpt.shift.predictions import Extents, find_extents, read_set
 from tpt.shift.report import Confusion, GalleryItem, write_report
@@ -137,7 +139,7 @@ def _describe_set(walk: Walk, variant: Variant, head: Head, watch: _Watch) -> Se
     return SetInfo(
         name=head.name,
         layout=read.layout,
-        path=read.path,
+        path=as_text(read.path),
         classes=head.classes,
         images=watch.done,
         role=head.role,
@@ -147,7 +149,7 @@ def _describe_set(walk: Walk, variant: Variant, head: Head, watch: _Watch) -> Se
         severity=variant.severity or read.severity,
         clean=head.clean,
         part=head.part,
-        notes=read.notes,
+        notes=tuple(map(as_text, (*read.notes, *walk.notes))),
     )
 
 

@@ -8,6 +8,7 @@ prints or writes: a front end does, and shows progress.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,6 +91,9 @@ class Evaluation:
 def build_evaluation(wanted: EvalSettings, walks: Sequence[Walk]) -> Evaluation:
     """Load the model and the prompts, and make every method for every class list once.
 
+    Warns:
+        UserWarning: what the plan has to tell (`Walk.notes`).
+
     Raises:
         TptError: anything that would fail later, now and in a sentence.
     """
@@ -112,6 +116,8 @@ def build_evaluation(wanted: EvalSettings, walks: Sequence[Walk]) -> Evaluation:
     }
     evaluation = Evaluation(clip, shelf, views, tuple(walks), settings, describe_environment(clip))
     for walk in walks:
+        for note in walk.notes:
+            warnings.warn(f"{walk.set.name}: {note}", UserWarning, stacklevel=2)
         try:
             evaluation.methods(walk)
         except TptError as error:
@@ -166,6 +172,7 @@ def _describe_walk(walk: Walk) -> dict[str, Any]:
         "name": walk.set.name,
         "pictures": len(walk.set.samples),
         "sha256": digest.hexdigest()[:16],
+        "templates": list(walk.set.templates),
         "heads": [
             {
                 "name": head.name,

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tpt.errors import MethodError, SourceError
+from tpt.shift.layouts.classes import some
 from tpt.shift.sets import Sample, ShiftSet
 
 SHIFT, CLEAN, RESTRICTED = "shift", "clean", "clean, same classes"
@@ -52,6 +53,7 @@ class Walk:
 
     set: ShiftSet
     variants: tuple[Variant, ...]
+    notes: tuple[str, ...] = ()  # what a person should be told of the plan, beside the set's own
 
     def heads(self) -> Iterator[tuple[Variant, Head]]:
         return ((variant, head) for variant in self.variants for head in variant.heads)
@@ -70,7 +72,8 @@ def make_plan(
     """The walks of a run, the clean set's first.
 
     Args:
-        shifts: the sets to evaluate.
+        shifts: the sets to evaluate. One that is a part of the same tree as the others and is the
+            clean set too (a domain, as a rule) is evaluated once, as the clean set.
         clean: what the path of the clean set held; one set, or none.
         corruptions: (kind, severity) pairs to corrupt every shift set with. Each set is then
             evaluated as it is, too, and is the clean counterpart of its corruptions where no
@@ -95,13 +98,21 @@ def make_plan(
     base = clean[0] if clean else None
     same = next((s for s in shifts if base and _is_same(s, base)), None)
     if same is not None and not corruptions:
-        raise SourceError(
-            f'"{same.path}" is given both as a set to evaluate and as the clean set. Leave it out '
-            "of the sets: the clean set is evaluated in any case."
-        )
-    walks = [_walk_shift(s, base, corruptions, is_clean=s is same) for s in shifts]
-    if base is not None and same is None:
-        walks.insert(0, _walk_clean(base, shifts))
+        if same.domain is None and same.corruption is None:
+            raise SourceError(
+                f'"{same.path}" is given both as a set to evaluate and as the clean set. Leave it '
+                "out of the sets: the clean set is evaluated in any case."
+            )
+        shifts = [s for s in shifts if s is not same]
+    base = same or base
+    walks = [_walk_shift(s, base, corruptions) for s in shifts]
+    if base is not None:
+        plain = Variant(_clean_heads(base, shifts))
+        place = next((n for n, walk in enumerate(walks) if walk.set is base), None)
+        if place is None:
+            walks.insert(0, Walk(base, (plain,)))
+        else:  # the first variant is the set as it is
+            walks[place] = replace(walks[place], variants=(plain, *walks[place].variants[1:]))
     if halves:
         walks = [replace(walk, variants=tuple(map(_halve, walk.variants))) for walk in walks]
     _check_names(walks)
@@ -128,30 +139,35 @@ def draw_some(whole: ShiftSet, limit: int, seed: int = 0) -> ShiftSet:
 
 
 def _is_same(one: ShiftSet, other: ShiftSet) -> bool:
-    return os.path.realpath(one.path) == os.path.realpath(other.path) and (
-        (one.domain, one.corruption, one.severity)
-        == (other.domain, other.corruption, other.severity)
+    """Whether two sets are the same pictures, perhaps found by way of another folder."""
+    kind, other_kind = ((s.domain, s.corruption, s.severity) for s in (one, other))
+    if os.path.realpath(one.path) == os.path.realpath(other.path):
+        return kind == other_kind
+    first, other_first = (s.samples[0].source if s.samples else None for s in (one, other))
+    if not isinstance(first, str) or not isinstance(other_first, str):
+        return False
+    labels, other_labels = ([(x.key, x.label) for x in s.samples] for s in (one, other))
+    return (
+        (one.classes, labels) == (other.classes, other_labels)
+        and os.path.exists(first)
+        and os.path.exists(other_first)
+        and os.path.samefile(first, other_first)
     )
 
 
 def _walk_shift(
-    shift: ShiftSet,
-    clean: ShiftSet | None,
-    corruptions: Sequence[tuple[str, int]],
-    is_clean: bool,
+    shift: ShiftSet, clean: ShiftSet | None, corruptions: Sequence[tuple[str, int]]
 ) -> Walk:
     """A set as it is, and in its corruptions."""
     whole = tuple(range(len(shift.classes)))
-    if not corruptions:
-        head = Head(shift.name, shift.classes, whole, clean=_counterpart(shift, clean))
-        return Walk(shift, (Variant((head,)),))
-    if shift.corruption is not None:
+    is_clean = shift is clean or (clean is None and bool(corruptions))
+    reference = shift.name if is_clean else _counterpart(shift, clean)
+    notes = () if reference or clean is None else (_explain_uncompared(shift, clean),)
+    if corruptions and shift.corruption is not None:
         raise MethodError(
             f'The set "{shift.name}" is corrupted already, so --corrupt would corrupt it twice. '
             "Leave --corrupt out, or name the clean pictures."
         )
-    is_clean = is_clean or clean is None
-    reference = shift.name if is_clean else _counterpart(shift, clean)
     plain = Head(
         shift.name,
         shift.classes,
@@ -165,10 +181,18 @@ def _walk_shift(
         variants.append(
             Variant((Head(name, shift.classes, whole, clean=reference),), kind, severity)
         )
-    return Walk(shift, tuple(variants))
+    return Walk(shift, tuple(variants), notes)
 
 
-def _walk_clean(clean: ShiftSet, shifts: Sequence[ShiftSet]) -> Walk:
+def _explain_uncompared(shift: ShiftSet, clean: ShiftSet) -> str:
+    """Why the clean set has no counterpart to a set."""
+    there = {*map(_fold, clean.classes)}
+    lacking = [name for name in shift.classes if _fold(name) not in there]
+    what = f"lacks {some(lacking)}" if lacking else "knows its classes by other ids or names"
+    return f'it is not compared with the clean set "{clean.name}", which {what}.'
+
+
+def _clean_heads(clean: ShiftSet, shifts: Sequence[ShiftSet]) -> tuple[Head, ...]:
     """The clean set under its own classes, and under those of each set that has fewer."""
     heads = [Head(clean.name, clean.classes, tuple(range(len(clean.classes))), CLEAN)]
     for shift in shifts:
@@ -176,7 +200,7 @@ def _walk_clean(clean: ShiftSet, shifts: Sequence[ShiftSet]) -> Walk:
         if labels is not None and name not in (None, *(head.name for head in heads)):
             assert name is not None
             heads.append(Head(name, shift.classes, labels, RESTRICTED))
-    return Walk(clean, (Variant(tuple(heads)),))
+    return tuple(heads)
 
 
 def _counterpart(shift: ShiftSet, clean: ShiftSet | None) -> str | None:

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from tpt.errors import OutputError
 from tpt.runtime.output import Target, cannot_write, check_settings, check_target, start_afresh
+from tpt.shift.changes import find_change
 from tpt.shift.plan import Walk
 
 Line = dict[str, Any]
@@ -33,7 +34,10 @@ class Done:
 
 
 def open_folder(folder: str, resume: bool, overwrite: bool, dry: bool = False) -> Target:
-    """Check DIR before a model is loaded for it, and make it, unless the run is `dry`.
+    """Check DIR before a model is loaded for it; `begin` makes it, once there is a run to keep.
+
+    Args:
+        dry: nothing will be written, so that it is no matter whether DIR can be made.
 
     Raises:
         MethodError: options that do not go together.
@@ -47,12 +51,15 @@ def open_folder(folder: str, resume: bool, overwrite: bool, dry: bool = False) -
         )
     target = Target(os.path.join(folder, NAME), "jsonl", 0)
     check_target(target, resume, overwrite)
-    if dry:
-        return target
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
+    above = os.path.abspath(folder)
+    while not os.path.lexists(above):
+        above = os.path.dirname(above)
+    if not dry and not (os.path.isdir(above) and os.access(above, os.W_OK | os.X_OK)):
+        raise OutputError(
+            f'The output "{folder}" cannot be written: "{above}" is '
+            + ("not open to this user" if os.path.isdir(above) else "no folder")
+            + ". Choose another place with --output."
+        )
     return target
 
 
@@ -70,13 +77,47 @@ def begin(
 
     Raises:
         OutputError: the file was made with other settings or of other pictures; it is damaged; it
-            cannot be written.
+            cannot be written; it lies in a set, whose class it would be when the run goes on.
     """
     if resume and target.is_begun:
+        change = _find_change(target, settings)
+        if change:
+            raise OutputError(
+                f'"{target.path}" was made with other settings or pictures ({change}). Use the '
+                "same, another --output, or --overwrite."
+            )
         check_settings(target, settings)
         return find_done(target.path, walks)
+    folder = os.path.dirname(target.path)
+    check_outside(folder, walks)
+    try:
+        os.makedirs(folder or os.curdir, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
     start_afresh(target, settings, environment)
     return [Done() for _ in walks]
+
+
+def _find_change(target: Target, settings: dict[str, Any]) -> str:
+    """What differs from the settings of the earlier run, in words; "" where they are damaged."""
+    try:
+        before = json.loads(target.sidecar.read_text(encoding="utf-8"))["settings"]
+        return find_change(before, json.loads(json.dumps(settings)))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""  # `check_settings` tells
+
+
+def check_outside(folder: str, walks: Sequence[Walk]) -> None:
+    """Refuse a folder inside a set of class folders: the set could not be read again."""
+    inner = os.path.join(os.path.realpath(folder), "")
+    for walk in walks:
+        outer = os.path.join(os.path.realpath(walk.set.path), "")
+        is_files = any(isinstance(sample.source, str) for sample in walk.set.samples[:1])
+        if is_files and os.path.isdir(outer) and inner.startswith(outer):
+            raise OutputError(
+                f'The output "{folder}" lies in the set "{walk.set.path}", where it would be taken '
+                "for a class without pictures. Choose another place with --output."
+            )
 
 
 def find_done(path: str, walks: Sequence[Walk]) -> list[Done]:
@@ -135,7 +176,9 @@ def _check_line(line: bytes, expected: tuple[str, str], path: str, before: int) 
         told = json.loads(line)
         same = (told["set"], told["key"]) == expected
         failed = "error" in told
-    except (ValueError, KeyError, TypeError) as error:
+        if not failed:
+            told["methods"].keys()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _foreign(path, f"line {before + 1}, which is not a prediction") from error
     if not same:
         raise _foreign(path, f"line {before + 1}, {told['key']!r} of {told['set']!r}")

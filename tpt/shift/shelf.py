@@ -18,6 +18,7 @@ from tpt.methods import Gate, Method
 from tpt.methods.registry import find_method, make_settings
 from tpt.prompts import Context, PromptEngine
 from tpt.runtime.job import describe_context
+from tpt.shift.layouts.classes import as_text
 from tpt.shift.layouts.imagenet import imagenet_templates, simple_templates
 from tpt.shift.sets import ShiftSet
 from tpt.shift.specs import BASELINE, ENSEMBLE, MethodSpec
@@ -107,7 +108,7 @@ class Shelf:
             loaded = self._contexts[spec.start]
             trained = loaded.info
             context = {
-                "file": os.path.basename(self.starts.prompts[spec.start]),
+                "file": as_text(os.path.basename(self.starts.prompts[spec.start])),
                 **describe_context(loaded),
                 "dataset": trained.dataset,
                 "shots": trained.shots,

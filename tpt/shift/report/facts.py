@@ -59,7 +59,7 @@ def judge(result: dict[str, Any] | None) -> str:
     """A key of VERDICTS for one entry of "results"."""
     versus = (result or {}).get("versus_baseline") or {}
     p, difference = versus.get("mcnemar_p"), versus.get("difference")
-    if not is_number(p) or not is_number(difference):
+    if p is None or difference is None:
         return "unknown"
     if p >= SIGNIFICANT:
         return "same"

@@ -1,0 +1,157 @@
+"""What the commands that evaluate share: reading sets, building a run, predicting with progress."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.failures import INTERRUPTED
+from cli.progress import Tally, progress
+
+if TYPE_CHECKING:
+    from tpt.runtime.output import Target
+    from tpt.shift.evaluate import EvalSettings, Evaluation
+    from tpt.shift.plan import Walk
+    from tpt.shift.sets import ReadOptions, ShiftSet
+
+Say = Callable[[str], None]
+
+_PACKAGES = {"sklearn": "scikit-learn"}  # where a module's package is called otherwise
+
+
+def check_extra(command: str, modules: Sequence[str]) -> None:
+    """Tell at once, and not after the run, that libraries are missing.
+
+    Raises:
+        ClickException: which, and how to get them.
+    """
+    missing = [
+        _PACKAGES.get(name, name) for name in modules if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+        raise click.ClickException(
+            f"`tpt {command}` needs {', '.join(missing)} for what it measures and draws. Install "
+            f"{'it' if len(missing) == 1 else 'them'}: pip install 'tpt-runtime[eval]'."
+        )
+
+
+# --- sets ---
+
+
+def read_one(text: str, how: ReadOptions, say: Say) -> tuple[ShiftSet, ...]:
+    """The sets of one argument, told as they were understood."""
+    from tpt.shift.layouts import read_sets
+
+    name, path = split_name(text)
+    found = read_sets(path, how, name)
+    for part in found[:_TOLD]:
+        say(
+            f"{part.name}: {part.layout}; {len(part.classes):,} classes, "
+            f"{len(part.samples):,} pictures"
+        )
+    if len(found) > _TOLD:
+        say(f"... and {len(found) - _TOLD} more sets of {path}")
+    for note in dict.fromkeys(note for part in found for note in part.notes):
+        say(f"  Note: {note}")
+    return found
+
+
+_TOLD = 6  # sets of one tree that are told one by one
+
+
+def split_name(text: str) -> tuple[str | None, str]:
+    """(name, path) of NAME=PATH; a path that exists as it is has no name."""
+    name, equals, path = text.partition("=")
+    if not equals or os.path.exists(text) or os.sep in name:
+        return None, text
+    return name, path
+
+
+# --- the run ---
+
+
+def build(wanted: EvalSettings, walks: tuple[Walk, ...], say: Say) -> Evaluation:
+    """Load the model and make the methods, telling what was chosen in the user's place."""
+    from tpt.runtime.job import DEFAULT_MODEL
+    from tpt.shift.evaluate import build_evaluation, total_lines
+
+    if wanted.model not in (None, DEFAULT_MODEL):
+        say(f"Loading {wanted.model} (weights that are not here yet are fetched first) ...")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        evaluation = build_evaluation(wanted, walks)
+    for warning in caught:
+        say(f"Warning: {warning.message}")
+    clip = evaluation.clip
+    say(f"Model: {clip.name}" + (f" ({clip.pretrained})" if clip.pretrained else ""))
+    if clip.pretrained == "random":
+        say("Warning: the weights are random, as asked; the numbers mean nothing.")
+    say(f"Methods: {', '.join(spec.name for spec in wanted.specs)}")
+    if evaluation.keeps_state():
+        say(
+            "Note: a method learns from each picture, so its numbers depend on their order; sets "
+            "sorted by class can make it worse than zero-shot."
+        )
+    say(f"{total_lines(walks):,} pictures to predict, each once for each of its sets.")
+    return evaluation
+
+
+@contextmanager
+def telling_warnings(say: Say) -> Iterator[None]:
+    """Warnings of the package become lines; Pillow's on broken metadata name no image."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")  # a broken picture is a line of its own
+        warnings.filterwarnings("always", category=UserWarning, module="tpt")
+        warnings.showwarning = lambda message, *rest, **more: say(f"Warning: {message}")
+        yield
+
+
+def predict_all(
+    evaluation: Evaluation, target: Target, options: dict[str, Any], quiet: bool
+) -> int:
+    """Predict what is not done yet; how many pictures have no prediction."""
+    from tpt.errors import ImageError
+    from tpt.shift.evaluate import total_lines
+    from tpt.shift.predictions import PredictionWriter, begin, cut_at
+
+    settings, environment = evaluation.settings, evaluation.environment
+    done = begin(target, settings, environment, evaluation.walks, options["resume"])
+    size = options["batch_size"] or (1 if evaluation.clip.device.type == "cpu" else 8)
+    again = evaluation.keeps_state()  # then a set that was broken off starts from its beginning
+    failed = sum(part.failed for part in done)
+    earlier = sum(part.lines for part in done)
+    tally = Tally(total=total_lines(evaluation.walks) - earlier)
+    try:
+        with progress(quiet) as show:
+            for walk, before in zip(evaluation.walks, done, strict=True):
+                if before.complete and before.lines:
+                    continue
+                if again and before.lines:
+                    cut_at(target.path, before.start)
+                    failed, tally.total = failed - before.failed, tally.total + before.lines
+                with PredictionWriter(target.path) as writer:
+                    for line in evaluation.run(
+                        walk,
+                        batch_size=size,
+                        num_workers=options["num_workers"],
+                        done=0 if again else before.lines,
+                    ):
+                        if options["strict"] and "error" in line:
+                            raise ImageError(f"{line['key']!r}: {line['error']['message']}")
+                        writer.write(line)
+                        tally.done += 1
+                        tally.failed += "error" in line
+                        show(tally)
+    except KeyboardInterrupt:
+        click.echo(f"\nInterrupted after {tally.summary()}. Go on with --resume.", err=True)
+        raise click.exceptions.Exit(INTERRUPTED) from None
+    if not quiet:
+        told = f" {earlier:,} were done before." if earlier else ""
+        click.echo(f"{tally.summary()}.{told}", err=True)
+    return failed + tally.failed
