@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tpt.errors import OutputError
-from tpt.prompts.files import write_whole
+from tpt.files import write_whole
 
 ALL = "all"
 
@@ -48,7 +48,7 @@ def write_curve(points: Sequence[Point], path: Path) -> None:
     """Write every point as CSV: method, shots, seed, accuracy.
 
     Raises:
-        PromptError: the disk refused.
+        OutputError: the disk refused.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -67,7 +67,7 @@ def draw_curve(points: Sequence[Point], title: str, path: Path) -> None:
 
     Raises:
         OutputError: matplotlib is not installed.
-        PromptError: the disk refused.
+        OutputError: the disk refused.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg

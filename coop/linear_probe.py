@@ -21,7 +21,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from tpt.errors import MethodError
-from tpt.prompts.files import write_whole
+from tpt.files import write_whole
 
 SWEEP = (1e6, 1e4, 1e2, 1.0, 1e-2, 1e-4, 1e-6)
 HALVINGS = 8
@@ -103,7 +103,7 @@ def save_linear_probe(
 
     Raises:
         MethodError: another suffix.
-        PromptError: the disk refused.
+        OutputError: the disk refused.
     """
     if Path(path).suffix != ".safetensors":
         raise MethodError(f'A linear probe is saved as .safetensors, but "{path}" is no such name.')

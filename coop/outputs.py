@@ -26,7 +26,7 @@ from coop.job import Job, shots_text
 from coop.loop import State
 from coop.sampling import draw_shots
 from tpt.errors import OutputError
-from tpt.prompts.files import write_whole
+from tpt.files import write_whole
 from tpt.runtime.output import name_change
 
 STATE_FORMAT = "tpt-train-state"
@@ -238,7 +238,7 @@ def save_state(outputs: Outputs, job: Job, shots: int | None, seed: int, state: 
     """Keep what training needs to go on, whole or not at all.
 
     Raises:
-        PromptError: the disk refused.
+        OutputError: the disk refused.
     """
     tensors = {f"p.{name}": tensor for name, tensor in state.parameters.items()}
     tensors |= {f"m.{name}": tensor for name, tensor in state.momentum.items()}
@@ -275,7 +275,7 @@ def write_files(job: Job, outputs: Outputs, runs: Sequence[tuple[int | None, int
     """Write which pictures every run takes for training and validation.
 
     Raises:
-        PromptError: the disk refused.
+        OutputError: the disk refused.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -40,8 +40,8 @@ from coop.run import (
     works,
 )
 from tpt.errors import MethodError, OutputError, PromptError
+from tpt.files import write_whole
 from tpt.prompts import Context
-from tpt.prompts.files import write_whole
 
 _KEEP_EVERY = 10.0  # seconds between two states on the disk
 
@@ -58,7 +58,7 @@ def run_job(job: Job, outputs: Outputs, watch: Watch, *, resume: bool = False) -
 
     Raises:
         TrainError: a run diverged; its last good vectors are kept under their own name.
-        OutputError, PromptError: the disk refused; what was written before is whole.
+        OutputError: the disk refused; what was written before is whole.
         KeyboardInterrupt: passed on, after the state was kept.
     """
     runs = list_runs(job)

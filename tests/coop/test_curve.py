@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from coop.curve import Point, draw_curve, summarise, write_curve
-from tpt.errors import OutputError, PromptError
+from tpt.errors import OutputError
 
 HAND = Point('zero-shot, "a photo of a {}."', None, None, 0.5)
 POINTS = [
@@ -120,5 +120,5 @@ def test_without_matplotlib_the_person_is_told_what_to_install(
 
 @pytest.mark.parametrize("make", [write_curve, lambda p, path: draw_curve(p, "pets", path)])
 def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path, make: Any) -> None:
-    with pytest.raises(PromptError, match=r"The curve could not be saved to .*No such file"):
+    with pytest.raises(OutputError, match=r"The curve could not be saved to .*No such file"):
         make(POINTS, tmp_path / "missing" / "c")

@@ -33,7 +33,7 @@ from coop.outputs import (
 )
 from coop.recipes import RecipeSettings
 from coop.sampling import draw_shots
-from tpt.errors import OutputError, PromptError
+from tpt.errors import OutputError
 
 OUTPUTS = Outputs(Path("p.safetensors"), many=False)
 STATE = State(3, {"vectors": torch.arange(8.0)}, {"vectors": torch.ones(8)})
@@ -344,7 +344,7 @@ def test_a_state_that_finds_no_room_leaves_the_one_before(
 
     monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(
-        PromptError, match=r"The state of the training could not be saved .*No space"
+        OutputError, match=r"The state of the training could not be saved .*No space"
     ):
         save_state(OUTPUTS, job, 2, 1, replace(STATE, epoch=4))
     back = load_state(OUTPUTS, job, 2, 1)

@@ -26,7 +26,7 @@ from coop.loop import Epoch, TrainError
 from coop.outputs import Outputs
 from coop.recipes import RecipeSettings
 from coop.runs import list_runs, run_job
-from tpt.errors import PromptError, SourceError
+from tpt.errors import OutputError, SourceError
 
 RECIPE = RecipeSettings(epochs=3, cache_views=1)
 WANTED = TrainSettings("pets", RECIPE, shots=(2,), num_workers=0)
@@ -193,7 +193,7 @@ def test_a_state_that_finds_no_room_is_told_in_the_place_of_a_promise(
         monkeypatch.setattr(os, "fsync", refuse)
         raise KeyboardInterrupt
 
-    with pytest.raises(PromptError, match="The state of the training could not be saved"):
+    with pytest.raises(OutputError, match="The state of the training could not be saved"):
         start(watch=Watch(stop))
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import tpt
-from tpt.errors import MethodError, PromptError
+from tpt.errors import MethodError, OutputError
 from tpt.methods.cache import Cache
 
 NAMES = ["cat", "dog", "golden retriever", "ice cream"]
@@ -315,7 +315,7 @@ def test_a_state_ends_in_safetensors(engine: tpt.PromptEngine, tmp_path: Path) -
 
 
 def test_a_state_that_cannot_be_written_says_so(engine: tpt.PromptEngine, tmp_path: Path) -> None:
-    with pytest.raises(PromptError, match="The state of TDA could not be saved"):
+    with pytest.raises(OutputError, match="The state of TDA could not be saved"):
         tpt.TDA(engine).save_state(tmp_path / "nowhere" / "state.safetensors")
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 import tpt
-from tpt.errors import PromptError
+from tpt.errors import OutputError, PromptError
 from tpt.prompts.context import Blend, PromptInfo
 from tpt.prompts.meta import NAMES, MetaNet
 
@@ -190,7 +190,7 @@ def test_another_suffix_is_refused_before_anything_is_written(tmp_path: Path, na
 @pytest.mark.parametrize("suffix", FORMS)
 def test_saving_into_a_missing_folder_is_an_error(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / "missing" / f"prompt{suffix}"
-    with pytest.raises(PromptError, match="could not be saved") as caught:
+    with pytest.raises(OutputError, match="could not be saved") as caught:
         tpt.Context(random_vectors(4, 8)).save(path)
     assert "No such file or directory" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -199,7 +199,7 @@ def test_saving_into_a_missing_folder_is_an_error(tmp_path: Path, suffix: str) -
 def test_saving_over_a_folder_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "prompt.pt"
     path.mkdir()
-    with pytest.raises(PromptError, match="could not be saved"):
+    with pytest.raises(OutputError, match="could not be saved"):
         tpt.Context(random_vectors(4, 8)).save(path)
     assert list(tmp_path.iterdir()) == [path]
 
@@ -217,7 +217,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, step, fail)
-    with pytest.raises(PromptError, match="No space left on device"):
+    with pytest.raises(OutputError, match="No space left on device"):
         tpt.Context(random_vectors(2, 8)).save(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

@@ -17,7 +17,7 @@ import pytest
 from shift.report_sample import sample_confusions, sample_gallery
 from shift.sample import sample_results
 
-from tpt.errors import PromptError
+from tpt.errors import OutputError
 from tpt.shift.protocols import base_to_new, domain_generalisation
 from tpt.shift.report import Answer, render_report, write_report
 from tpt.shift.report.charts import make_axis
@@ -505,7 +505,7 @@ def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     write_report(target, sample_results())
     assert target.read_text(encoding="utf-8").endswith("</html>")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
-    with pytest.raises(PromptError, match=r"The report could not be saved to .*missing"):
+    with pytest.raises(OutputError, match=r"The report could not be saved to .*missing"):
         write_report(tmp_path / "missing" / "report.html", sample_results())
 
 

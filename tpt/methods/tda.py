@@ -177,7 +177,7 @@ class TDA:
 
         Raises:
             MethodError: another suffix.
-            PromptError: the disk refused.
+            OutputError: the disk refused.
         """
         write_state(path, self._tensors(), self.engine)
 

@@ -19,8 +19,8 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from tpt.errors import MethodError
+from tpt.files import write_whole
 from tpt.prompts import PromptEngine
-from tpt.prompts.files import write_whole
 from tpt.prompts.rows import clean_name
 
 FORMAT, VERSION = "tpt-tda-state", 1
@@ -33,7 +33,7 @@ def write_state(
 
     Raises:
         MethodError: the suffix is not .safetensors.
-        PromptError: the disk refused.
+        OutputError: the disk refused.
     """
     from tpt import __version__
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import uuid
 import warnings
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -27,6 +26,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from tpt.errors import PromptError
+from tpt.files import write_whole
 from tpt.prompts.context import Blend, Context, PromptInfo
 from tpt.prompts.meta import MetaNet
 
@@ -61,7 +61,8 @@ def save_context(context: Context, path: str | os.PathLike[str]) -> None:
     """Write `context` to `path`, whole or not at all.
 
     Raises:
-        PromptError: the suffix is neither .safetensors nor .pt, or the disk refused.
+        PromptError: the suffix is neither .safetensors nor .pt.
+        OutputError: the disk refused.
     """
     from tpt import __version__
 
@@ -86,42 +87,19 @@ def save_context(context: Context, path: str | os.PathLike[str]) -> None:
         tensors |= {_META + name: t.contiguous() for name, t in context.meta.tensors().items()}
     if target.suffix == ".safetensors":
         meta = {key: json.dumps(value, ensure_ascii=False) for key, value in head.items()}
-        write_whole(target, safetensors_bytes(tensors, metadata=meta))
+        write_whole(target, safetensors_bytes(tensors, metadata=meta), "prompt")
     elif target.suffix == ".pt":
         import io
 
         buffer = io.BytesIO()
         head["classes"] = list(head["classes"]) if head["classes"] else None
         torch.save({**head, **tensors}, buffer)
-        write_whole(target, buffer.getvalue())
+        write_whole(target, buffer.getvalue(), "prompt")
     else:
         raise PromptError(
             f'A prompt file ends in .safetensors (preferred) or .pt, but "{target}" does not. '
             "Choose one of the two."
         )
-
-
-def write_whole(target: Path, content: bytes, what: str = "prompt") -> None:
-    """Write beside the target, then rename over it: a full disk leaves the old file as it was.
-
-    Raises:
-        PromptError: the disk refused; `what` names the content in the message.
-    """
-    temporary = target.parent / f".tpt-{uuid.uuid4().hex}"
-    try:
-        try:
-            with temporary.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise PromptError(
-            f'The {what} could not be saved to "{target}": {error.strerror or error}. A file that '
-            "was there before is unchanged; choose another place or make room."
-        ) from error
 
 
 def load_context(path: str | os.PathLike[str]) -> Context:

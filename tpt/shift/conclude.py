@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tpt.prompts.files import write_whole
+from tpt.files import write_whole
 from tpt.shift.columns import columns_of
 from tpt.shift.confusion import ChangeCounter
 from tpt.shift.corruptions import corrupt

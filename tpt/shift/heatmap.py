@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tpt.errors import OutputError
-from tpt.prompts.files import write_whole
+from tpt.files import write_whole
 from tpt.shift.typeset import MISSING, percent, points, shorten
 
 COLOURS = "RdBu"  # red below, white at, blue above the words
@@ -46,7 +46,7 @@ def draw_heatmap(panels: Sequence[Panel], title: str, path: Path) -> None:
 
     Raises:
         OutputError: matplotlib is not installed.
-        PromptError: the disk refused.
+        OutputError: the disk refused.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tpt.errors import OutputError, PromptError
-from tpt.prompts.files import write_whole
+from tpt.errors import OutputError
+from tpt.files import write_whole
 from tpt.shift.protocols import base_to_new, domain_generalisation
 
 if TYPE_CHECKING:
@@ -269,10 +269,7 @@ def write_results(results: Mapping[str, Any], path: str | os.PathLike[str]) -> N
             "number. The model gave broken scores there: try --precision fp32."
         )
     content = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    try:
-        write_whole(Path(path), content.encode("utf-8"), what="results")
-    except PromptError as error:
-        raise OutputError(str(error)) from error
+    write_whole(Path(path), content.encode("utf-8"), "results")
 
 
 def _find_not_finite(value: Any, place: str) -> str | None:

@@ -13,7 +13,6 @@ Plain CLIP, `zero-shot`, is always among them: all others are compared with it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -117,8 +116,8 @@ def _parse_assignment(text: str, word: str) -> tuple[str, Any]:
 def _start_from(spec: MethodSpec, prompt: str) -> MethodSpec:
     if spec.ensemble:
         return spec
-    name = re.sub(r"(:|$)", rf"+{prompt}\1", spec.name, count=1)
-    return MethodSpec(name, spec.method, prompt, False, spec.options)
+    head, colon, tail = spec.name.partition(":")
+    return MethodSpec(f"{head}+{prompt}{colon}{tail}", spec.method, prompt, False, spec.options)
 
 
 def _share(specs: list[MethodSpec], shared: Mapping[str, Any]) -> tuple[MethodSpec, ...]:

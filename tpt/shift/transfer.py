@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from tpt.errors import MethodError, OutputError, PromptError, SourceError
+from tpt.files import write_whole
 from tpt.prompts import Context
-from tpt.prompts.files import write_whole
 from tpt.runtime.output import Target
 from tpt.shift.columns import columns_of
 from tpt.shift.evaluate import Evaluation
@@ -339,7 +339,7 @@ def conclude_transfer(
     arguments and what is returned are those of `measure_transfer`.
 
     Raises:
-        PromptError: the disk refused.
+        OutputError: the disk refused.
         OutputError: matplotlib is not installed; the numbers are written by then.
     """
     content = measure_transfer(evaluation, prompts, predictions)

@@ -85,8 +85,8 @@ def write_report(
 
     Raises:
         ImportError: jinja2 is not installed.
-        PromptError: the disk refused.
+        OutputError: the disk refused.
     """
-    from tpt.prompts.files import write_whole
+    from tpt.files import write_whole
 
     write_whole(Path(path), render_report(results, gallery, confusions).encode(), what="report")
