@@ -155,11 +155,14 @@ def plan_walks(sets: Sequence[str], options: dict[str, Any], say: Say) -> tuple[
 
     def read(text: str) -> list[ShiftSet]:
         found = read_one(text, how, say)
-        return [draw_some(part, limit, seed) for part in found] if limit else list(found)
+        if limit is None:
+            return list(found)
+        say(f"  Note: at most {limit:,} pictures of each set are drawn, by --limit.")
+        return [draw_some(part, limit, seed) for part in found]
 
+    corruptions = [] if options["corrupt"] is None else parse_corruptions(options["corrupt"])
     shifts = [part for text in sets for part in read(text)]
-    clean = read(options["clean"]) if options["clean"] else ()
-    corruptions = parse_corruptions(options["corrupt"]) if options["corrupt"] else []
+    clean = () if options["clean"] is None else read(options["clean"])
     return make_plan(shifts, clean, corruptions, halves=options["protocol"] == "base-to-new")
 
 

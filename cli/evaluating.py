@@ -6,7 +6,7 @@ import importlib.util
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tpt.runtime.output import Target
     from tpt.shift.evaluate import EvalSettings, Evaluation
     from tpt.shift.plan import Walk
+    from tpt.shift.predictions import Done
     from tpt.shift.sets import ReadOptions, ShiftSet
 
 Say = Callable[[str], None]
@@ -116,42 +117,51 @@ def predict_all(
     evaluation: Evaluation, target: Target, options: dict[str, Any], quiet: bool
 ) -> int:
     """Predict what is not done yet; how many pictures have no prediction."""
-    from tpt.errors import ImageError
     from tpt.shift.evaluate import total_lines
-    from tpt.shift.predictions import PredictionWriter, begin, cut_at
+    from tpt.shift.predictions import begin, drop_begun
 
     settings, environment = evaluation.settings, evaluation.environment
     done = begin(target, settings, environment, evaluation.walks, options["resume"])
-    size = options["batch_size"] or (1 if evaluation.clip.device.type == "cpu" else 8)
-    again = evaluation.keeps_state()  # then a set that was broken off starts from its beginning
-    failed = sum(part.failed for part in done)
+    if evaluation.keeps_state():  # what was learned before is gone: a set is whole or begun anew
+        done = [drop_begun(target.path, part) for part in done]
     earlier = sum(part.lines for part in done)
     tally = Tally(total=total_lines(evaluation.walks) - earlier)
     try:
         with progress(quiet) as show:
             for walk, before in zip(evaluation.walks, done, strict=True):
-                if before.complete and before.lines:
-                    continue
-                if again and before.lines:
-                    cut_at(target.path, before.start)
-                    failed, tally.total = failed - before.failed, tally.total + before.lines
-                with PredictionWriter(target.path) as writer:
-                    for line in evaluation.run(
-                        walk,
-                        batch_size=size,
-                        num_workers=options["num_workers"],
-                        done=0 if again else before.lines,
-                    ):
-                        if options["strict"] and "error" in line:
-                            raise ImageError(f"{line['key']!r}: {line['error']['message']}")
-                        writer.write(line)
-                        tally.done += 1
-                        tally.failed += "error" in line
-                        show(tally)
+                if not (before.complete and before.lines):
+                    _predict_walk(evaluation, walk, before, target.path, options, tally, show)
     except KeyboardInterrupt:
         click.echo(f"\nInterrupted after {tally.summary()}. Go on with --resume.", err=True)
         raise click.exceptions.Exit(INTERRUPTED) from None
     if not quiet:
         told = f" {earlier:,} were done before." if earlier else ""
         click.echo(f"{tally.summary()}.{told}", err=True)
-    return failed + tally.failed
+    return tally.failed + sum(part.failed for part in done)
+
+
+def _predict_walk(
+    evaluation: Evaluation,
+    walk: Walk,
+    before: Done,
+    path: str,
+    options: dict[str, Any],
+    tally: Tally,
+    show: Callable[[Tally], None],
+) -> None:
+    """Write the lines of one walk that are not there yet."""
+    from tpt.errors import ImageError
+    from tpt.shift.predictions import PredictionWriter
+
+    size = options["batch_size"] or (1 if evaluation.clip.device.type == "cpu" else 8)
+    lines = evaluation.run(
+        walk, batch_size=size, num_workers=options["num_workers"], done=before.lines
+    )
+    with PredictionWriter(path) as writer, closing(lines):
+        for line in lines:
+            if options["strict"] and "error" in line:
+                raise ImageError(f"{line['key']!r}: {line['error']['message']}")
+            writer.write(line)
+            tally.done += 1
+            tally.failed += "error" in line
+            show(tally)

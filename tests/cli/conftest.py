@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +18,7 @@ from PIL import Image
 from cli.main import main
 from tpt.load import load_clip
 from tpt.runtime import job, streaming
+from tpt.shift import evaluate, runner
 
 _load_once = functools.cache(load_clip)
 
@@ -27,16 +28,26 @@ def _in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+def run_in_process(*args: object, stdin: str | bytes | None = None) -> Result:
+    words = [str(arg) for arg in args]
+    return CliRunner().invoke(main, words, input=stdin, catch_exceptions=False)
+
+
 @pytest.fixture
 def run_tpt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Run `tpt ARGS` in this process; an exception that the command lets through fails the test."""
-    monkeypatch.setattr(job, "load_clip", _load_once)
+    for place in (job, evaluate):
+        monkeypatch.setattr(place, "load_clip", _load_once)
+    return run_in_process
 
-    def run(*args: object, stdin: str | bytes | None = None) -> Result:
-        words = [str(arg) for arg in args]
-        return CliRunner().invoke(main, words, input=stdin, catch_exceptions=False)
 
-    return run
+@pytest.fixture(scope="module")
+def run_tpt_once() -> Iterator[Callable[..., Result]]:
+    """The same for runs that several tests of a module look at; they need absolute paths."""
+    with pytest.MonkeyPatch.context() as patch:
+        for place in (job, evaluate):
+            patch.setattr(place, "load_clip", _load_once)
+        yield run_in_process
 
 
 @pytest.fixture
@@ -52,10 +63,11 @@ def command() -> list[str]:
 @pytest.fixture
 def still_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every "ms" is 0.0, so that whole files can be compared."""
-    monkeypatch.setattr(streaming, "time", SimpleNamespace(perf_counter=lambda: 0.0))
+    for place in (streaming, runner):
+        monkeypatch.setattr(place, "time", SimpleNamespace(perf_counter=lambda: 0.0))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_images() -> Callable[..., list[str]]:
     """Write small different pictures under the given names, folders included."""
 

@@ -228,3 +228,13 @@ def test_a_blend_without_templates_is_refused() -> None:
 def test_a_blend_of_a_single_string_is_refused() -> None:
     with pytest.raises(PromptError, match=r'Write \["a photo of a \{\}\."\]'):
         Blend("a photo of a {}.")  # type: ignore[arg-type]
+
+
+def test_words_that_are_no_text_are_refused(tiny: tpt.Clip) -> None:
+    engine = tpt.PromptEngine(tiny, ["cat", "dog"])
+    for make in (
+        lambda: tpt.Context.from_words(tiny, "a \udcff of a"),
+        lambda: tpt.ZeroShot(engine, ["a \udcff of a {}."]),
+    ):
+        with pytest.raises(PromptError, match="not UTF-8 text; a tokenizer cannot read"):
+            make()

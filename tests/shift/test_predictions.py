@@ -13,7 +13,14 @@ import pytest
 from tpt.errors import MethodError, OutputError
 from tpt.shift.changes import find_change
 from tpt.shift.plan import Walk, make_plan
-from tpt.shift.predictions import Done, PredictionWriter, begin, cut_at, find_done, open_folder
+from tpt.shift.predictions import (
+    Done,
+    PredictionWriter,
+    begin,
+    drop_begun,
+    find_done,
+    open_folder,
+)
 from tpt.shift.sets import Sample, ShiftSet
 
 SETTINGS: dict[str, Any] = {
@@ -119,12 +126,16 @@ def test_what_is_done_is_counted_by_walk() -> None:
         Done(3, 1, 0, complete=True),
         Done(3, 1, ends[2], complete=True),
     ]
-    cut_at("predictions.jsonl", ends[4] - 1)
-    assert find_done("predictions.jsonl", walks) == [
+    os.truncate("predictions.jsonl", ends[4] - 1)
+    whole, begun = find_done("predictions.jsonl", walks)
+    assert (whole, begun) == (
         Done(3, 1, 0, complete=True),
         Done(1, 0, ends[2], complete=False),
-    ]
+    )
     assert os.path.getsize("predictions.jsonl") == ends[3]  # the broken line is gone
+    assert drop_begun("predictions.jsonl", whole) is whole
+    assert drop_begun("predictions.jsonl", begun) == Done(start=ends[2])
+    assert os.path.getsize("predictions.jsonl") == ends[2]
 
 
 def test_lines_of_other_pictures_are_refused_and_stay() -> None:

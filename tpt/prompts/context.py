@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tpt.errors import PromptError
 from tpt.prompts.meta import MetaNet
-from tpt.prompts.rows import word_ids
+from tpt.prompts.rows import check_text, word_ids
 
 if TYPE_CHECKING:
     from tpt.clip import Clip
@@ -143,8 +143,9 @@ class Context:
         `words` is dropped; `_` is a space.
 
         Raises:
-            PromptError: no words, or more than one `{}`.
+            PromptError: no words, more than one `{}`, or bytes that are no text.
         """
+        check_text(words)
         text = words.replace("_", " ").strip()
         text = text[:-1].rstrip() if text.endswith(".") else text
         parts = text.split("{}") if "{}" in text else [text, ""]

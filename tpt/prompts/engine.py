@@ -19,7 +19,7 @@ from tpt.errors import PromptError
 from tpt.prompts.context import Context
 from tpt.prompts.full import FullEncoder
 from tpt.prompts.packed import PackedEncoder
-from tpt.prompts.rows import build_rows, build_sentence_rows, clean_name
+from tpt.prompts.rows import build_rows, build_sentence_rows, check_text, clean_name
 from tpt.text import is_utf8
 
 
@@ -158,8 +158,9 @@ def encode_templates(clip: Clip, classes: Sequence[str], templates: Sequence[str
 
 
 def check_templates(templates: Sequence[str]) -> None:
-    """Refuse a template without exactly one place for the class name."""
+    """Refuse a template that is no text, or without exactly one place for the class name."""
     for template in templates:
+        check_text(template)
         if template.count("{}") != 1:
             raise PromptError(
                 f'The template "{template}" holds {template.count("{}")} places for the class '

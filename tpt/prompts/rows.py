@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tpt.clip import Clip
 from tpt.errors import PromptError
+from tpt.text import is_utf8
 
 _PLACEHOLDERS = ("X", "photo", "the", "zebra", "quartz")
 
@@ -106,6 +107,20 @@ def _unpad(row: Tensor, pad: int) -> list[int]:
     if int(row[-1]) == pad:  # padded at the end, as nearly everywhere
         return row[: int(kept.nonzero().max()) + 1].tolist() if bool(kept.any()) else []
     return row[kept].tolist()
+
+
+def check_text(template: str) -> None:
+    """Refuse words that no tokenizer can read.
+
+    Raises:
+        PromptError: bytes that are not UTF-8.
+    """
+    if not is_utf8(template):
+        shown = template.encode("utf-8", "backslashreplace").decode()
+        raise PromptError(
+            f'The template "{shown}" holds bytes that are not UTF-8 text; a tokenizer cannot read '
+            "them. Write it in UTF-8."
+        )
 
 
 def _roomy_length(clip: Clip, sentences: Sequence[str]) -> int:

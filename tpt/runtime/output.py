@@ -12,7 +12,7 @@ import io
 import json
 import os
 import sys
-import tempfile
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,16 +203,16 @@ def start_afresh(target: Target, settings: dict[str, Any], run: dict[str, Any]) 
     """Write FILE.settings.json, whole or not at all, and empty FILE."""
     text = json.dumps({"settings": settings, "run": run}, indent=1, ensure_ascii=True) + "\n"
     try:
-        handle, temporary = tempfile.mkstemp(dir=target.sidecar.parent, prefix=".tpt-settings-")
+        temporary = target.sidecar.parent / f".tpt-settings-{uuid.uuid4().hex}"
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
+            with temporary.open("x", encoding="utf-8") as file:
                 file.write(text)
             # Records go before their settings do: old records must never stand beside new ones.
             if target.is_begun:
                 os.truncate(target.path, 0)
             os.replace(temporary, target.sidecar)
         except OSError:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise cannot_write(str(target.sidecar), error) from error

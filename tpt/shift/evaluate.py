@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +70,7 @@ class Evaluation:
 
     def run(
         self, walk: Walk, *, batch_size: int, num_workers: int, done: int = 0
-    ) -> Iterator[Line]:
+    ) -> Generator[Line, None, None]:
         """The lines of a walk, without the first `done`; frees what earlier walks needed."""
         self.shelf.forget(keep={head.classes for _, head in walk.heads()})
         return run_walk(

@@ -150,12 +150,15 @@ def find_done(path: str, walks: Sequence[Walk]) -> list[Done]:
     return found
 
 
-def cut_at(path: str, end: int) -> None:
-    """Drop all that comes after byte `end`."""
+def drop_begun(path: str, part: Done) -> Done:
+    """Take the lines of a walk that was broken off, the last there is, away again."""
+    if part.complete or not part.lines:
+        return part
     try:
-        os.truncate(path, end)
+        os.truncate(path, part.start)
     except OSError as error:
         raise cannot_write(path, error) from error
+    return Done(start=part.start)
 
 
 def _expect(walk: Walk) -> Iterator[tuple[str, str]]:

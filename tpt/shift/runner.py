@@ -7,7 +7,7 @@ was killed can be continued where its last whole line ends.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -37,7 +37,7 @@ def run_walk(
     batch_size: int = 1,
     num_workers: int = 2,
     done: int = 0,
-) -> Iterator[Line]:
+) -> Generator[Line, None, None]:
     """The lines of predictions.jsonl of one walk; a generator.
 
     Args:
