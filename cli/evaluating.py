@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 
+_MANY_SENTENCES = 5_000  # from here on the wait before the first picture is explained
+
 _PACKAGES = {"sklearn": "scikit-learn"}  # where a module's package is called otherwise
 
 
@@ -98,6 +100,12 @@ def build(wanted: EvalSettings, walks: tuple[Walk, ...], say: Say) -> Evaluation
         say(
             "Note: a method learns from each picture, so its numbers depend on their order; sets "
             "sorted by class can make it worse than zero-shot."
+        )
+    sentences = evaluation.count_sentences()
+    if sentences >= _MANY_SENTENCES:
+        say(
+            f"Note: {sentences:,} sentences of template ensembles are encoded first, once a list "
+            "of classes; that takes a while."
         )
     say(f"{total_lines(walks):,} pictures to predict, each once for each of its sets.")
     return evaluation

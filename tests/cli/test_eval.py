@@ -433,6 +433,15 @@ def test_several_templates_are_the_ensemble(
     assert results_of("out")["methods"][1]["templates"] == list(templates)
 
 
+def test_a_large_ensemble_says_what_is_waited_for(
+    run_tpt: Run, make_images: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_images(*names_of("set", "cat", "dog", count=1))
+    monkeypatch.setattr("cli.evaluating._MANY_SENTENCES", 14)  # open_clip's 7, of two classes
+    words = ("--methods", "zero-shot+ensemble", "--dry-run", "--output", "out")
+    assert "14 sentences of template ensembles are encoded" in run_tpt("eval", "set", *words).stderr
+
+
 def test_a_limit_draws_some_pictures_by_the_seed(run_tpt: Run, make_images: Make) -> None:
     make_images(*names_of("set", *CLASSES, count=4))
     drawn = []

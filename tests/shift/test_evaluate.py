@@ -148,3 +148,11 @@ def test_options_that_no_method_heeds_are_refused(
     with pytest.raises(MethodError) as refused:
         build(make_plan([make_set()]), methods, **options)
     assert words in str(refused.value)
+
+
+def test_sentences_of_ensembles_are_counted_once_a_class_list() -> None:
+    walks = make_plan([make_set(), make_set("other")], corruptions=[("fog", 1)])
+    templates = ("a {}.", "the {}.")
+    found = build(walks, "zero-shot+ensemble", "vte+ensemble", templates=templates)
+    assert found.count_sentences() == 2 * 3
+    assert build(walks, "zero-shot").count_sentences() == 0

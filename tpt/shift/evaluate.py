@@ -83,6 +83,17 @@ class Evaluation:
             done=done,
         )
 
+    def count_sentences(self) -> int:
+        """How many sentences the template ensembles of all class lists hold, encoded once each."""
+        every = {
+            (head.classes, self.shelf.templates(spec, walk.set))
+            for walk in self.walks
+            for _, head in walk.heads()
+            for spec in self.shelf.specs
+            if spec.ensemble
+        }
+        return sum(len(classes) * len(templates) for classes, templates in every)
+
     def keeps_state(self) -> bool:
         """Whether a method's answers depend on the pictures before."""
         return keeps_state({"": self.methods(self.walks[0])[next(self.walks[0].heads())[1].name]})
