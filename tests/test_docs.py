@@ -1,9 +1,13 @@
-"""The example in docs/adding-a-method.md is a method that works and passes the shared checks."""
+"""The documentation's commands are spelt right, and its example of a method works.
+
+The example in docs/adding-a-method.md passes the checks that every method of the shelf passes.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,12 +15,14 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType, SimpleNamespace
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 import tpt
+from cli.main import main
 from tpt.methods import registry
 from tpt.methods.registry import METHODS, MethodInfo, make_method
 
@@ -111,3 +117,29 @@ def test_the_page_names_files_that_exist() -> None:
     named = set(re.findall(r"`((?:tests|tpt|cli)/[\w/]+(?:\.py)?)`", PAGE))
     missing = {name for name in named if not (ROOT / name).exists()}
     assert missing == {"tpt/methods/average.py", "tests/methods/test_average.py"}
+
+
+def list_commands(page: str) -> list[str]:
+    """The `tpt ...` lines of indented blocks, continued ones joined; `...` stands for options."""
+    joined = page.replace("\\\n", " ")
+    return [
+        line.split("#")[0].strip() for line in re.findall(r"^    (tpt .*)$", joined, flags=re.M)
+    ]
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.stem)
+def test_the_commands_of_a_page_are_spelt_right(page: Path) -> None:
+    for line in list_commands(page.read_text(encoding="utf-8")):
+        _, name, *arguments = shlex.split(line.replace("--methods ...", "").replace(" ...", ""))
+        command = main.get_command(click.Context(main), name)
+        assert command is not None, line
+        try:
+            command.make_context(name, arguments)
+        except click.ClickException as error:
+            pytest.fail(f"{page.name}: {line}: {error.format_message()}")
+
+
+def test_commands_of_pages_are_found_at_all() -> None:
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")}
+    assert {"corruptions.md", "evaluation.md"} <= pages
+    assert len(list_commands((ROOT / "docs" / "evaluation.md").read_text())) >= 5
