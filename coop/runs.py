@@ -39,7 +39,7 @@ from coop.run import (
     train_prompt,
     works,
 )
-from tpt.errors import MethodError, OutputError, PromptError
+from tpt.errors import MethodError, OutputError
 from tpt.files import write_whole
 from tpt.prompts import Context
 
@@ -175,7 +175,7 @@ def _train(run: Run, outputs: Outputs, log: Log, watch: Watch) -> tuple[Context,
         raise
     assert state is not None  # a recipe has at least one epoch
     # Should the disk refuse the prompt itself; which is smaller, and may fit where this does not.
-    with contextlib.suppress(PromptError):
+    with contextlib.suppress(OutputError):
         save_state(outputs, job, shots, seed, state)
     return context_of(run, state), last
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 import tpt
 from coop.linear_probe import LinearProbe, fit_linear_probe, save_linear_probe
-from tpt.errors import MethodError, PromptError
+from tpt.errors import MethodError, OutputError, PromptError
 
 Pictures = tuple[Tensor, Tensor]
 
@@ -226,7 +226,7 @@ def test_another_suffix_is_refused(tmp_path: Path, name: str) -> None:
 
 def test_a_folder_that_is_gone_is_said_in_a_sentence(tmp_path: Path) -> None:
     target = tmp_path / "gone" / "probe.safetensors"
-    message = message_of(PromptError, save_linear_probe, make_probe(), target, {})
+    message = message_of(OutputError, save_linear_probe, make_probe(), target, {})
     assert str(target) in message
     assert "linear probe" in message
 
