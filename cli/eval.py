@@ -12,6 +12,7 @@ from cli.evaluating import (
     Say,
     build,
     check_extra,
+    measuring,
     predict_all,
     read_one,
     split_name,
@@ -149,21 +150,42 @@ def command(sets: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any) -
 def plan_walks(sets: Sequence[str], options: dict[str, Any], say: Say) -> tuple[Walk, ...]:
     """Read the sets, say what they are, and plan the run."""
     from tpt.shift.corruptions import parse_corruptions
+    from tpt.shift.learned import note_halves, note_seen
     from tpt.shift.plan import draw_some, make_plan
 
     how, limit, seed = read_options(options), options["limit"], options["seed"]
+    taken, learned = look_into(options["inits"])
 
     def read(text: str) -> list[ShiftSet]:
         found = read_one(text, how, say)
-        if limit is None:
-            return list(found)
-        say(f"  Note: at most {limit:,} pictures of each set are drawn, by --limit.")
-        return [draw_some(part, limit, seed) for part in found]
+        if limit is not None:
+            say(f"  Note: at most {limit:,} pictures of each set are drawn, by --limit.")
+            found = tuple(draw_some(part, limit, seed) for part in found)
+        noted = [note_seen(part, taken) for part in found]
+        for before, after in zip(found, noted, strict=True):
+            for note in after.notes[len(before.notes) :]:
+                say(f"  Note: {after.name}: {note}")
+        return noted
 
     corruptions = [] if options["corrupt"] is None else parse_corruptions(options["corrupt"])
     shifts = [part for text in sets for part in read(text)]
     clean = () if options["clean"] is None else read(options["clean"])
-    return make_plan(shifts, clean, corruptions, halves=options["protocol"] == "base-to-new")
+    walks = make_plan(shifts, clean, corruptions, halves=options["protocol"] == "base-to-new")
+    return tuple(note_halves(walk, learned) for walk in walks)
+
+
+def look_into(inits: Sequence[str]) -> tuple[dict[str, frozenset[str]], dict[str, tuple[str, ...]]]:
+    """By the name of each prompt the pictures and the classes it was learned on, where known."""
+    from coop.transfer import read_taken
+    from tpt.prompts import Context
+
+    taken, learned = {}, {}
+    for name, path in dict(name_inits(inits)).items():
+        context = Context.load(path)
+        taken[name] = read_taken(path, context) or frozenset[str]()
+        if context.info.classes is not None:
+            learned[name] = context.info.classes
+    return taken, learned
 
 
 def read_options(options: dict[str, Any]) -> ReadOptions:
@@ -190,10 +212,17 @@ def name_inits(values: Sequence[str]) -> list[tuple[str, str]]:
     """(name, file) of every --init; without a name it is "init".
 
     Raises:
-        BadParameter: two of one name.
+        BadParameter: two of one name, or a name that --methods could not say.
     """
     pairs = [(name or "init", path) for name, path in map(split_name, values)]
     names = [name for name, _ in pairs]
+    for name in names:
+        if name == "ensemble" or set("+,:") & set(name):
+            raise click.BadParameter(
+                f'A prompt cannot be called "{name}": expected a name without "+", "," and ":" '
+                'that is not "ensemble", which means something else in --methods. Choose another.',
+                param_hint="--init",
+            )
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise click.BadParameter(
@@ -240,8 +269,9 @@ def read_words(options: dict[str, Any]) -> tuple[str, ...]:
 def finish(evaluation: Evaluation, target: Target, folder: str, say: Say) -> None:
     """Measure, write, and print the table."""
     from tpt.shift.conclude import conclude
-    from tpt.shift.tables import console_table
+    from tpt.shift.console import console_table
 
-    results = conclude(evaluation, target.path, say)
+    with measuring():
+        results = conclude(evaluation, target.path, say)
     click.echo(console_table(results))
     say(f"Report: {os.path.join(folder, 'report.html')}")

@@ -148,6 +148,19 @@ def predict_all(
     return tally.failed + sum(part.failed for part in done)
 
 
+@contextmanager
+def measuring() -> Iterator[None]:
+    """Ctrl-C from here on costs no prediction, and that is told."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(
+            "\nInterrupted while measuring; every picture is predicted. Go on with --resume.",
+            err=True,
+        )
+        raise click.exceptions.Exit(INTERRUPTED) from None
+
+
 def _predict_walk(
     evaluation: Evaluation,
     walk: Walk,

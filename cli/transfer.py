@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.evaluating import Say, build, check_extra, predict_all, read_one, telling_warnings
+from cli.evaluating import (
+    Say,
+    build,
+    check_extra,
+    measuring,
+    predict_all,
+    read_one,
+    telling_warnings,
+)
 from cli.failures import INTERRUPTED, told_plainly
 from cli.options import adaptation_options, machine_options
 from cli.predict import read_assignments
@@ -130,13 +138,13 @@ def plan_run(texts: Sequence[str], options: dict[str, Any], say: Say) -> Plan:
     from tpt.shift.plan import draw_some, make_plan
     from tpt.shift.predictions import check_outside, open_folder
     from tpt.shift.sets import ReadOptions
-    from tpt.shift.transfer import check_folder, cross_methods, leave_out
+    from tpt.shift.transfer import check_folder, leave_out
 
     folder, resume, overwrite = options["folder"], options["resume"], options["overwrite"]
     check_folder(folder)
     target = open_folder(folder, resume, overwrite)
     given = read_given(options["given"])
-    cross_methods(options["methods"], (), read_shared(options))  # refuses early
+    check_methods(options)
     read = [part for text in texts for part in read_one(text, ReadOptions(), say)]
     if len(read) < 2:
         raise SourceError(
@@ -311,6 +319,17 @@ def read_shared(options: dict[str, Any]) -> dict[str, Any]:
     return shared | read_assignments(options["assignments"])
 
 
+def check_methods(options: dict[str, Any]) -> None:
+    """Refuse, before anything is learned, methods and settings that do not go together."""
+    from tpt.shift.evaluate import EvalSettings, check_options
+    from tpt.shift.shelf import Starts
+    from tpt.shift.transfer import cross_methods
+
+    specs = cross_methods(options["methods"], (), read_shared(options))
+    seen = {name: options[name] for name in ("views", "augment", "gate", "gate_views")}
+    check_options(EvalSettings(specs, Starts({}), **seen))
+
+
 def load_evaluation(plan: Plan, options: dict[str, Any], say: Say) -> Evaluation:
     """The run that tests every prompt on every set."""
     from tpt.shift.evaluate import EvalSettings
@@ -350,6 +369,7 @@ def finish(evaluation: Evaluation, plan: Plan, folder: str, say: Say) -> None:
     keys = name_keys(row.name for row in plan.prompts)
     prompts = {keys[row.name]: row for row in plan.prompts}
     say("Measuring ...")
-    transfer = conclude_transfer(evaluation, prompts, plan.target.path)
+    with measuring():
+        transfer = conclude_transfer(evaluation, prompts, plan.target.path)
     click.echo(console_table(transfer))
     say(f"Heat map: {os.path.join(folder, 'heatmap.png')}")

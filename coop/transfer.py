@@ -115,7 +115,9 @@ def _read_training(read: ShiftSet) -> Dataset | None:
         folder = find_training_folder(read)
         if folder is None:
             return None
-        (found,) = read_sets(folder, name=read.name)
+        found, *more = read_sets(folder, name=read.name)
+        if more:  # of another form than what is tested
+            return None
         items = tuple(Item(str(sample.source), sample.label) for sample in found.samples)
         return Dataset(read.name, found.classes, items, notes=found.notes)
     if read.domain is not None:
@@ -128,7 +130,8 @@ def _read_training(read: ShiftSet) -> Dataset | None:
 def find_training_folder(read: ShiftSet) -> str | None:
     """The train folder beside the test or val folder that a set was read from, or None.
 
-    Only below the path that was given: who names the test folder itself means that folder.
+    Only below the path that was given: who names the test folder itself means that folder. Where a
+    domain lies in the test folder it is the same domain of the train folder.
     """
     sample = read.samples[0]
     root = str(sample.source)[: -len(sample.key) - 1]
@@ -138,7 +141,7 @@ def find_training_folder(read: ShiftSet) -> str | None:
             continue
         above = os.path.join(read.path, *parts[:place])
         for name in sorted(os.listdir(above)):
-            folder = os.path.join(above, name)
+            folder = os.path.join(above, name, *parts[place + 1 :])
             if SPLITS.get(name.lower()) == "train" and os.path.isdir(folder):
                 return folder
     return None

@@ -562,6 +562,32 @@ def test_a_prompt_of_single_classes_decides_on_them(
     assert results_of("out")["sets"][0]["classes"] == ["dog", "cat"]
 
 
+def test_pictures_and_classes_that_a_prompt_learned_from_are_told(
+    run_tpt: Run, make_images: Make, tiny: tpt.Clip
+) -> None:
+    classes = ("ant", "bee", "cat", "dog")
+    make_images(*names_of("set", *classes, count=1))
+    context = tpt.PromptEngine(tiny, classes).context
+    info = PromptInfo(model="tiny", classes=("ant", "cat"), shots=1, seed=2)
+    tpt.Context(context.vectors, info=info).save("own.safetensors")
+    rows = ["split,shots,seed,path", "train,1,2,set/ant/0.png", "val,1,2,set/bee/0.png"]
+    Path("own.files.csv").write_text("\n".join(rows) + "\n")
+    words = ("--methods", "zero-shot", "--init", "own.safetensors", "--output", "out")
+    result = run_tpt("eval", "set", "--protocol", "base-to-new", *words)
+    assert result.exit_code == 0, result.stderr
+    seen = 'The prompt "init" learned from 1 of these 4 pictures'
+    halves = (
+        'the prompt "init" was not learned on the base classes of this set, but with cat and '
+        "without bee"
+    )
+    assert f"  Note: set: {seen}" in result.stderr
+    assert f"Warning: set: {halves}" in result.stderr
+    for part in results_of("out")["sets"]:
+        assert [
+            note.startswith(said) for note, said in zip(part["notes"], (seen, halves), strict=True)
+        ] == [*(True, True)]
+
+
 # --- sizes and batches ---
 
 

@@ -383,6 +383,10 @@ def test_prompts_that_cannot_be_used_are_refused(
     tpt.Context(context.vectors).save("nameless.pt")
     message = refuse("pets", "--init", "nameless.pt", code=1)
     assert "does not say which model it was made for" in message
+    for name in ("ensemble", "a,b", "a+b", "a:b"):
+        message = refuse("pets", "--init", f"{name}=other.pt")
+        assert f'A prompt cannot be called "{name}": expected a name without' in message
+    assert '"tpt+" does not say where it starts' in refuse("pets", "--methods", "tpt+")
     message = refuse("pets", "--init", "other.pt", "--init", "wide.pt")
     assert 'Two prompt files are called "init". Give them names' in message
 

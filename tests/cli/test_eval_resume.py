@@ -20,7 +20,7 @@ from click.testing import Result
 
 import tpt
 from tpt import files
-from tpt.shift import predictions, runner
+from tpt.shift import conclude, predictions, runner
 
 Run = Callable[..., Result]
 Make = Callable[..., list[str]]
@@ -367,6 +367,26 @@ def test_ctrl_c_tells_what_was_done_and_how_to_go_on(
     assert len(LINES.read_bytes().splitlines()) == 2
     assert run_tpt(*words, "out", "--resume").exit_code == 0
     assert all_files(OUT) == all_files("whole")
+
+
+def test_ctrl_c_while_measuring_costs_no_prediction_and_that_is_told(
+    run_tpt: Run, sets: tuple[str, ...], decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    words = ("eval", "two", *WORDS, "--output", "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(conclude, "measure_set", interrupt)
+        result = run_tpt(*words)
+    assert result.exit_code == 130
+    assert result.stderr.endswith(
+        "\nInterrupted while measuring; every picture is predicted. Go on with --resume.\n"
+    )
+    decoded.clear()
+    assert run_tpt(*words, "--resume").exit_code == 0
+    assert decoded == []
+    assert set(MADE_FROM_LINES) < set(all_files(OUT))
 
 
 @pytest.mark.slow

@@ -275,6 +275,8 @@ def test_two_sets_of_one_name_are_refused(transfer: Run) -> None:
         (("--sources", ","), "It names no set and there is no --prompt"),
         (("--prompt", "pets=p.pt", "--sources", "pets"), 'The prompt of "pets" is given with'),
         (("--methods", "tpt+pets"), "every method starts from the words and from every prompt"),
+        (("--views", "4"), "--views has no meaning with these methods (zero-shot), which look at"),
+        (("--methods", "tpt", "--gate-views", "2"), "give --gate too"),
     ],
 )
 def test_what_does_not_go_together_is_refused(

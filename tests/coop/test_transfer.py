@@ -120,6 +120,25 @@ def test_each_domain_of_a_tree_learns_from_its_own_pictures() -> None:
             assert where == {f"{tree}/{domain}/{inside}{name}" for name in PETS}
 
 
+def test_a_domain_inside_a_split_learns_from_that_domain_of_the_other_split() -> None:
+    for split in ("train", "test"):
+        for domain in ("photo", "sketch"):
+            paint(f"tree/{split}/{domain}", count=3)
+    photo, sketch = (find_source(read, QUICK) for read in read_sets("tree"))
+    assert photo.apart
+    assert sketch.apart
+    assert {os.path.dirname(os.path.dirname(item.path)) for item in photo.drawn} == {
+        "tree/train/photo"
+    }
+
+
+def test_a_train_folder_that_lacks_the_domain_is_not_learned_from() -> None:
+    for folder in ("test/photo", "test/sketch", "train/sketch"):
+        paint(f"tree/{folder}")
+    photo, sketch = (find_source(read, QUICK) for read in read_sets("tree"))
+    assert (photo.apart, sketch.apart) == (False, True)
+
+
 def test_wordnet_ids_are_learned_under_their_class_names() -> None:
     paint("net", ("n01440764", "n02102040"))
     paint("halves/train", ("n01440764", "n02102040"))

@@ -101,3 +101,9 @@ def test_a_bootstrap_of_nothing_is_an_error(images: int, resamples: int) -> None
 def test_a_level_that_is_no_share_is_an_error(level: float) -> None:
     with pytest.raises(MethodError, match=r"share between 0 and 1.*Write 0\.95"):
         percentile_interval(np.arange(10), level)
+
+
+def test_a_seed_may_be_below_zero_and_is_one_of_its_own() -> None:
+    minus, plus = (next(draw_counts(50, 4, seed)) for seed in (-3, 3))
+    assert (minus.sum(axis=0) == 50).all()
+    assert not np.array_equal(minus, plus)

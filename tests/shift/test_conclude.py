@@ -16,7 +16,7 @@ from tpt.shift import conclude as module
 from tpt.shift import corrupt
 from tpt.shift.conclude import GALLERY_SETS, conclude
 from tpt.shift.evaluate import Evaluation
-from tpt.shift.gallery import PICTURE_SIDE, encode_thumbnail
+from tpt.shift.gallery import PICTURE_SIDE, Lottery, encode_thumbnail
 from tpt.shift.plan import Walk, make_plan
 from tpt.shift.predictions import PredictionWriter
 from tpt.shift.sets import ArrayRow, Sample, ShiftSet
@@ -143,6 +143,23 @@ def test_the_gallery_shows_the_pictures_as_the_run_had_them(
         "set",
         "set/gaussian_noise/4",
     }
+
+
+def test_another_seed_draws_other_pictures(
+    tiny: tpt.Clip, tmp_path: Path, reported: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[int] = []
+
+    class Seen(Lottery):
+        def __init__(self, *args: Any, **more: Any) -> None:
+            super().__init__(*args, **more)
+            seeds.append(self.seed)
+
+    monkeypatch.setattr(module, "Lottery", Seen)
+    walks = make_plan([make_set("set")])
+    evaluation = make_evaluation(tiny, walks)
+    conclude(evaluation, write_lines(tmp_path, walks), lambda text: None)
+    assert seeds == [evaluation.seed] == [3]
 
 
 def test_of_many_sets_the_first_show_pictures(

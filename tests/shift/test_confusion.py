@@ -53,6 +53,13 @@ def test_only_the_most_frequent_changes_are_given() -> None:
     assert found.changes == (Change("cat", "bee", "ant", 2),)
 
 
+def test_changes_that_are_not_given_are_counted() -> None:
+    rare, rarer = make_row(0, zero_shot=1, tpt=2), make_row(1, zero_shot=0, tpt=2)
+    often = make_row(2, zero_shot=1, tpt=0)
+    (found,) = count(rare, rare, rarer, often, often, often, limit=1)
+    assert (found.rarer, found.rarer_images) == (2, 3)
+
+
 def test_equally_frequent_changes_do_not_depend_on_the_order_of_the_rows() -> None:
     rows = [make_row(label, zero_shot=0, tpt=1) for label in (2, 0, 1)]
     assert count(*rows) == count(*reversed(rows))

@@ -146,3 +146,18 @@ def test_a_limit_draws_the_same_pictures_in_their_order_whatever_else_is_there()
     assert keys <= {sample.key for sample in draw_some(fewer, 12).samples}
     assert keys != {sample.key for sample in draw_some(many, 10, seed=1).samples}
     assert draw_some(many, 40) is many
+
+
+def test_numbers_are_no_ids_that_two_sets_share() -> None:
+    numbers = ("0", "1", "2", "3")
+    clean = make_set("stl", "plane", "bird", "car", "cat", ids=numbers)
+    shift = make_set("cifar", "plane", "car", "bird", "cat", ids=numbers)
+    assert match_classes(clean, shift) == (0, 2, 1, 3)
+    assert match_classes(clean, make_set("odd", "plane", "frog", "car", "cat", ids=numbers)) is None
+
+
+def test_two_trees_of_one_name_and_other_classes_are_refused() -> None:
+    first = make_set("c/fog/1", "cat", "dog", corruption="fog", severity=1)
+    other = make_set("c/snow/1", "cat", "house", corruption="snow", severity=1)
+    with pytest.raises(SourceError, match=r'Two sets called "c" .* other="/data/c/snow/1"'):
+        make_plan([first, other], [PHOTO])

@@ -104,6 +104,24 @@ def test_a_begun_folder_is_left_alone_unless_asked() -> None:
     assert not target.is_begun
 
 
+def test_results_of_the_earlier_run_go_when_it_is_started_again() -> None:
+    walks = make_walks("one")
+    target = open_folder("out", False, False)
+    begin(target, SETTINGS, {}, walks, False)
+    Path(target.path).write_text("{}\n")
+    for name in ("results.json", "report.html", "mine.txt"):
+        Path("out", name).write_text("old")
+    begin(target, SETTINGS, {}, walks, False)
+    assert sorted(os.listdir("out")) == [
+        *("mine.txt", "predictions.jsonl", "predictions.jsonl.settings.json")
+    ]
+
+
+def test_a_folder_without_a_name_is_refused() -> None:
+    with pytest.raises(MethodError, match=r"--output is empty: .* --output \. for this one"):
+        open_folder("", False, False)
+
+
 def test_a_folder_inside_a_set_of_files_is_refused_but_beside_arrays_it_may_be() -> None:
     os.makedirs("one/cat")
     target = open_folder("one/out", resume=False, overwrite=False)

@@ -135,6 +135,23 @@ def test_what_stands_before_the_corruption_is_the_parent(name, parent):
     assert find_parent({"name": name, "corruption": "fog"}) == parent
 
 
+@pytest.mark.parametrize(
+    ("name", "parent"), [("mine/3", "mine"), ("fog/3", "fog"), ("seafog/3", "seafog")]
+)
+def test_the_severities_of_one_corruption_are_one_column(name, parent):
+    sets = [
+        shift_set(name.replace("3", str(level)), corruption="fog", severity=level)
+        for level in (3, 5)
+    ]
+    assert {find_parent(entry) for entry in sets} == {parent}
+    table = domain_generalisation(
+        make_results([shift_set("photo", role="clean"), *sets], {"tpt": [0.9, 0.5, 0.4]}), "photo"
+    )
+    assert [column["title"] for column in table["columns"]] == [
+        *("photo", f"{parent}, fog, mean of 2 severities")
+    ]
+
+
 def test_sets_of_other_classes_than_the_source_are_told():
     sets = [shift_set("photo", role="clean"), shift_set("a"), shift_set("b", classes=["car"])]
     table = domain_generalisation(make_results(sets, {"tpt": [0.9, 0.5, 0.4]}), "photo")

@@ -258,6 +258,7 @@ def test_a_number_that_is_missing_or_not_finite_is_a_dash() -> None:
 
 def test_a_small_p_value_is_told_as_small_and_not_as_zero() -> None:
     assert (write_p(0.0002), write_p(0.25)) == ("<0.001", "0.250")
+    assert write_p(0.0498) == "<0.05"  # and not 0.050, which would not be significant
 
 
 def test_an_axis_has_round_ticks_that_hold_all_values_within_its_bounds() -> None:
@@ -341,6 +342,12 @@ def test_changed_answers_are_listed_and_the_rest_is_counted(page: Page) -> None:
     assert "2 rarer changes of 2 images" in page.text(id="changes")
 
 
+def test_changes_that_were_only_counted_are_among_those_left_out() -> None:
+    (cut,) = (x for x in sample_confusions() if len(x.changes) > 10)
+    made = render_report(sample_results(), (), [replace(cut, rarer=30, rarer_images=41)])
+    assert "32 rarer changes of 43 images" in Page(made).text(id="changes")
+
+
 def test_the_gallery_shows_answers_entropies_and_kept_views(page: Page) -> None:
     items = page.find("article", data_kind="right")
     assert len(items) == 3
@@ -363,6 +370,15 @@ def test_a_picture_that_is_gone_leaves_its_answers() -> None:
     assert "no picture" in page.text(data_kind="right")
     assert page.find("img") == []
     assert "63.4 %" in page.text(data_kind="right")
+
+
+def test_a_gallery_of_some_of_the_sets_says_so() -> None:
+    item = sample_gallery()[0]
+    others = [replace(item, dataset=entry["name"]) for entry in sample_results()["sets"]]
+    assert "put wrong on the first set that has any" in make_page(gallery=[item]).text(id="gallery")
+    some = make_page(gallery=others[:2]).text(id="gallery")
+    assert "put wrong on the first 2 sets that have any" in some
+    assert "that has any" not in make_page(gallery=others).text(id="gallery")
 
 
 def test_an_empty_gallery_is_told() -> None:

@@ -42,6 +42,18 @@ def test_a_prompt_that_nobody_names_starts_all_and_the_baseline_stays() -> None:
     ]
 
 
+def test_an_ensemble_of_templates_stands_once_beside_several_prompts() -> None:
+    assert names("zero-shot+ensemble,tpt", prompts=["a", "b"]) == [
+        *("zero-shot", "zero-shot+ensemble", "tpt+a", "tpt+b")
+    ]
+
+
+@pytest.mark.parametrize("texts", ["tpt+a", "zero-shot+ensemble,tpt+a"])
+def test_a_prompt_from_which_no_method_starts_is_refused(texts: str) -> None:
+    with pytest.raises(MethodError, match=r'No method starts from the prompt "b"\. .*tpt\+b'):
+        parse_methods([texts], ["a", "b"])
+
+
 def test_settings_of_the_run_reach_those_that_have_them_unless_they_say_otherwise() -> None:
     found = parse_methods(
         ["zero-shot,tpt,tpt:lr=0.02,vte"], shared={"lr": 0.1, "keep": 0.3, "steps": None}

@@ -6,9 +6,10 @@ from typing import Any
 
 from shift.sample import sample_results
 
+from tpt.shift.console import console_table
 from tpt.shift.protocol_tables import transfer_tables
 from tpt.shift.protocols import base_to_new, domain_generalisation, transfer_table
-from tpt.shift.tables import console_table, latex_tables, make_tables, markdown_tables
+from tpt.shift.tables import latex_tables, make_tables, markdown_tables
 
 
 def get_rows(results: dict[str, Any], title: str) -> list[list[str]]:

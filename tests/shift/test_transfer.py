@@ -262,13 +262,19 @@ def test_the_second_table_has_the_differences_with_their_intervals(measure: Any)
     assert first[2].startswith("+50.0 (")
 
 
-def test_markdown_and_latex_hold_every_method_and_no_published_row(measure: Any) -> None:
+def test_markdown_and_latex_hold_every_method_and_then_the_published_averages(
+    measure: Any,
+) -> None:
     found = measure()
     markdown, latex = markdown_tables(found), latex_tables(found)
-    assert markdown.count("| Learned on |") == latex.count(r"\begin{table}") == 4
+    assert markdown.count("| Learned on |") == 4
+    assert latex.count(r"\begin{table}") == 5
+    own, published = markdown.split("## Transfer, published: top-1, %\n")
+    assert "| CoOp, 16 shots, M = 4, published (arXiv 2109.01134, figures from" in published
+    assert "not measured in this run" in published
+    assert "ublished" not in own
     assert "- photo: photo.safetensors, 16 shots\n- photo: learned here.\n" in markdown
     assert r"my \$x\_1 & 50.00 & 0.00" in latex
-    assert "ublished" not in markdown + latex
 
 
 def test_the_console_table_fits_a_terminal_and_leaves_out_notes(measure: Any) -> None:

@@ -103,7 +103,7 @@ def draw_counts(images: int, resamples: int, seed: int) -> Iterator[Floats]:
     Every column sums to `images`. The draws depend on `images` and `seed` alone: fewer resamples
     are the first of more.
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(seed if seed >= 0 else (1, -seed))  # numpy takes no negatives
     for start in range(0, resamples, BLOCK):
         counts = np.empty((images, min(BLOCK, resamples - start)))
         for column in range(counts.shape[1]):

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from tpt.runtime.output import name_change
+from tpt.shift.layouts.classes import some
 
 Settings = Mapping[str, Any]
 _LISTS = ("methods", "sets")
@@ -57,7 +58,7 @@ def _describe_set(old: Settings, new: Settings) -> str:
 
 def _compare_names(old: Collection[str], new: Collection[str]) -> str:
     gone, come = ([x for x in one if x not in two] for one, two in ((old, new), (new, old)))
-    told = [f"without {_some(gone)}"] * bool(gone) + [f"with {_some(come)}"] * bool(come)
+    told = [f"without {some(gone)}"] * bool(gone) + [f"with {some(come)}"] * bool(come)
     return f"now {' and '.join(told) or 'in another order'}"
 
 
@@ -77,7 +78,3 @@ def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     for key, item in items:
         found |= _flatten(item, f"{prefix} {key}".strip())
     return found
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")

@@ -90,7 +90,7 @@ def _measure_head(
 ) -> None:
     """One result set: its numbers, its changed answers, its pictures."""
     names = [spec.name for spec in evaluation.shelf.specs]
-    watch = _Watch(head.name, names)
+    watch = _Watch(head.name, names, evaluation.seed)
     rows = watch.follow(read_set(predictions, head.name, extents))
     columns = columns_of(rows, names, len(head.classes))
     found.measured[head.name] = measure_set(columns, BASELINE, seed=evaluation.seed)
@@ -104,9 +104,9 @@ def _measure_head(
 class _Watch:
     """Sees every row of a result set once, on its way to the metrics."""
 
-    def __init__(self, name: str, methods: list[str]) -> None:
+    def __init__(self, name: str, methods: list[str], seed: int) -> None:
         self.done = self.failed = 0
-        self.lottery = Lottery(name, BASELINE)
+        self.lottery = Lottery(name, BASELINE, seed=seed)
         self.changes = ChangeCounter(BASELINE)
         self._image_ms = array("f")
         self._ms = {method: array("f") for method in methods}

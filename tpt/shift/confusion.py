@@ -35,7 +35,7 @@ class ChangeCounter:
     def confusions(
         self, dataset: str, classes: Sequence[str], limit: int = 15
     ) -> tuple[Confusion, ...]:
-        """The `limit` most frequent changes of every method, most frequent first.
+        """The `limit` most frequent changes of every method, and how many more there are.
 
         Changes that are equally frequent come in the order of the classes. A method that changed
         no answer comes with none.
@@ -47,12 +47,13 @@ class ChangeCounter:
         """
         found = []
         for method, counts in self._counts.items():
-            frequent = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:limit]
-            changes = [
+            frequent = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+            changes = tuple(
                 Change(classes[truth], classes[before], classes[after], count)
-                for (truth, before, after), count in frequent
-            ]
-            found.append(Confusion(dataset, method, tuple(changes)))
+                for (truth, before, after), count in frequent[:limit]
+            )
+            rest = [count for _, count in frequent[limit:]]
+            found.append(Confusion(dataset, method, changes, len(rest), sum(rest)))
         return tuple(found)
 
 

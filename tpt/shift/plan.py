@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tpt.errors import MethodError, SourceError
-from tpt.shift.layouts.classes import some
+from tpt.shift.layouts.classes import fold, some
 from tpt.shift.sets import Sample, ShiftSet
 
 SHIFT, CLEAN, RESTRICTED = "shift", "clean", "clean, same classes"
@@ -186,8 +186,8 @@ def _walk_shift(
 
 def _explain_uncompared(shift: ShiftSet, clean: ShiftSet) -> str:
     """Why the clean set has no counterpart to a set."""
-    there = {*map(_fold, clean.classes)}
-    lacking = [name for name in shift.classes if _fold(name) not in there]
+    there = {*map(fold, clean.classes)}
+    lacking = [name for name in shift.classes if fold(name) not in there]
     what = f"lacks {some(lacking)}" if lacking else "knows its classes by other ids or names"
     return f'it is not compared with the clean set "{clean.name}", which {what}.'
 
@@ -197,10 +197,23 @@ def _clean_heads(clean: ShiftSet, shifts: Sequence[ShiftSet]) -> tuple[Head, ...
     heads = [Head(clean.name, clean.classes, tuple(range(len(clean.classes))), CLEAN)]
     for shift in shifts:
         name, labels = _counterpart(shift, clean), match_classes(clean, shift)
-        if labels is not None and name not in (None, *(head.name for head in heads)):
-            assert name is not None
+        if labels is None or name is None:
+            continue
+        there = next((head for head in heads if head.name == name), None)
+        if there is None:
             heads.append(Head(name, shift.classes, labels, RESTRICTED))
+        elif there.label_of != labels:
+            raise SourceError(
+                f'Two sets called "{_name_tree(shift)}" have as many classes, but not the same '
+                f'ones, so "{name}" could be either. Give one another name, for example '
+                f'other="{shift.path}".'
+            )
     return tuple(heads)
+
+
+def _name_tree(shift: ShiftSet) -> str:
+    """What a set is called without its domain, or its corruption and severity."""
+    return shift.name.split("/")[0] if shift.corruption or shift.domain else shift.name
 
 
 def _counterpart(shift: ShiftSet, clean: ShiftSet | None) -> str | None:
@@ -209,28 +222,25 @@ def _counterpart(shift: ShiftSet, clean: ShiftSet | None) -> str | None:
         return None
     if labels == tuple(range(len(clean.classes))):
         return clean.name
-    parent = shift.name.split("/")[0] if shift.corruption or shift.domain else shift.name
-    return f"{clean.name} ({len(shift.classes)} classes of {parent})"
+    return f"{clean.name} ({len(shift.classes)} classes of {_name_tree(shift)})"
 
 
 def match_classes(clean: ShiftSet, shift: ShiftSet) -> tuple[int, ...] | None:
     """For each class of the clean set its place in the shift set's, or -1.
 
-    Classes are the same where they are known by the same id (WordNet id, folder), else by name.
+    Classes are the same where they are known by the same id (WordNet id, folder; no number, which
+    is a place in a list of the set's own), else by name.
     None where the shift set has a class that the clean one lacks.
     """
-    by_id = {key: place for place, key in enumerate(shift.ids)}
+    # A number counts within its own set: label 2 is a bird in CIFAR-10 and a car in STL-10.
+    by_id = {key: place for place, key in enumerate(shift.ids) if not key.isdecimal()}
     labels = tuple(by_id.get(key, -1) for key in clean.ids)
     if len({label for label in labels if label >= 0}) == len(shift.classes):
         return labels
-    by_name = {_fold(name): place for place, name in enumerate(shift.classes)}
-    labels = tuple(by_name.get(_fold(name), -1) for name in clean.classes)
+    by_name = {fold(name): place for place, name in enumerate(shift.classes)}
+    labels = tuple(by_name.get(fold(name), -1) for name in clean.classes)
     found = {label for label in labels if label >= 0}
     return labels if len(found) == len(shift.classes) else None
-
-
-def _fold(name: str) -> str:
-    return " ".join(name.replace("_", " ").casefold().split())
 
 
 def _halve(variant: Variant) -> Variant:

@@ -14,13 +14,17 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Any
 
-from tpt.errors import OutputError
+from tpt.errors import MethodError, OutputError
 from tpt.runtime.output import Target, cannot_write, check_settings, check_target, start_afresh
 from tpt.shift.changes import find_change
 from tpt.shift.plan import Walk
 
 Line = dict[str, Any]
 NAME = "predictions.jsonl"
+_CONCLUSIONS = (
+    *("results.json", "report.html", "tables.md", "tables.tex"),
+    *("transfer.json", "heatmap.png"),
+)  # what is made of the predictions, by `conclude` and `conclude_transfer`
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ def open_folder(folder: str, resume: bool, overwrite: bool, dry: bool = False) -
         OutputError: DIR is a file, cannot be made, or holds a run and neither `resume` nor
             `overwrite` was asked for.
     """
+    if not folder:
+        raise MethodError("--output is empty: expected a folder. Give --output . for this one.")
     if os.path.exists(folder) and not os.path.isdir(folder):
         raise OutputError(
             f'The output "{folder}" is a file: expected a folder for the predictions, the tables '
@@ -94,8 +100,22 @@ def begin(
         os.makedirs(folder or os.curdir, exist_ok=True)
     except OSError as error:
         raise cannot_write(folder, error) from error
+    if target.is_begun:
+        _drop_conclusions(folder)
     start_afresh(target, settings, environment)
     return [Done() for _ in walks]
+
+
+def _drop_conclusions(folder: str) -> None:
+    """Remove what was made of the predictions that are about to go: it says nothing of the new."""
+    for name in _CONCLUSIONS:
+        path = os.path.join(folder, name)
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise cannot_write(path, error) from error
 
 
 def _find_change(target: Target, settings: dict[str, Any]) -> str:

@@ -39,11 +39,19 @@ def mean(values: Sequence[float | None]) -> float | None:
 
 # --- corruptions ---
 
+_BETWEEN = "/+: "  # what may stand between the name of a set and its corruption
+
 
 def find_parent(entry: Mapping[str, Any]) -> str:
-    """What a corrupted set is a corruption of: "cifar10-c" for "cifar10-c/fog/3"."""
-    before, kind, _ = entry["name"].rpartition(entry["corruption"] or "\0")
-    return before.rstrip("/+: ") or kind or entry["name"]
+    """What a corrupted set is a corruption of: "cifar10-c" for "cifar10-c/fog/3".
+
+    One corruption may be a set by itself: "fog" for "fog/3", and "mine" for "mine/3".
+    """
+    name: str = entry["name"]
+    before, kind, _ = name.rpartition(entry["corruption"] or "\0")
+    if kind and (not before or before[-1] in _BETWEEN):
+        return before.rstrip(_BETWEEN) or kind
+    return name.removesuffix(f"/{entry.get('severity')}") or name
 
 
 def group_corruptions(sets: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[int, str]]]:

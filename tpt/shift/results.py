@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "tpt-eval", 1
 CLEAN = "clean"
-_NEEDED = {"settings": dict, "baseline": str, "methods": list, "sets": list, "results": list}
 
 
 @dataclass(frozen=True)
@@ -282,49 +281,3 @@ def _find_not_finite(value: Any, place: str) -> str | None:
     elif isinstance(value, list | tuple):
         items = ((f"{place}[{index}]", item) for index, item in enumerate(value))
     return next((found for p, item in items if (found := _find_not_finite(item, p))), None)
-
-
-def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a results.json.
-
-    Raises:
-        OutputError: no such file, damaged, of another program, or of a newer version.
-    """
-    source = Path(path)
-    try:
-        results = json.loads(source.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except OSError as error:
-        raise OutputError(
-            f'The results "{source}" cannot be read: {error.strerror or error}. Expected the '
-            "results.json that `tpt eval` writes."
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise _damaged(source, " ".join(str(error).split())[:200]) from error
-    if not isinstance(results, dict) or results.get("format") != FORMAT:
-        raise OutputError(
-            f'"{source}" is JSON, but no results of `tpt eval`: expected "format": "{FORMAT}". '
-            "Give the results.json of an evaluation."
-        )
-    version = results.get("format_version")
-    if not isinstance(version, int) or version < 1:
-        raise _damaged(source, f"format_version is {version!r}")
-    if version > VERSION:
-        raise OutputError(
-            f'The results "{source}" have format version {version}, but this version of '
-            f"tpt-runtime reads up to {VERSION}. Upgrade tpt-runtime."
-        )
-    for key, kind in _NEEDED.items():
-        if not isinstance(results.get(key), kind):
-            raise _damaged(source, f'"{key}" is missing or of another kind')
-    return results
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _damaged(source: Path, why: str) -> OutputError:
-    return OutputError(
-        f'The results "{source}" are damaged or truncated ({why}). Run `tpt eval` with --resume '
-        "on the same output folder to write them again."
-    )

@@ -14,7 +14,7 @@ Plain CLIP, `zero-shot`, is always among them: all others are compared with it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tpt.errors import MethodError, suggest
@@ -53,14 +53,20 @@ def parse_methods(
 
     Raises:
         MethodError: not of that form, an unknown method, setting, or prompt; a setting that no
-            method of the run has; one method twice.
+            method of the run has; one method twice; a prompt from which no method starts.
     """
     words = [word.strip() for text in texts for word in text.split(",")]
     specs = [_parse_one(word, prompts) for word in words if word]
     if not specs:
         raise MethodError("No method was named: expected at least one, such as --methods tpt.")
     if prompts and not any(spec.start for spec in specs):
-        specs = [_start_from(spec, name) for spec in specs for name in prompts]
+        specs = [made for spec in specs for made in _start_from_each(spec, prompts)]
+    idle = [name for name in prompts if all(spec.start != name for spec in specs)]
+    if idle:
+        raise MethodError(
+            f'No method starts from the prompt "{idle[0]}". Name one that does, for example '
+            f"--methods tpt+{idle[0]}, or leave that --init out."
+        )
     names = [spec.name for spec in specs]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -78,6 +84,11 @@ def _parse_one(word: str, prompts: Sequence[str]) -> MethodSpec:
             f'"{word}" says twice where it starts ({", ".join(starts)}). Give one of them.'
         )
     start = starts[0] if starts else None
+    if start == "":
+        raise MethodError(
+            f'"{word}" does not say where it starts. Write a name after "+", such as {name}+init, '
+            "or leave it out."
+        )
     if start is not None and start != ENSEMBLE and start not in prompts:
         there = f" There are: {', '.join(prompts)}." if prompts else ""
         raise MethodError(
@@ -113,11 +124,15 @@ def _parse_assignment(text: str, word: str) -> tuple[str, Any]:
     return key.strip().replace("-", "_"), read_value(value.strip())
 
 
-def _start_from(spec: MethodSpec, prompt: str) -> MethodSpec:
-    if spec.ensemble:
-        return spec
+def start_from(spec: MethodSpec, prompt: str) -> MethodSpec:
+    """The same method from a prompt: "tpt:lr=0.02" becomes "tpt+PROMPT:lr=0.02"."""
     head, colon, tail = spec.name.partition(":")
-    return MethodSpec(f"{head}+{prompt}{colon}{tail}", spec.method, prompt, False, spec.options)
+    return replace(spec, name=f"{head}+{prompt}{colon}{tail}", start=prompt)
+
+
+def _start_from_each(spec: MethodSpec, prompts: Sequence[str]) -> list[MethodSpec]:
+    """The method from every prompt; an ensemble of templates starts from none."""
+    return [spec] if spec.ensemble else [start_from(spec, name) for name in prompts]
 
 
 def _share(specs: list[MethodSpec], shared: Mapping[str, Any]) -> tuple[MethodSpec, ...]:

@@ -1,4 +1,4 @@
-"""The tables of an evaluation, from results.json: Markdown, LaTeX and what the command prints.
+"""The tables of an evaluation, from results.json: Markdown and LaTeX.
 
 Shares are in percent with one decimal, in the protocols' tables with two, as the papers print them.
 An interval follows its number in brackets. Nothing is measured here: every number is one of
@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from tpt.shift.protocol_tables import corruption_tables, shift_tables, split_table
-from tpt.shift.protocols import average_corruptions, group_corruptions, read_accuracies
 from tpt.shift.published import CALIBRATION
 from tpt.shift.typeset import (
     MISSING,
@@ -24,15 +23,12 @@ from tpt.shift.typeset import (
     percent,
     points,
     rules_between,
-    shorten,
     tell_p,
     to_latex,
     to_markdown,
-    to_text,
 )
 
 SIGNIFICANT = 0.05  # McNemar's p below which a difference is called real
-MANY = 5  # corrupted sets of one parent that the console still lists one by one
 
 Results = Mapping[str, Any]
 
@@ -99,7 +95,7 @@ def _tell(value: Any) -> str:
 # --- cells ---
 
 
-def _measured(result: Results, metric: str, tell: Tell = percent, ends: bool = True) -> Cell:
+def measured(result: Results, metric: str, tell: Tell = percent, ends: bool = True) -> Cell:
     """One metric of one result, with its interval."""
     return number(result["metrics"][metric], tell, result["intervals"][metric] if ends else None)
 
@@ -111,11 +107,11 @@ def _significance(versus: Results | None) -> Cell:
     return Cell(f"{tell_p(p)} *" if p < SIGNIFICANT else f"{tell_p(p)}, not significant")
 
 
-def _title_set(entry: Results) -> Cell:
+def title_set(entry: Results) -> Cell:
     return Cell(f"{entry['name']} (clean)" if entry["role"] == "clean" else entry["name"])
 
 
-def _in_order(results: Results) -> list[tuple[Results, Results]]:
+def in_order(results: Results) -> list[tuple[Results, Results]]:
     """(set, result) in the order of sets and methods."""
     by_pair = {(r["dataset"], r["method"]): r for r in results["results"]}
     pairs = ((entry, method["name"]) for entry in results["sets"] for method in results["methods"])
@@ -132,18 +128,18 @@ def _in_order(results: Results) -> list[tuple[Results, Results]]:
 def _main(results: Results) -> Table:
     """Accuracy of every method on every set, and against the baseline."""
     baseline, rows = results["baseline"], []
-    for entry, result in _in_order(results):
+    for entry, result in in_order(results):
         versus = result["versus_baseline"]
         change = (versus["difference"], points, versus["interval"]) if versus else (None, points)
         traded = f"{versus['put_right']} / {versus['put_wrong']}" if versus else MISSING
         rows.append(
             (
-                _title_set(entry),
+                title_set(entry),
                 Cell(result["method"]),
                 Cell(f"{result['images']:,}"),
-                _measured(result, "acc1"),
-                _measured(result, "acc5", ends=False),
-                _measured(result, "mean_per_class_recall", ends=False),
+                measured(result, "acc1"),
+                measured(result, "acc5", ends=False),
+                measured(result, "mean_per_class_recall", ends=False),
                 Cell(number(*change).text),
                 _significance(versus),
                 Cell(traded),
@@ -168,14 +164,14 @@ def _main(results: Results) -> Table:
 def _calibration(results: Results) -> Table:
     rows = [
         (
-            _title_set(entry),
+            title_set(entry),
             Cell(result["method"]),
-            _measured(result, "ece15"),
-            _measured(result, "ece20"),
-            _measured(result, "nll", lambda value: f"{value:.3f}"),
-            _measured(result, "brier", lambda value: f"{value:.3f}"),
+            measured(result, "ece15"),
+            measured(result, "ece20"),
+            measured(result, "nll", lambda value: f"{value:.3f}"),
+            measured(result, "brier", lambda value: f"{value:.3f}"),
         )
-        for entry, result in _in_order(results)
+        for entry, result in in_order(results)
     ]
     marked = mark_best(rows, dict.fromkeys(range(2, 6), False), group=0)
     known = ", ".join(f"{method} {percent(value)}" for method, value in CALIBRATION)
@@ -196,7 +192,7 @@ def _calibration(results: Results) -> Table:
 def _gaps(results: Results) -> list[Table]:
     """Clean accuracy, gap and effective robustness, where a set has a clean counterpart."""
     rows = []
-    for entry, result in _in_order(results):
+    for entry, result in in_order(results):
         if (clean := result["clean"]) is not None:
             rows.append(
                 (
@@ -204,7 +200,7 @@ def _gaps(results: Results) -> list[Table]:
                     Cell(clean["dataset"]),
                     Cell(result["method"]),
                     number(clean["acc1"], percent),
-                    _measured(result, "acc1", ends=False),
+                    measured(result, "acc1", ends=False),
                     number(clean["gap"], points),
                     number(clean["effective_robustness"], points),
                 )
@@ -233,12 +229,12 @@ def _gaps(results: Results) -> list[Table]:
 def _cost(results: Results) -> Table:
     rows = [
         (
-            _title_set(entry),
+            title_set(entry),
             Cell(result["method"]),
             number(result["ms"]["image"], lambda ms: f"{ms:.1f}"),
             number(result["ms"]["method"], lambda ms: f"{ms:.1f}"),
         )
-        for entry, result in _in_order(results)
+        for entry, result in in_order(results)
     ]
     return Table(
         "Cost: median milliseconds an image",
@@ -252,86 +248,3 @@ def _cost(results: Results) -> Table:
             f"Measured on {results['environment'].get('device', 'an unknown device')}.",
         ),
     )
-
-
-# --- the console ---
-
-
-def console_table(results: Results) -> str:
-    """A compact table for the terminal, at most 100 columns wide.
-
-    Where a set has more than five corrupted versions, one line a method tells their mean.
-    """
-    groups = group_corruptions(results["sets"])
-    many = {
-        name: parent
-        for parent, kinds in groups.items()
-        for names in kinds.values()
-        for name in names.values()
-        if sum(map(len, kinds.values())) > MANY
-    }
-    rows: list[tuple[str, ...]] = []
-    for entry, result in _in_order(results):
-        parent = many.get(entry["name"])
-        if parent is None:
-            rows.append(_console_row(entry, result))
-        elif parent in groups:
-            rows += _console_means(results, parent, groups.pop(parent))
-    before = ""
-    cells = []
-    for first, second, *rest in rows:  # the set's name and size only where they change
-        repeated, before = first == before, first
-        head = ("", "") if repeated else (shorten(first, 24), second)
-        cells.append(tuple(map(Cell, (*head, *rest))))
-    header = (
-        "set",
-        "images",
-        "method",
-        "top-1, %",
-        f"vs {shorten(results['baseline'], 10)}",
-        "ECE15, %",
-    )
-    return to_text(Table("", header, tuple(cells), "lrlrrr"))
-
-
-def _console_row(entry: Results, result: Results) -> tuple[str, ...]:
-    versus = result["versus_baseline"]
-    told = MISSING
-    if versus is not None:
-        p = tell_p(versus["mcnemar_p"])
-        told = f"{points(versus['difference'])} p{p if p.startswith('<') else f'={p}'}"
-    return (
-        _title_set(entry).text,
-        f"{result['images']:,}",
-        shorten(result["method"], 16),
-        _measured(result, "acc1").text,
-        told,
-        _measured(result, "ece15", ends=False).text,
-    )
-
-
-def _console_means(
-    results: Results, parent: str, kinds: Mapping[str, Mapping[int, str]]
-) -> list[tuple[str, ...]]:
-    """One line a method for a tree of corruptions: means, which have no test of their own."""
-    by_pair = {(r["dataset"], r["method"]): r for r in results["results"]}
-    names = [name for severities in kinds.values() for name in severities.values()]
-    accuracies = read_accuracies(results)
-    errors = {pair: r["metrics"]["ece15"] for pair, r in by_pair.items()}
-    base = average_corruptions(kinds, accuracies, results["baseline"])
-    rows: list[tuple[str, ...]] = []
-    for method in (entry["name"] for entry in results["methods"]):
-        images = sum(by_pair[n, method]["images"] for n in names if (n, method) in by_pair)
-        own = average_corruptions(kinds, accuracies, method)
-        change = None if own is None or base is None else own - base
-        rows.append(
-            (
-                f"{parent}, mean of {len(names)}",
-                f"{images:,}",
-                shorten(method, 16),
-                number(own, percent).text,
-                MISSING if method == results["baseline"] else number(change, points).text,
-                number(average_corruptions(kinds, errors, method), percent).text,
-            )
-        )
-    return rows

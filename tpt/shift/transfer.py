@@ -33,7 +33,7 @@ from tpt.shift.predictions import NAME, Extents, Line, find_extents, read_set
 from tpt.shift.protocols import mean
 from tpt.shift.sets import ShiftSet
 from tpt.shift.shelf import WORDS
-from tpt.shift.specs import MethodSpec, parse_methods
+from tpt.shift.specs import MethodSpec, parse_methods, start_from
 from tpt.shift.transfer_tables import latex_tables, markdown_tables
 
 FORMAT, VERSION = "tpt-transfer", 1
@@ -101,13 +101,9 @@ def cross_methods(
                 f'words and from every prompt. Write "{head.partition("+")[0]}".'
             )
     specs = parse_methods(texts, (), shared)
-    return tuple(made for spec in specs for made in (spec, *(_start(spec, key) for key in keys)))
-
-
-def _start(spec: MethodSpec, key: str) -> MethodSpec:
-    """The same method from a prompt: "tpt:lr=0.02" becomes "tpt+KEY:lr=0.02"."""
-    head, colon, tail = spec.name.partition(":")
-    return replace(spec, name=f"{head}+{key}{colon}{tail}", start=key)
+    return tuple(
+        made for spec in specs for made in (spec, *(start_from(spec, key) for key in keys))
+    )
 
 
 # --- sets ---
@@ -241,7 +237,9 @@ def _measure_target(
     columns = columns_of(lines, every, len(head.classes))
     found: dict[str, Measured] = {}
     for spec in plain:
-        own = {name: columns[name] for name in (spec.name, *(_start(spec, k).name for k in keys))}
+        own = {
+            name: columns[name] for name in (spec.name, *(start_from(spec, k).name for k in keys))
+        }
         found |= measure_set(own, spec.name, seed=evaluation.seed)
     read = walk.set
     entry = {
@@ -277,7 +275,7 @@ def _make_matrix(
     columns: Sequence[Mapping[str, Measured]],
 ) -> dict[str, Any]:
     words = [column[spec.name] for column in columns]
-    rows = {key: [column[_start(spec, key).name] for column in columns] for key in prompts}
+    rows = {key: [column[start_from(spec, key).name] for column in columns] for key in prompts}
     others = {
         key: [place for place, target in enumerate(targets) if target != prompt.name]
         for key, prompt in prompts.items()

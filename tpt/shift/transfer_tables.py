@@ -12,6 +12,7 @@ from typing import Any
 
 from tpt.shift.protocol_tables import transfer_tables
 from tpt.shift.protocols import transfer_table
+from tpt.shift.tables import SIGNIFICANT
 from tpt.shift.typeset import (
     MISSING,
     Cell,
@@ -27,7 +28,6 @@ from tpt.shift.typeset import (
 )
 
 OWN = " (own)"  # behind the accuracy on the set that a prompt was learned on
-SIGNIFICANT = 0.05  # McNemar's p below which a difference is called real
 WIDEST = 100  # columns of a terminal
 _SHORTEST = 8  # characters of a name that the console keeps in any case
 
@@ -35,7 +35,7 @@ Transfer = Mapping[str, Any]
 
 
 def markdown_tables(transfer: Transfer) -> str:
-    """tables.md: what was run, then two tables a method."""
+    """tables.md: what was run, two tables a method, and the published averages."""
     said = [f"- {escape_markdown(line)}" for line in tell_transfer(transfer)]
     tables = [to_markdown(table) for table in make_tables(transfer)]
     return "\n".join(["# Transfer between data sets\n", *said, "", *tables])
@@ -85,12 +85,14 @@ def tell_transfer(transfer: Transfer) -> list[str]:
 
 
 def make_tables(transfer: Transfer) -> list[Table]:
-    """Accuracies and differences of every method."""
-    return [
+    """Accuracies and differences of every method, then what papers published."""
+    _, published = transfer_tables(transfer_table({}))
+    own = [
         table
         for matrix in transfer["matrices"]
         for table in (_accuracies(transfer, matrix), _differences(transfer, matrix))
     ]
+    return [*own, published]
 
 
 def _accuracies(transfer: Transfer, matrix: Transfer) -> Table:

@@ -128,6 +128,13 @@ def test_one_class_is_nothing_to_tell_apart() -> None:
     assert truth(read("pets", ReadOptions(classes=("dog", "cat")))) == {"cat/1.png": "cat"}
 
 
+def test_one_class_is_nothing_to_tell_apart_in_a_table_either() -> None:
+    touch("cat/1.png")
+    with open("pets.csv", "w") as file:
+        file.write("path,label\ncat/1.png,cat\n")
+    assert '"pets.csv" holds one class only (cat)' in message_of("pets.csv")
+
+
 @pytest.mark.parametrize(
     ("made", "held"),
     [

@@ -51,7 +51,7 @@ def read_sets(
 
     Raises:
         SourceError: nothing there, no layout or a mixture of them, an empty class folder, a label
-            that fits no class.
+            that fits no class, a single class.
     """
     if options.layout not in LAYOUTS:
         raise SourceError(
@@ -63,7 +63,18 @@ def read_sets(
             f'There is no "{path}": expected a folder of class folders, a CSV file, a folder of '
             f".npy files or of tars.{_suggest_beside(path)}"
         )
-    name = name or _name_path(path)
+    found = _read(path, as_text(name or _name_path(path)), options)
+    classes = found[0].classes
+    if len(classes) < 2:
+        raise SourceError(
+            f'"{path}" holds one class only ({classes[0]}), and there is nothing to tell it from. '
+            "Name the folder above the class folders, or list all classes (--classes)."
+        )
+    return found
+
+
+def _read(path: str, name: str, options: ReadOptions) -> tuple[ShiftSet, ...]:
+    """The sets of a path that is there, by the layout that is asked for or that fits."""
     for layout, module in {"cifar": cifar, "table": table, "tars": tars}.items():
         if options.layout == layout or (options.layout == "auto" and module.matches(path)):
             return module.read(path, name, options)

@@ -92,11 +92,6 @@ def read_groups(
     check_spelling(dict(zip((group.name for group in groups), present, strict=True)), options)
     labels = label_folders(sorted({name for names in present for name in names}), options, path)
     choice = labels.choice
-    if len(choice.classes) < 2:
-        raise SourceError(
-            f'"{path}" holds one class only ({choice.classes[0]}), and there is nothing to tell it '
-            "from. Name the folder above the class folders, or list all classes (--classes)."
-        )
     sets = []
     for group, here, names in zip(groups, looks, present, strict=True):
         names = [name for name in names if name in labels.id_of]

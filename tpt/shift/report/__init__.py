@@ -56,6 +56,8 @@ class Confusion:
     dataset: str
     method: str
     changes: tuple[Change, ...]
+    rarer: int = 0  # changes that are not among `changes`
+    rarer_images: int = 0  # and their pictures
 
 
 def render_report(

@@ -190,8 +190,8 @@ def _list_changes(facts: Facts, confusions: Sequence[Confusion]) -> list[dict[st
                 "method": confusion.method,
                 "place": _find_place(facts, confusion.method),
                 "shown": [(change, _name_change(change)) for change in confusion.changes[:most]],
-                "more": len(rest),
-                "more_images": sum(change.count for change in rest),
+                "more": len(rest) + confusion.rarer,
+                "more_images": sum(change.count for change in rest) + confusion.rarer_images,
             }
         )
     return [entry for entry in listed if entry["shown"]]

@@ -6,6 +6,8 @@ import math
 import re
 from collections.abc import Callable
 
+from tpt.shift.typeset import tell_p
+
 MISSING = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -46,8 +48,8 @@ def write_count(value: float | None) -> str:
 
 
 def write_p(value: float | None) -> str:
-    """A p-value with three places, or that it is below all of them."""
-    return "<0.001" if value is not None and value < 0.001 else write_fixed(value, 3)
+    """A p-value as the tables tell it (`tpt.shift.typeset.tell_p`)."""
+    return MISSING if value is None or not is_number(value) else tell_p(value)
 
 
 def write_interval(low: float, high: float, kind: str) -> str:
