@@ -86,13 +86,19 @@ def read_dataset(
             f'"{path}" is neither a folder nor a .csv nor a .json file. Expected a folder with one '
             "sub-folder a class, a CSV file with columns path and label, or a split_zhou_*.json."
         )
-    labels = sorted({label for split in rows.values() for _, label in split})
+    labels = _sort({label for split in rows.values() for _, label in split})
     if classes is None:
         names = name_labels(labels, named)
     else:
         names = [named.class_name(label) if named else label for label in labels]
     made = _build(path, layout, labels, names, rows, notes, named)
     return _with_classes(made, classes, labels)
+
+
+def _sort(labels: Iterable[str]) -> list[str]:
+    """Labels in order: numbers as numbers, "9" before "10", where all of them are."""
+    found = sorted(labels)
+    return sorted(found, key=int) if all(map(str.isdecimal, found)) else found
 
 
 def check_dataset(dataset: Dataset) -> Dataset:

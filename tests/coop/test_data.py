@@ -563,3 +563,9 @@ def test_classes_name_labels_before_a_preset_does() -> None:
 def test_an_unknown_preset_is_refused_before_anything_is_read() -> None:
     with pytest.raises(MethodError, match='Unknown preset "petz"'):
         read_dataset("nowhere", preset="petz")
+
+
+def test_labels_that_are_numbers_are_in_the_order_of_numbers(tmp_path: Path) -> None:
+    lines = [f"{label}.png,{label}" for label in (10, 9, 100, 0)]
+    (tmp_path / "labels.csv").write_text("path,label\n" + "\n".join(lines))
+    assert read_dataset(str(tmp_path / "labels.csv")).classes == ("0", "9", "10", "100")

@@ -14,7 +14,7 @@ import pytest
 import tpt
 from tpt.shift import conclude as module
 from tpt.shift import corrupt
-from tpt.shift.conclude import GALLERY_SETS, conclude
+from tpt.shift.conclude import GALLERY_ITEMS, GALLERY_SETS, conclude, share_gallery
 from tpt.shift.evaluate import Evaluation
 from tpt.shift.gallery import PICTURE_SIDE, Lottery, encode_thumbnail
 from tpt.shift.plan import Walk, make_plan
@@ -162,14 +162,24 @@ def test_another_seed_draws_other_pictures(
     assert seeds == [evaluation.seed] == [3]
 
 
-def test_of_many_sets_the_first_show_pictures(
+def test_of_many_sets_some_show_pictures_spread_over_all(
     tiny: tpt.Clip, tmp_path: Path, reported: SimpleNamespace
 ) -> None:
-    walks = make_plan([make_set(f"set{n}") for n in range(GALLERY_SETS + 2)])
+    walks = make_plan([make_set(f"set{n}") for n in range(2 * GALLERY_SETS)])
     lines = write_lines(tmp_path, walks)
     conclude(make_evaluation(tiny, walks), lines, lambda text: None)
     datasets = list(dict.fromkeys(item.dataset for item in reported.gallery))
-    assert datasets == [f"set{n}" for n in range(GALLERY_SETS)]
+    assert datasets == [f"set{n}" for n in range(0, 2 * GALLERY_SETS, 2)]
+
+
+def test_the_gallery_stays_small_whatever_the_run() -> None:
+    assert share_gallery(1, 1) == [4]
+    assert share_gallery(3, 0) == [4, 4, 4]
+    many = share_gallery(46, 7)
+    assert sum(pictures > 0 for pictures in many) == GALLERY_SETS
+    assert many[0] == 1
+    assert any(many[-4:])
+    assert 2 * 7 * sum(many) <= GALLERY_ITEMS
 
 
 def test_what_was_told_of_a_set_and_of_the_plan_is_kept(

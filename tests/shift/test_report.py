@@ -375,9 +375,9 @@ def test_a_picture_that_is_gone_leaves_its_answers() -> None:
 def test_a_gallery_of_some_of_the_sets_says_so() -> None:
     item = sample_gallery()[0]
     others = [replace(item, dataset=entry["name"]) for entry in sample_results()["sets"]]
-    assert "put wrong on the first set that has any" in make_page(gallery=[item]).text(id="gallery")
+    assert "put wrong on 1 of the 4 sets" in make_page(gallery=[item]).text(id="gallery")
     some = make_page(gallery=others[:2]).text(id="gallery")
-    assert "put wrong on the first 2 sets that have any" in some
+    assert "put wrong on 2 of the 4 sets" in some
     assert "that has any" not in make_page(gallery=others).text(id="gallery")
 
 

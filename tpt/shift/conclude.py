@@ -31,7 +31,10 @@ from tpt.shift.specs import BASELINE
 from tpt.shift.tables import latex_tables, markdown_tables
 
 GALLERY_SETS = 12
-"""Result sets that show pictures: more would make a page that nobody can load."""
+"""Result sets that show pictures, spread evenly over the run's: more would make a heavy page."""
+
+GALLERY_ITEMS = 240
+"""Pictures of the whole gallery, about; some 15 KB each with their views."""
 
 Say = Callable[[str], None]
 
@@ -62,10 +65,14 @@ def conclude(evaluation: Evaluation, predictions: str, say: Say) -> dict[str, An
     """
     extents = find_extents(predictions)
     found = Found()
-    for walk in evaluation.walks:
-        for variant, head in walk.heads():
-            say(f"Measuring {head.name}")
-            _measure_head(evaluation, walk, variant, head, predictions, extents, found)
+    heads = [(walk, variant, head) for walk in evaluation.walks for variant, head in walk.heads()]
+    shares = share_gallery(len(heads), len(evaluation.shelf.specs) - 1)
+    for (walk, variant, head), pictures in zip(heads, shares, strict=True):
+        say(f"Measuring {head.name}")
+        watch = _measure_head(evaluation, head, predictions, extents, pictures, found)
+        found.sets.append(_describe_set(walk, variant, head, watch))
+        if pictures:
+            found.gallery += _draw(evaluation, walk, variant, head, watch.lottery)
     entries = [MethodEntry(**entry) for entry in evaluation.settings["methods"]]
     shown = {k: v for k, v in evaluation.settings.items() if k not in ("methods", "sets")}
     results = build_results(
@@ -79,34 +86,39 @@ def conclude(evaluation: Evaluation, predictions: str, say: Say) -> dict[str, An
     return results
 
 
+def share_gallery(sets: int, methods: int) -> list[int]:
+    """How many pictures of each kind and method every result set shows, in their order."""
+    shown = min(sets, GALLERY_SETS)
+    each = min(4, max(1, GALLERY_ITEMS // max(1, 2 * methods * shown)))
+    chosen = {place * sets // shown for place in range(shown)}
+    return [each if place in chosen else 0 for place in range(sets)]
+
+
 def _measure_head(
     evaluation: Evaluation,
-    walk: Walk,
-    variant: Variant,
     head: Head,
     predictions: str,
     extents: Extents,
+    pictures: int,
     found: Found,
-) -> None:
-    """One result set: its numbers, its changed answers, its pictures."""
+) -> _Watch:
+    """One result set: its numbers and its changed answers; its pictures are with the watch."""
     names = [spec.name for spec in evaluation.shelf.specs]
-    watch = _Watch(head.name, names, evaluation.seed)
+    watch = _Watch(head.name, names, evaluation.seed, pictures)
     rows = watch.follow(read_set(predictions, head.name, extents))
     columns = columns_of(rows, names, len(head.classes))
     found.measured[head.name] = measure_set(columns, BASELINE, seed=evaluation.seed)
     found.ms[head.name] = watch.times()
-    found.sets.append(_describe_set(walk, variant, head, watch))
     found.confusions += watch.changes.confusions(head.name, head.classes)
-    if len({item.dataset for item in found.gallery}) < GALLERY_SETS:
-        found.gallery += _draw(evaluation, walk, variant, head, watch.lottery)
+    return watch
 
 
 class _Watch:
     """Sees every row of a result set once, on its way to the metrics."""
 
-    def __init__(self, name: str, methods: list[str], seed: int) -> None:
+    def __init__(self, name: str, methods: list[str], seed: int, pictures: int) -> None:
         self.done = self.failed = 0
-        self.lottery = Lottery(name, BASELINE, seed=seed)
+        self.lottery = Lottery(name, BASELINE, pictures, seed)
         self.changes = ChangeCounter(BASELINE)
         self._image_ms = array("f")
         self._ms = {method: array("f") for method in methods}

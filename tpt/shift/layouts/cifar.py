@@ -141,7 +141,7 @@ def _read_corruptions(
                 path,
                 choice.classes,
                 choice.ids,
-                _take_rows(f"{kind}/{severity}", arrays[file], places, count, severity - 1),
+                _take_rows(arrays[file], places, count, severity - 1),
                 corruption=kind,
                 severity=severity,
                 notes=notes,
@@ -216,7 +216,7 @@ def _read_newer(
         path,
         choice.classes,
         choice.ids,
-        _take_rows(version, pictures, places, len(pictures)),
+        _take_rows(pictures, places, len(pictures)),
         notes=notes,
     )
 
@@ -224,12 +224,14 @@ def _read_newer(
 # --- both ---
 
 
-def _take_rows(
-    prefix: str, array: Array, places: list[int], count: int, part: int = 0
-) -> tuple[Sample, ...]:
-    """The pictures of one of the parts of `count` rows that an array holds."""
+def _take_rows(array: Array, places: list[int], count: int, part: int = 0) -> tuple[Sample, ...]:
+    """The pictures of one of the parts of `count` rows that an array holds.
+
+    They are called by their number alone, so that a picture has the same views, and --limit draws
+    it or not, in every corruption and severity of it.
+    """
     return tuple(
-        Sample(f"{prefix}/{number:05d}", places[number], ArrayRow(array, part * count + number))
+        Sample(f"{number:05d}", places[number], ArrayRow(array, part * count + number))
         for number in range(count)
     )
 
