@@ -30,11 +30,12 @@ TITLES = {
 
 
 def spread(values: list[float]) -> str:
-    """Mean and standard deviation over seeds, in percent; one seed has no deviation."""
+    """Mean and standard deviation over seeds, in percent; fewer than three seeds are told."""
     mean = 100 * statistics.mean(values)
     if len(values) == 1:
-        return f"{mean:.1f}"
-    return f"{mean:.1f} ± {100 * statistics.pstdev(values):.1f}"
+        return f"{mean:.1f} (one)"
+    few = " (two)" if len(values) == 2 else ""
+    return f"{mean:.1f} ± {100 * statistics.pstdev(values):.1f}{few}"
 
 
 def group(lines: list[dict[str, Any]]) -> Groups:
