@@ -74,7 +74,11 @@ if TYPE_CHECKING:
     help="Class names and template of one of CoOp's eleven data sets, for example caltech101.",
 )
 @click.option(
-    "--layout", default="auto", show_default=True, help="How the sets lie on the disk; see below."
+    "--layout",
+    default="auto",
+    show_default=True,
+    help="How the sets lie on the disk: folders, wnid, numbers, domains, corruptions, cifar, table, "
+    "tars, or auto.",
 )
 @click.option(
     "--limit",

@@ -17,6 +17,7 @@ from PIL import Image
 import tpt
 from tpt.methods import Method
 from tpt.prompts.context import PromptInfo
+from tpt.shift.layouts import LAYOUTS
 from tpt.shift.layouts.imagenet import simple_templates
 from tpt.shift.runner import judge
 
@@ -602,3 +603,8 @@ def test_pictures_of_a_batch_are_told_apart(run_tpt: Run, make_images: Make) -> 
     for key, line in one.items():
         for name, told in line["methods"].items():
             assert four[key]["methods"][name]["nll"] == pytest.approx(told["nll"], abs=1e-4)
+
+
+def test_the_help_names_every_layout(run_tpt: Run) -> None:
+    told = " ".join(run_tpt("eval", "--help").stdout.split())
+    assert all(f"{name}," in told or f"or {name}." in told for name in LAYOUTS)
