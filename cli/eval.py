@@ -77,8 +77,8 @@ if TYPE_CHECKING:
     "--layout",
     default="auto",
     show_default=True,
-    help="How the sets lie on the disk: folders, wnid, numbers, domains, corruptions, cifar, table, "
-    "tars, or auto.",
+    help="How the sets lie on the disk: folders, wnid, numbers, domains, corruptions, cifar, "
+    "table, tars, or auto.",
 )
 @click.option(
     "--limit",
