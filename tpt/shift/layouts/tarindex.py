@@ -154,6 +154,8 @@ def _walk(path: str, file: BinaryIO, groups: dict[str, _Group]) -> str:
 
 
 def _list_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    if archive.offset == 0:  # nothing in it; Python 3.10 would seek to the byte before the first
+        return
     while (member := archive.next()) is not None:
         archive.members.clear()  # type: ignore[attr-defined]  # else all stay in memory
         yield member
