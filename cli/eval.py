@@ -19,7 +19,7 @@ from cli.evaluating import (
     telling_warnings,
 )
 from cli.failures import told_plainly
-from cli.options import adaptation_options, machine_options
+from cli.options import adaptation_options, machine_options, run_options
 from cli.predict import read_assignments, read_classes, read_templates
 
 if TYPE_CHECKING:
@@ -109,11 +109,7 @@ if TYPE_CHECKING:
 )
 @adaptation_options
 @machine_options
-@click.option("--resume", is_flag=True, help="Go on where an earlier run into --output stopped.")
-@click.option("--overwrite", is_flag=True, help="Start again in an --output that holds a run.")
-@click.option("--strict", is_flag=True, help="Stop at the first bad image.")
-@click.option("--force", is_flag=True, help="Use a prompt file made for another model.")
-@click.option("--quiet", is_flag=True, help="Nothing on stderr but errors.")
+@run_options
 @click.option("--dry-run", is_flag=True, help="Read the sets, check everything, print it, stop.")
 def command(sets: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any) -> None:
     """Evaluate methods on the shift sets SET..., and write tables and a report page.

@@ -92,3 +92,14 @@ machine_options = group(
     ),
 )
 """How and on what a run is computed."""
+
+run_options = group(
+    click.option(
+        "--resume", is_flag=True, help="Go on where an earlier run into --output stopped."
+    ),
+    click.option("--overwrite", is_flag=True, help="Start again in an --output that holds a run."),
+    click.option("--strict", is_flag=True, help="Stop at the first bad image."),
+    click.option("--force", is_flag=True, help="Use a prompt file made for another model."),
+    click.option("--quiet", is_flag=True, help="Nothing on stderr but warnings and errors."),
+)
+"""How a run into a folder begins and ends."""

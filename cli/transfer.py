@@ -20,7 +20,7 @@ from cli.evaluating import (
     telling_warnings,
 )
 from cli.failures import INTERRUPTED, told_plainly
-from cli.options import adaptation_options, machine_options
+from cli.options import adaptation_options, machine_options, run_options
 from cli.predict import read_assignments
 from cli.train import watching
 
@@ -83,11 +83,7 @@ if TYPE_CHECKING:
 @click.option("--pretrained", help="Tag or weight file of an open_clip model; random for random.")
 @adaptation_options
 @machine_options
-@click.option("--resume", is_flag=True, help="Go on where an earlier run into --output stopped.")
-@click.option("--overwrite", is_flag=True, help="Start again in an --output that holds a run.")
-@click.option("--strict", is_flag=True, help="Stop at the first bad image.")
-@click.option("--force", is_flag=True, help="Use a prompt file made for another model.")
-@click.option("--quiet", is_flag=True, help="Nothing on stderr but warnings and errors.")
+@run_options
 def command(sets: tuple[str, ...], quiet: bool, **options: Any) -> None:
     """Learn a prompt on each SET and test each prompt on all of them: a matrix and its heat map.
 

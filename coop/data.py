@@ -21,6 +21,7 @@ from pathlib import Path
 from coop.presets import Preset, find_preset, name_labels, preset_of_split
 from tpt.errors import SourceError, suggest
 from tpt.runtime.sources import list_folder, walk_images
+from tpt.text import as_text, fold, some
 
 SPLITS = {
     **{"train": "train", "training": "train", "test": "test", "testing": "test"},
@@ -119,7 +120,7 @@ def check_dataset(dataset: Dataset) -> Dataset:
     if empty:
         raise SourceError(
             f'{len(empty)} of the {len(dataset.classes)} classes of "{dataset.name}" have no '
-            f"training picture: {_some(empty)}. Add pictures, or remove those classes."
+            f"training picture: {some(empty)}. Add pictures, or remove those classes."
         )
     return dataset
 
@@ -169,7 +170,7 @@ def _read_class_folders(
     if empty:
         raise SourceError(
             f'{len(empty)} class folder{"s" * (len(empty) > 1)} of "{path}" '
-            f"{'holds' if len(empty) == 1 else 'hold'} no pictures: {_some(empty)}. Add pictures, "
+            f"{'holds' if len(empty) == 1 else 'hold'} no pictures: {some(empty)}. Add pictures, "
             "or remove the folders."
         )
     return rows, [*notes, *_tell_loose(loose, path)]
@@ -257,7 +258,7 @@ def _read_split(path: str, preset: Preset | None) -> Dataset:
         tuple(Item(os.path.join(root, file), place[label]) for file, label, _ in splits[split])
         for split in ("train", "val", "test")
     )
-    title = preset.title if preset else _as_text(os.path.basename(path).removesuffix(".json"))
+    title = preset.title if preset else as_text(os.path.basename(path).removesuffix(".json"))
     return Dataset(title, tuple(shown), train, val, test, layout="split", preset=preset)
 
 
@@ -296,7 +297,7 @@ def _build(
         tuple(Item(file, place[label]) for file, label in rows.get(split, []))
         for split in ("train", "val", "test")
     )
-    title = preset.title if preset else _as_text(os.path.basename(os.path.abspath(path)))
+    title = preset.title if preset else as_text(os.path.basename(os.path.abspath(path)))
     return Dataset(title, tuple(names), train, val, test, layout, tuple(notes), preset)
 
 
@@ -314,9 +315,9 @@ def _with_classes(
     places = {name: number for number, name in enumerate(names)}
     # What stands left of "=" wins over a name that reads the same: cat=dog, dog=cat swaps two.
     exact = {**places, **{entry[0]: places[entry[-1]] for entry in asked}}
-    folded = {_fold(word): number for word, number in exact.items()}
+    folded = {fold(word): number for word, number in exact.items()}
     found = {  # a word as it is written wins over the same in another case
-        word: exact.get(word, folded.get(_fold(word), -1)) for word in (*dataset.classes, *labels)
+        word: exact.get(word, folded.get(fold(word), -1)) for word in (*dataset.classes, *labels)
     }
     pairs = zip(dataset.classes, labels or dataset.classes, strict=True)
     known = [name if found[name] >= 0 else label for name, label in pairs]
@@ -324,7 +325,7 @@ def _with_classes(
     if unknown:
         raise SourceError(
             f'{len(unknown)} of the {len(dataset.classes)} labels of "{dataset.name}" are not '
-            f"among the {len(names)} classes given: {_some(unknown)}."
+            f"among the {len(names)} classes given: {some(unknown)}."
             f"{suggest(unknown[0], names)} Add them (label=name, if the label is no name), or "
             "remove those pictures."
         )
@@ -334,18 +335,3 @@ def _with_classes(
         for items in (dataset.train, dataset.val, dataset.test)
     )
     return replace(dataset, classes=tuple(names), train=train, val=val, test=test)
-
-
-def _as_text(name: str) -> str:
-    """A file's name as text that can be written down: one of other bytes than UTF-8 cannot."""
-    return name.encode("utf-8", "backslashreplace").decode()
-
-
-def _fold(name: str) -> str:
-    return " ".join(name.replace("_", " ").lower().split())
-
-
-def _some(names: Iterable[str]) -> str:
-    """The first three of some names."""
-    listed = list(names)
-    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")

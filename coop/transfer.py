@@ -31,9 +31,9 @@ from tpt.load import load_clip
 from tpt.prompts import Context
 from tpt.runtime.output import cannot_write
 from tpt.shift.layouts import read_sets
-from tpt.shift.layouts.classes import some
 from tpt.shift.sets import ShiftSet
 from tpt.shift.transfer import name_keys
+from tpt.text import some
 
 FOLDER = "prompts"  # inside the run's folder
 

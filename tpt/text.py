@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 def is_utf8(text: str) -> bool:
     """Whether UTF-8 can hold `text`; undecodable bytes in file names make it say no."""
@@ -20,3 +22,19 @@ def read_value(text: str) -> int | float | str:
         except ValueError:
             continue
     return text
+
+
+def fold(name: str) -> str:
+    """A name as it is compared: "_" is a space, upper and lower case are the same."""
+    return " ".join(name.replace("_", " ").casefold().split())
+
+
+def some(names: Iterable[str]) -> str:
+    """The first three of some names."""
+    listed = [as_text(name) for name in names]
+    return ", ".join(listed[:3]) + (f" and {len(listed) - 3:,} more" if len(listed) > 3 else "")
+
+
+def as_text(name: str) -> str:
+    """A file's name as text that can be written down: one of other bytes than UTF-8 cannot."""
+    return name.encode("utf-8", "backslashreplace").decode()

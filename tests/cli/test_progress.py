@@ -7,21 +7,10 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from terminal import Clock, Terminal
 
 import cli.progress
 from cli.progress import Tally, progress
-
-
-class Clock:
-    now = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 @pytest.fixture

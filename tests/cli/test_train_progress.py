@@ -7,23 +7,12 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from terminal import Clock, Terminal
 
 import cli.train_progress
 from cli.train import watching
 from cli.train_progress import Bars, Plain, Silent
 from coop.loop import Epoch, State
-
-
-class Clock:
-    now = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 @pytest.fixture

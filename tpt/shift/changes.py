@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from tpt.runtime.output import name_change
-from tpt.shift.layouts.classes import some
+from tpt.text import some
 
 Settings = Mapping[str, Any]
 _LISTS = ("methods", "sets")

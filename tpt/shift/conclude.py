@@ -21,7 +21,6 @@ from tpt.shift.corruptions import corrupt
 from tpt.shift.evaluate import Evaluation
 from tpt.shift.gallery import Lottery, draw_items
 from tpt.shift.kinds import Pixels
-from tpt.shift.layouts.classes import as_text
 from tpt.shift.metrics import Measured, measure_set
 from tpt.shift.plan import Head, Variant, Walk
 from tpt.shift.predictions import Extents, find_extents, read_set
@@ -29,6 +28,7 @@ from tpt.shift.report import Confusion, GalleryItem, write_report
 from tpt.shift.results import MethodEntry, SetInfo, Times, build_results, write_results
 from tpt.shift.specs import BASELINE
 from tpt.shift.tables import latex_tables, markdown_tables
+from tpt.text import as_text
 
 GALLERY_SETS = 12
 """Result sets that show pictures, spread evenly over the run's: more would make a heavy page."""

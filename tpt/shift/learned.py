@@ -11,9 +11,9 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from tpt.shift.layouts.classes import fold, some
 from tpt.shift.plan import Walk
 from tpt.shift.sets import ShiftSet
+from tpt.text import fold, some
 
 
 def note_seen(read: ShiftSet, taken: Mapping[str, Collection[str]]) -> ShiftSet:

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tpt.errors import MethodError, SourceError
-from tpt.shift.layouts.classes import fold, some
 from tpt.shift.sets import Sample, ShiftSet
+from tpt.text import fold, some
 
 SHIFT, CLEAN, RESTRICTED = "shift", "clean", "clean, same classes"
 PARTS = ("base", "new")

@@ -18,10 +18,10 @@ from tpt.methods import Gate, Method
 from tpt.methods.registry import find_method, make_settings
 from tpt.prompts import Context, PromptEngine
 from tpt.runtime.job import describe_context
-from tpt.shift.layouts.classes import as_text
 from tpt.shift.layouts.imagenet import imagenet_templates, simple_templates
 from tpt.shift.sets import ShiftSet
 from tpt.shift.specs import BASELINE, ENSEMBLE, MethodSpec
+from tpt.text import as_text
 
 WORDS = "a photo of a {}."
 

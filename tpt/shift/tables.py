@@ -17,15 +17,14 @@ from tpt.shift.typeset import (
     Cell,
     Table,
     Tell,
-    escape_markdown,
+    latex_document,
     mark_best,
+    markdown_document,
     number,
     percent,
     points,
     rules_between,
     tell_p,
-    to_latex,
-    to_markdown,
 )
 
 SIGNIFICANT = 0.05  # McNemar's p below which a difference is called real
@@ -35,16 +34,12 @@ Results = Mapping[str, Any]
 
 def markdown_tables(results: Results) -> str:
     """tables.md: what was run, then every table."""
-    said = [f"- {escape_markdown(line)}" for line in _tell_run(results)]
-    tables = [to_markdown(table) for table in make_tables(results)]
-    return "\n".join(["# Evaluation\n", *said, "", *tables])
+    return markdown_document("Evaluation", _tell_run(results), make_tables(results))
 
 
 def latex_tables(results: Results) -> str:
     """The same tables as LaTeX, to be put into a paper; the best of each column is bold."""
-    said = [f"% {' '.join(line.split())}" for line in _tell_run(results)]
-    needed = r"% Needs \usepackage{booktabs} and \usepackage{longtable}."
-    return "\n".join([needed, *said, "", *map(to_latex, make_tables(results))])
+    return latex_document(_tell_run(results), make_tables(results))
 
 
 def make_tables(results: Results) -> list[Table]:

@@ -26,7 +26,6 @@ from tpt.runtime.output import Target
 from tpt.shift.columns import columns_of
 from tpt.shift.evaluate import Evaluation
 from tpt.shift.heatmap import Panel, draw_heatmap
-from tpt.shift.layouts.classes import some
 from tpt.shift.metrics import Measured, measure_set
 from tpt.shift.plan import Head, Walk
 from tpt.shift.predictions import NAME, Extents, Line, find_extents, read_set
@@ -35,6 +34,7 @@ from tpt.shift.sets import ShiftSet
 from tpt.shift.shelf import WORDS
 from tpt.shift.specs import MethodSpec, parse_methods, start_from
 from tpt.shift.transfer_tables import latex_tables, markdown_tables
+from tpt.text import some
 
 FORMAT, VERSION = "tpt-transfer", 1
 SETTING = "transfer"  # the key by which a folder's settings tell that it holds a transfer

@@ -17,13 +17,12 @@ from tpt.shift.typeset import (
     MISSING,
     Cell,
     Table,
-    escape_markdown,
+    latex_document,
     mark_best,
+    markdown_document,
     number,
     points,
     shorten,
-    to_latex,
-    to_markdown,
     to_text,
 )
 
@@ -36,16 +35,14 @@ Transfer = Mapping[str, Any]
 
 def markdown_tables(transfer: Transfer) -> str:
     """tables.md: what was run, two tables a method, and the published averages."""
-    said = [f"- {escape_markdown(line)}" for line in tell_transfer(transfer)]
-    tables = [to_markdown(table) for table in make_tables(transfer)]
-    return "\n".join(["# Transfer between data sets\n", *said, "", *tables])
+    return markdown_document(
+        "Transfer between data sets", tell_transfer(transfer), make_tables(transfer)
+    )
 
 
 def latex_tables(transfer: Transfer) -> str:
     """The same as LaTeX, to be put into a paper; the best of each column is bold."""
-    said = [f"% {' '.join(line.split())}" for line in tell_transfer(transfer)]
-    needed = r"% Needs \usepackage{booktabs} and \usepackage{longtable}."
-    return "\n".join([needed, *said, "", *map(to_latex, make_tables(transfer))])
+    return latex_document(tell_transfer(transfer), make_tables(transfer))
 
 
 def console_table(transfer: Transfer) -> str:

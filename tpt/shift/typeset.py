@@ -205,3 +205,19 @@ def shorten(text: str, longest: int) -> str:
         return text
     tail = (longest - 3) // 2
     return f"{text[: longest - 3 - tail]}...{text[-tail:]}"
+
+
+# --- whole files ---
+
+
+def markdown_document(title: str, said: Iterable[str], tables: Iterable[Table]) -> str:
+    """A title, a list of what was run, and every table."""
+    told = [f"- {escape_markdown(line)}" for line in said]
+    return "\n".join([f"# {title}\n", *told, "", *map(to_markdown, tables)])
+
+
+def latex_document(said: Iterable[str], tables: Iterable[Table]) -> str:
+    """The same as LaTeX, to be put into a paper; what was run stands in comments."""
+    told = [f"% {' '.join(line.split())}" for line in said]
+    needed = r"% Needs \usepackage{booktabs} and \usepackage{longtable}."
+    return "\n".join([needed, *told, "", *map(to_latex, tables)])

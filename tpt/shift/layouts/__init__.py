@@ -12,10 +12,10 @@ from collections.abc import Mapping
 
 from tpt.errors import SourceError, suggest
 from tpt.shift.layouts import cifar, table, tars
-from tpt.shift.layouts.classes import as_text
 from tpt.shift.layouts.detect import read_tree
 from tpt.shift.layouts.folders import read_groups
 from tpt.shift.sets import ReadOptions, ShiftSet
+from tpt.text import as_text
 
 LAYOUTS: Mapping[str, str] = {
     "auto": "found out by looking",

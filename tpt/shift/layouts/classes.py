@@ -20,6 +20,7 @@ from tpt.shift.layouts.imagenet import (
     subset_of,
 )
 from tpt.shift.sets import ReadOptions
+from tpt.text import fold, some
 
 
 @dataclass(frozen=True)
@@ -106,22 +107,6 @@ def keyword_of(entries: Sequence[str] | None) -> str | None:
     """ "imagenet", "imagenet-a" or "imagenet-r", if a list of classes is just that word."""
     word = entries[0].strip().lower() if entries and len(entries) == 1 else None
     return word if word in KEYWORDS else None
-
-
-def fold(name: str) -> str:
-    """A name as it is compared: "_" is a space, upper and lower case are the same."""
-    return " ".join(name.replace("_", " ").casefold().split())
-
-
-def some(names: Iterable[str]) -> str:
-    """The first three of some names."""
-    listed = [as_text(name) for name in names]
-    return ", ".join(listed[:3]) + (f" and {len(listed) - 3:,} more" if len(listed) > 3 else "")
-
-
-def as_text(name: str) -> str:
-    """A file's name as text that can be written down: one of other bytes than UTF-8 cannot."""
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 # --- no list ---

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from natsort import natsorted, ns
 
 from tpt.errors import SourceError
-from tpt.shift.layouts.classes import fold, some
 from tpt.shift.layouts.folders import (
     Group,
     Look,
@@ -31,6 +30,7 @@ from tpt.shift.layouts.folders import (
     tell_loose,
 )
 from tpt.shift.sets import ReadOptions
+from tpt.text import fold, some
 
 SPLITS = {
     **{"test": "test", "testing": "test"},

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from tpt.errors import SourceError
 from tpt.runtime.sources import IMAGE_EXTENSIONS, walk_images
-from tpt.shift.layouts.classes import as_text, note_absent, some
+from tpt.shift.layouts.classes import note_absent
 from tpt.shift.layouts.labels import Labels, check_spelling, label_folders
 from tpt.shift.sets import ReadOptions, Sample, ShiftSet
+from tpt.text import as_text, some
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tpt.errors import SourceError
-from tpt.shift.layouts.classes import (
-    Choice,
-    as_text,
-    fold,
-    keyword_of,
-    match_classes,
-    named_ids,
-    some,
-)
+from tpt.shift.layouts.classes import Choice, keyword_of, match_classes, named_ids
 from tpt.shift.layouts.imagenet import (
     PARTS,
     imagenet_ids,
@@ -30,6 +22,7 @@ from tpt.shift.layouts.imagenet import (
     subset_of,
 )
 from tpt.shift.sets import ReadOptions
+from tpt.text import as_text, fold, some
 
 _ALIKE = 0.75  # difflib's ratio from which two class names are taken for two spellings of one
 

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tpt.errors import SourceError
-from tpt.shift.layouts.classes import Choice, match_classes, note_absent, some
+from tpt.shift.layouts.classes import Choice, match_classes, note_absent
 from tpt.shift.layouts.detect import SPLITS
 from tpt.shift.layouts.imagenet import imagenet_ids, is_wnid, name_ids
 from tpt.shift.sets import ReadOptions, Sample, ShiftSet
+from tpt.text import some
 
 _COLUMNS = ("path", "label", "split", "domain")
 _TRIED = 20  # pictures of which one has to exist, so that a wrong folder shows at once

@@ -15,8 +15,8 @@ from typing import BinaryIO
 
 from tpt.errors import SourceError
 from tpt.runtime.sources import IMAGE_EXTENSIONS
-from tpt.shift.layouts.classes import some
 from tpt.shift.sets import TarMember
+from tpt.text import some
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 _SIGNATURES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")  # gzip, bz2, xz, zstd

@@ -20,11 +20,12 @@ import re
 from natsort import natsorted, ns
 
 from tpt.errors import SourceError
-from tpt.shift.layouts.classes import Choice, keyword_of, match_classes, note_absent, some
+from tpt.shift.layouts.classes import Choice, keyword_of, match_classes, note_absent
 from tpt.shift.layouts.detect import SPLITS
 from tpt.shift.layouts.imagenet import imagenet_ids, imagenet_names
 from tpt.shift.layouts.tarindex import COMPRESSED, Picture, describe_left_out, index_archive
 from tpt.shift.sets import ReadOptions, Sample, ShiftSet
+from tpt.text import some
 
 CLASSNAMES = "classnames.txt"
 TEMPLATES = "zeroshot_classification_templates.txt"
