@@ -11,22 +11,17 @@ the sorted labels (of the label numbers in a split file), never of anything else
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from coop.layouts import Rows, read_csv, read_folder
 from coop.presets import Preset, find_preset, name_labels, preset_of_split
 from tpt.errors import SourceError, suggest
-from tpt.runtime.sources import list_folder, walk_images
+from tpt.runtime.sources import list_folder
 from tpt.text import as_text, fold, some
-
-SPLITS = {
-    **{"train": "train", "training": "train", "test": "test", "testing": "test"},
-    **{"val": "val", "valid": "val", "validation": "val"},
-}
 
 
 @dataclass(frozen=True)
@@ -51,9 +46,6 @@ class Dataset:
     preset: Preset | None = None
 
 
-Rows = dict[str, list[tuple[str, str]]]  # split -> (path, label)
-
-
 def read_dataset(
     path: str, *, preset: str | None = None, classes: Sequence[str] | None = None
 ) -> Dataset:
@@ -72,14 +64,14 @@ def read_dataset(
     """
     named = find_preset(preset or preset_of_split(os.path.basename(path)))
     if os.path.isdir(path):
-        layout, (rows, notes) = "folder", _read_folder(path, named)
+        layout, (rows, notes) = "folder", read_folder(path, named)
     elif not os.path.exists(path):
         raise SourceError(
             f'There is no "{path}". Expected a folder with one sub-folder a class, a CSV file with '
             "columns path and label, or a split_zhou_*.json file."
         )
     elif path.lower().endswith(".csv"):
-        layout, (rows, notes) = "csv", _read_csv(path)
+        layout, (rows, notes) = "csv", read_csv(path)
     elif path.lower().endswith(".json"):
         return _with_classes(_read_split(path, named), classes)
     else:
@@ -123,108 +115,6 @@ def check_dataset(dataset: Dataset) -> Dataset:
             f"training picture: {some(empty)}. Add pictures, or remove those classes."
         )
     return dataset
-
-
-# --- folders ---
-
-
-def _read_folder(path: str, preset: Preset | None) -> tuple[Rows, list[str]]:
-    loose, folders = list_folder(path)
-    names = [os.path.basename(folder) for folder in folders]
-    splits = [SPLITS.get(name.lower(), "") for name in names]  # some archives hold Train and Test
-    if "train" in splits and all(splits):
-        rows: Rows = {}
-        notes = [f"Splits: {', '.join(names)}.", *_tell_loose(loose, path)]
-        for folder, split in zip(folders, splits, strict=True):
-            part, said = _read_class_folders(folder, preset)
-            rows.setdefault(split, []).extend(part)
-            notes += said
-        if "val" in rows and "test" not in rows:  # as ImageNet is used everywhere
-            rows["test"] = rows.pop("val")
-            notes.append("There is no test folder, so the validation folder is the test set.")
-        return rows, notes
-    rows_here, notes = _read_class_folders(path, preset)
-    return {"train": rows_here}, notes
-
-
-def _read_class_folders(
-    path: str, preset: Preset | None
-) -> tuple[list[tuple[str, str]], list[str]]:
-    loose, folders = list_folder(path)
-    if not folders:
-        raise SourceError(
-            f'The folder "{path}" has no sub-folders'
-            + (f", but {len(loose)} picture{'s' * (len(loose) > 1)}" if loose else "")
-            + ". Expected one sub-folder a class, named after it."
-        )
-    rows, empty, notes = [], [], []
-    for folder in folders:
-        label = os.path.basename(folder)
-        if preset and label in preset.ignored:
-            notes.append(f'The folder "{label}" is left out, as the data set\'s convention has it.')
-            continue
-        images = walk_images(folder)
-        if not images:
-            empty.append(label)
-        rows += [(image, label) for image in images]
-    if empty:
-        raise SourceError(
-            f'{len(empty)} class folder{"s" * (len(empty) > 1)} of "{path}" '
-            f"{'holds' if len(empty) == 1 else 'hold'} no pictures: {some(empty)}. Add pictures, "
-            "or remove the folders."
-        )
-    return rows, [*notes, *_tell_loose(loose, path)]
-
-
-def _tell_loose(loose: Sequence[str], path: str) -> list[str]:
-    if not loose:
-        return []
-    many = len(loose) > 1
-    return [
-        f'{len(loose)} picture{"s" * many} directly in "{path}" belong{"s" * (not many)} to no '
-        f"class and {'are' if many else 'is'} left out."
-    ]
-
-
-# --- CSV ---
-
-
-def _read_csv(path: str) -> tuple[Rows, list[str]]:
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            head = [name.strip().lower() for name in reader.fieldnames or []]
-            reader.fieldnames = head
-            lines = [(reader.line_num, line) for line in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SourceError(
-            f'The CSV file "{path}" cannot be read ({error}). Expected UTF-8 text with columns '
-            "path and label."
-        ) from error
-    if "path" not in head or "label" not in head:
-        raise SourceError(
-            f'The CSV file "{path}" has the columns {", ".join(head) or "none"}; expected a first '
-            "line that names path and label (and, if wanted, split)."
-        )
-    base = os.path.dirname(path)
-    rows: Rows = {"train": []}
-    for number, line in lines:
-        file_path, label = (line["path"] or "").strip(), (line["label"] or "").strip()
-        split = SPLITS.get((line.get("split") or "").strip().lower() or "train")
-        if any(line.get(None, ())):  # what stands behind the last column
-            raise SourceError(
-                f'Line {number} of "{path}" has more fields than the first line names columns '
-                f"({', '.join(head)}). Write a path or a label with a comma in double quotes."
-            )
-        if not file_path or not label or split is None:
-            raise SourceError(
-                f'Line {number} of "{path}" lacks a path or a label, or its split is none of '
-                f"train, val and test ({dict(line)}). Complete or remove it."
-            )
-        rows.setdefault(split, []).append((os.path.join(base, file_path), label))
-    if not rows["train"]:
-        raise SourceError(f'The CSV file "{path}" lists no training picture. Add some lines.')
-    return rows, []
 
 
 # --- split_zhou_*.json ---

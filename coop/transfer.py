@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from coop.data import SPLITS, Dataset, Item, check_dataset, read_dataset
+from coop.data import Dataset, Item, check_dataset, read_dataset
 from coop.features import FeatureBank
 from coop.job import NO_TEST, Job, TrainSettings, shots_text
 from coop.outputs import Outputs, check_outputs
@@ -31,6 +31,7 @@ from tpt.load import load_clip
 from tpt.prompts import Context
 from tpt.runtime.output import cannot_write
 from tpt.shift.layouts import read_sets
+from tpt.shift.layouts.detect import SPLITS
 from tpt.shift.sets import ShiftSet
 from tpt.shift.transfer import name_keys
 from tpt.text import some

@@ -22,10 +22,9 @@ from tpt.shift.transfer import (
     check_prompt,
     cross_methods,
     leave_out,
-    list_panels,
-    measure_transfer,
     name_keys,
 )
+from tpt.shift.transfer_measure import list_panels, measure_transfer
 from tpt.shift.transfer_tables import console_table, latex_tables, make_tables, markdown_tables
 
 SETS = ("photo", "sketch", "cars")

@@ -112,6 +112,24 @@ def build_job(wanted: JobSettings) -> Job:
     )
 
 
+def check_gate_views(gate_views: int | None, gate: float | None, views: int | None) -> None:
+    """Refuse a gate that is not there, or that looks at more views than are made.
+
+    Raises:
+        MethodError: which of the two.
+    """
+    if gate_views is None:
+        return
+    if gate is None:
+        raise MethodError("--gate-views says what a gate looks at; give --gate too.")
+    made = views or DEFAULT_VIEWS
+    if gate_views > made:
+        raise MethodError(
+            f"--gate-views {gate_views} is more than the {made} views that are made. Give "
+            "fewer, or more --views."
+        )
+
+
 def check_method_options(wanted: JobSettings) -> Any:
     """The method's settings, if every option that was given has a meaning with it.
 
@@ -129,14 +147,7 @@ def check_method_options(wanted: JobSettings) -> Any:
                 f"--{option} has no meaning with --method {info.name}, which looks at the plain "
                 f"picture alone. Leave it out, or {way}."
             )
-    if wanted.gate_views is not None and wanted.gate is None:
-        raise MethodError("--gate-views says what a gate looks at; give --gate too.")
-    made = wanted.views or DEFAULT_VIEWS
-    if wanted.gate_views is not None and wanted.gate_views > made:
-        raise MethodError(
-            f"--gate-views {wanted.gate_views} is more than the {made} views that are made. Give "
-            "fewer, or more --views."
-        )
+    check_gate_views(wanted.gate_views, wanted.gate, wanted.views)
     if len(wanted.templates) > 1 and not info.takes_templates:
         raise MethodError(
             f"--method {info.name} starts from one template, but {len(wanted.templates)} were "

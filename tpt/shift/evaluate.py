@@ -21,6 +21,7 @@ from tpt.prompts import Context
 from tpt.runtime.job import (
     DEFAULT_VIEWS,
     JobSettings,
+    check_gate_views,
     choose_model,
     describe_environment,
 )
@@ -150,14 +151,7 @@ def check_options(wanted: EvalSettings) -> None:
                 f"--{option} has no meaning with these methods ({names}), which look at the plain "
                 "picture alone. Leave it out, or add another method, such as tpt."
             )
-    if wanted.gate_views is not None and wanted.gate is None:
-        raise MethodError("--gate-views says what a gate looks at; give --gate too.")
-    made = wanted.views or DEFAULT_VIEWS
-    if wanted.gate_views is not None and wanted.gate_views > made:
-        raise MethodError(
-            f"--gate-views {wanted.gate_views} is more than the {made} views that are made. Give "
-            "fewer, or more --views."
-        )
+    check_gate_views(wanted.gate_views, wanted.gate, wanted.views)
 
 
 def _reads_views(spec: MethodSpec) -> bool:

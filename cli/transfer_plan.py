@@ -1,0 +1,212 @@
+"""What `tpt transfer` is to do: sets, prompts, who learns from what; before a model is loaded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.evaluating import Say, read_one
+from cli.predict import read_assignments
+
+if TYPE_CHECKING:
+    from coop.outputs import Outputs
+    from coop.transfer import Learning, Source
+    from tpt.runtime.output import Target
+    from tpt.shift.plan import Walk
+    from tpt.shift.sets import ShiftSet
+    from tpt.shift.transfer import Prompt
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """All that is known before a model is loaded."""
+
+    target: Target
+    walks: tuple[Walk, ...]  # through what is tested
+    sources: tuple[Source, ...]  # what is learned from
+    outputs: Mapping[str, Outputs]  # where each source's prompt goes
+    prompts: tuple[Prompt, ...]  # the rows
+    learning: Learning
+
+
+def plan_run(texts: Sequence[str], options: dict[str, Any], say: Say) -> Plan:
+    """Read the sets and the prompts, and decide who learns from what and is tested on what."""
+    from coop.transfer import check_sources, find_source
+    from tpt.errors import SourceError
+    from tpt.shift.plan import draw_some, make_plan
+    from tpt.shift.predictions import check_outside, open_folder
+    from tpt.shift.sets import ReadOptions
+    from tpt.shift.transfer import check_folder, leave_out
+
+    folder, resume, overwrite = options["folder"], options["resume"], options["overwrite"]
+    check_folder(folder)
+    target = open_folder(folder, resume, overwrite)
+    given = read_given(options["given"])
+    check_methods(options)
+    read = [part for text in texts for part in read_one(text, ReadOptions(), say)]
+    if len(read) < 2:
+        raise SourceError(
+            f'There is one set only, "{read[0].name}", and nothing to transfer to: expected at '
+            "least two. Name another one."
+        )
+    check_outside(folder, make_plan(read))  # and no two sets of one name
+    names = choose_sources(
+        [part.name for part in read], [p.name for p in given], options["sources"]
+    )
+    learning = read_learning(options, given)
+    sources = tuple(find_source(part, learning) for part in read if part.name in names)
+    given, taken = look_into(given, read, say)
+    taken |= tell_sources(sources, say)
+    free = [leave_out(part, taken) for part in read]
+    for before, after in zip(read, free, strict=True):
+        for note in after.notes[len(before.notes) :]:
+            say(f"{after.name}: {note}")
+    limit = options["limit"]
+    tested = [draw_some(part, limit, options["seed"]) if limit else part for part in free]
+    outputs = check_sources(folder, sources, learning, resume=resume, overwrite=overwrite)
+    rows = (*given, *rows_of(sources, outputs))
+    order = {part.name: place for place, part in enumerate(read)}
+    rows = tuple(sorted(rows, key=lambda row: order.get(row.name, len(order))))
+    return Plan(target, make_plan(tested), sources, outputs, rows, learning)
+
+
+def read_given(values: Sequence[str]) -> tuple[Prompt, ...]:
+    """The prompts of --prompt NAME=FILE.
+
+    Raises:
+        BadParameter: not of that form, or two of one name.
+    """
+    from tpt.shift.transfer import Prompt
+
+    prompts = []
+    for value in values:
+        name, _, path = value.partition("=")
+        if not name or not path:
+            raise click.BadParameter(
+                f'"{value}" is not NAME=FILE: expected the name of a row, "=" and a prompt file, '
+                f"for example photo={path or value or 'photo.safetensors'}.",
+                param_hint="--prompt",
+            )
+        prompts.append(Prompt(name, path))
+    twice = [
+        name for name, count in Counter(prompt.name for prompt in prompts).items() if count > 1
+    ]
+    if twice:
+        raise click.BadParameter(
+            f'Two prompts are called "{twice[0]}", and each is a row of its own. Give them '
+            "different names.",
+            param_hint="--prompt",
+        )
+    return tuple(prompts)
+
+
+def choose_sources(sets: Sequence[str], given: Sequence[str], asked: str | None) -> tuple[str, ...]:
+    """The names of the sets to learn on.
+
+    Raises:
+        BadParameter: no such set, or one whose prompt is given.
+    """
+    from tpt.errors import suggest
+
+    if asked is None:
+        return () if given else tuple(sets)
+    names = tuple(dict.fromkeys(name.strip() for name in asked.split(",") if name.strip()))
+    for name in names:
+        if name not in sets:
+            raise click.BadParameter(
+                f'There is no set "{name}" to learn on.{suggest(name, sets)} Expected some of '
+                f"{', '.join(sets)}.",
+                param_hint="--sources",
+            )
+        if name in given:
+            raise click.BadParameter(
+                f'The prompt of "{name}" is given with --prompt, so none is to be learned. Leave '
+                "one of the two out, or give the prompt another name.",
+                param_hint="--sources",
+            )
+    if not names and not given:
+        raise click.BadParameter(
+            "It names no set and there is no --prompt, so there would be no row. Name some of "
+            f"{', '.join(sets)}.",
+            param_hint="--sources",
+        )
+    return names
+
+
+def read_learning(options: dict[str, Any], given: Sequence[Prompt]) -> Learning:
+    """How prompts are learned, for the model of the run."""
+    from coop.transfer import Learning
+    from tpt.prompts import Context
+    from tpt.runtime.job import JobSettings, choose_model
+
+    first = given[0].path if given else None
+    job = JobSettings(model=options["model"], pretrained=options["pretrained"], init=first)
+    model, pretrained = choose_model(job, None if first is None else Context.load(first))
+    same = ("shots", "seed", "epochs", "device", "precision", "num_workers")
+    return Learning(model=model, pretrained=pretrained, **{name: options[name] for name in same})
+
+
+def look_into(
+    given: Sequence[Prompt], read: Sequence[ShiftSet], say: Say
+) -> tuple[tuple[Prompt, ...], frozenset[str]]:
+    """The given prompts with notes, and the pictures that they were learned on."""
+    from coop.transfer import read_taken
+    from tpt.shift.transfer import check_prompt
+
+    sets = {part.name for part in read}
+    told, taken = [], frozenset[str]()
+    for prompt in given:
+        context = check_prompt(prompt)
+        own = read_taken(prompt.path, context)
+        taken |= own or frozenset()
+        if own is None and prompt.name in sets:
+            note = (
+                "which pictures it was learned on is not known, for want of its .files.csv; if "
+                f'some of them are tested, its number on "{prompt.name}" is too good.'
+            )
+            say(f'Note: prompt "{prompt.name}": {note}')
+            prompt = replace(prompt, notes=(note,))
+        told.append(prompt)
+    return tuple(told), taken
+
+
+def tell_sources(sources: Sequence[Source], say: Say) -> frozenset[str]:
+    """Say what each prompt is learned from; the pictures to leave out of the tests."""
+    taken = frozenset[str]()
+    for source in sources:
+        count = len(source.dataset.train)
+        where = "its training pictures" if source.apart else "its pictures"
+        say(f"{source.name}: learns from {len(source.drawn):,} of {where} ({count:,}).")
+        taken |= source.taken
+    return taken
+
+
+def rows_of(sources: Sequence[Source], outputs: Mapping[str, Outputs]) -> Iterator[Prompt]:
+    """The rows of the prompts that are learned here."""
+    from tpt.shift.transfer import Prompt
+
+    for source in sources:
+        where = "the set's training pictures" if source.apart else "pictures that are not tested"
+        path = str(outputs[source.name].path)
+        yield Prompt(source.name, path, (f"learned in this run, from {where}.",))
+
+
+def read_shared(options: dict[str, Any]) -> dict[str, Any]:
+    """Settings for all methods that have them."""
+    shared = {name: options[name] for name in ("keep", "steps", "lr", "reset")}
+    return shared | read_assignments(options["assignments"])
+
+
+def check_methods(options: dict[str, Any]) -> None:
+    """Refuse, before anything is learned, methods and settings that do not go together."""
+    from tpt.shift.evaluate import EvalSettings, check_options
+    from tpt.shift.shelf import Starts
+    from tpt.shift.transfer import cross_methods
+
+    specs = cross_methods(options["methods"], (), read_shared(options))
+    seen = {name: options[name] for name in ("views", "augment", "gate", "gate_views")}
+    check_options(EvalSettings(specs, Starts({}), **seen))
