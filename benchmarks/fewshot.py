@@ -1,7 +1,7 @@
 """Accuracy by shots of every training method, on folders of real pictures, with the embedded model.
 
-    python benchmarks/fewshot.py DATA --work DIR                      # every set, some eight hours
-    python benchmarks/fewshot.py DATA --work DIR --sets imagenette    # one set, twenty minutes
+    python benchmarks/fewshot.py DATA --work DIR                      # every set, some twelve hours
+    python benchmarks/fewshot.py DATA --work DIR --sets imagenette    # one set, forty minutes
     python benchmarks/fewshot_report.py DIR                           # what is there, as tables
 
 DATA holds `cifar10/test`, `imagenette/val`, `pacs/photo`, `pacs/sketch` and `caltech101`, one
