@@ -8,7 +8,7 @@ demo: .venv/.ready
 	$(BIN)/tpt predict examples/images --init examples/prompt.safetensors --lr 0.02 --format table
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/.ready
 	$(BIN)/ruff check .

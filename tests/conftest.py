@@ -17,6 +17,12 @@ import tpt
 PARITY = Path(__file__).parent / "parity"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: no process shall be alone with one of them at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def fill_from_seed(model: torch.nn.Module) -> None:
     """Fill every weight from its name, by the rules of the golden values (parity/README.md)."""
     state = {}

@@ -39,6 +39,7 @@ def user_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_readme_commands_work_in_order(user_folder: Path) -> None:
     lines = [line for block in blocks("sh") for line in block.splitlines()]
     assert len(lines) >= 4
@@ -52,6 +53,7 @@ def test_the_readme_commands_work_in_order(user_folder: Path) -> None:
     assert len((user_folder / "records.jsonl").read_text().splitlines()) == pictures
 
 
+@pytest.mark.slow
 def test_the_readme_prints_the_table_that_the_command_prints(user_folder: Path) -> None:
     line = next(line for b in blocks("sh") for line in b.splitlines() if "tpt train" in line)
     done = run([sys.executable, "-m", "cli", *shlex.split(line)[1:]], user_folder)
@@ -83,6 +85,7 @@ def parse(group: click.Group, arguments: list[str]) -> None:
         command.make_context(name, rest)
 
 
+@pytest.mark.slow
 def test_the_readme_python_runs(user_folder: Path) -> None:
     (code,) = blocks("python")
     assert len([line for line in code.splitlines() if line.strip()]) <= 10
