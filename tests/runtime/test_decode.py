@@ -524,7 +524,9 @@ def webp_canvas(width: int, height: int) -> bytes:
 
 
 def test_webp_bomb() -> None:
-    assert "too large to decode" in message_of(webp_canvas(60_000, 60_000))
+    # Before 13 Pillow asked libwebp first, which refuses this file for want of frames.
+    refusal = "too large to decode" if int(PIL.__version__.split(".")[0]) > 12 else "damaged"
+    assert refusal in message_of(webp_canvas(60_000, 60_000))
 
 
 def test_below_the_limit_pillow_neither_warns_nor_refuses() -> None:
