@@ -5,7 +5,6 @@ Nothing is opened here but the list itself. What becomes of the labels is `coop.
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Sequence
 
@@ -13,6 +12,7 @@ from coop.presets import Preset
 from tpt.errors import SourceError
 from tpt.runtime.sources import list_folder, walk_images
 from tpt.shift.layouts.detect import SPLITS
+from tpt.shift.layouts.table import read_rows
 from tpt.text import some
 
 Rows = dict[str, list[tuple[str, str]]]  # split -> (path, label)
@@ -91,40 +91,13 @@ def read_csv(path: str) -> tuple[Rows, list[str]]:
     """Columns `path` and `label` and, if wanted, `split`; rows and notes.
 
     Raises:
-        SourceError: it cannot be read, lacks a column, or a line of it lacks a part.
+        SourceError: it cannot be read, lacks a column, a line of it lacks a part, or none is of
+            the training split.
     """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            head = [name.strip().lower() for name in reader.fieldnames or []]
-            reader.fieldnames = head
-            lines = [(reader.line_num, line) for line in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SourceError(
-            f'The CSV file "{path}" cannot be read ({error}). Expected UTF-8 text with columns '
-            "path and label."
-        ) from error
-    if "path" not in head or "label" not in head:
-        raise SourceError(
-            f'The CSV file "{path}" has the columns {", ".join(head) or "none"}; expected a first '
-            "line that names path and label (and, if wanted, split)."
-        )
     base = os.path.dirname(path)
     rows: Rows = {"train": []}
-    for number, line in lines:
-        file_path, label = (line["path"] or "").strip(), (line["label"] or "").strip()
-        split = SPLITS.get((line.get("split") or "").strip().lower() or "train")
-        if any(line.get(None, ())):  # what stands behind the last column
-            raise SourceError(
-                f'Line {number} of "{path}" has more fields than the first line names columns '
-                f"({', '.join(head)}). Write a path or a label with a comma in double quotes."
-            )
-        if not file_path or not label or split is None:
-            raise SourceError(
-                f'Line {number} of "{path}" lacks a path or a label, or its split is none of '
-                f"train, val and test ({dict(line)}). Complete or remove it."
-            )
-        rows.setdefault(split, []).append((os.path.join(base, file_path), label))
+    for row in read_rows(path, ("path", "label", "split"))[0]:
+        rows.setdefault(row.split, []).append((os.path.join(base, row.path), row.label))
     if not rows["train"]:
         raise SourceError(f'The CSV file "{path}" lists no training picture. Add some lines.')
     return rows, []

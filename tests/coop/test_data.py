@@ -289,18 +289,36 @@ def test_csv_without_the_columns(text: str, columns: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["b.png,,train", "b.png,  ,train", ",dog,train", "b.png", "b.png,dog,dev"]
+    ("line", "told"),
+    [
+        ("b.png,,train", "has no label. Complete or remove it."),
+        ("b.png,  ,train", "has no label. Complete or remove it."),
+        (",dog,train", "has no path. Complete or remove it."),
+        ("b.png", "has no label. Complete or remove it."),
+        ("b.png,dog,dev", "has the split 'dev': expected train, val or test. Correct it."),
+    ],
 )
-def test_a_csv_line_that_lacks_something_is_named(line: str) -> None:
+def test_a_csv_line_that_lacks_something_is_named(line: str, told: str) -> None:
     message = message_of(write("pets.csv", f"path,label,split\na.png,cat,train\n{line}\n"))
-    assert message.startswith('Line 3 of "pets.csv" lacks a path or a label, or its split is none')
-    assert message.endswith("Complete or remove it.")
-    assert repr(line.split(",")[0]) in message
+    assert message == f'Line 3 of "pets.csv" {told}'
 
 
 def test_a_csv_line_is_named_by_its_place_in_the_file() -> None:
-    write("pets.csv", 'path,label\n\n"a\nb.png",cat\n\nc.png,\n')
-    assert message_of("pets.csv").startswith('Line 6 of "pets.csv" lacks a path or a label')
+    write("pets.csv", 'path,label,note\n\na.png,cat,"two\nlines"\n\nc.png,,\n')
+    assert message_of("pets.csv").startswith('Line 6 of "pets.csv" has no label')
+
+
+def test_a_csv_column_that_training_does_not_know_may_be_empty() -> None:
+    write("pets.csv", "path,label,domain\na.png,cat,\nb.png,dog,sketch\n")
+    assert rows(read_dataset("pets.csv"), "train") == [("a.png", "cat"), ("b.png", "dog")]
+
+
+def test_a_csv_column_that_is_named_twice_is_refused() -> None:
+    write("pets.csv", "path,label,label\na.png,cat,dog\n")
+    assert message_of("pets.csv") == (
+        'The CSV file "pets.csv" has the columns path, label, label; expected a first line that '
+        "names path and label (and, if wanted, split), each once."
+    )
 
 
 def test_a_csv_line_with_a_comma_too_many_is_refused() -> None:
@@ -312,10 +330,12 @@ def test_a_csv_line_with_a_comma_too_many_is_refused() -> None:
     )
 
 
-@pytest.mark.parametrize("line", ["", "a.png,cat,test\n"])
-def test_csv_without_training_pictures(line: str) -> None:
+@pytest.mark.parametrize(
+    ("line", "what"), [("", "pictures"), ("a.png,cat,test\n", "training picture")]
+)
+def test_csv_without_training_pictures(line: str, what: str) -> None:
     message = message_of(write("pets.csv", "path,label,split\n" + line))
-    assert message == 'The CSV file "pets.csv" lists no training picture. Add some lines.'
+    assert message == f'The CSV file "pets.csv" lists no {what}. Add some lines.'
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])

@@ -20,7 +20,7 @@ from tpt.shift.layouts.imagenet import imagenet_ids, is_wnid, name_ids
 from tpt.shift.sets import ReadOptions, Sample, ShiftSet
 from tpt.text import some
 
-_COLUMNS = ("path", "label", "split", "domain")
+COLUMNS = ("path", "label", "split", "domain")
 _TRIED = 20  # pictures of which one has to exist, so that a wrong folder shows at once
 
 
@@ -56,9 +56,9 @@ def read(path: str, name: str, options: ReadOptions) -> tuple[ShiftSet, ...]:
         SourceError: a file that cannot be read, a line that is not complete, a picture with two
             labels, or labels that fit no class.
     """
-    rows, columns = _read_rows(path)
+    rows, columns = read_rows(path)
     rows, notes = _take_split(rows, "split" in columns)
-    unused = [column for column in columns if column not in _COLUMNS]
+    unused = [column for column in columns if column not in COLUMNS]
     if unused:
         notes.append(f"Columns that are not used: {some(unused)}.")
     rows, repeated = _drop_repeated(rows, path)
@@ -113,8 +113,16 @@ def _make_set(
 # --- lines ---
 
 
-def _read_rows(path: str) -> tuple[list[Row], list[str]]:
-    """The lines of the file, and its columns."""
+def read_rows(path: str, known: Sequence[str] = COLUMNS) -> tuple[list[Row], list[str]]:
+    """The lines of the file, at least one, and its columns.
+
+    Args:
+        path: the file.
+        known: the columns that mean something, `path` and `label` first.
+
+    Raises:
+        SourceError: it cannot be read, lacks a column, or a line of it lacks a part.
+    """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
@@ -126,26 +134,29 @@ def _read_rows(path: str) -> tuple[list[Row], list[str]]:
             f'The CSV file "{path}" cannot be read ({error}). Expected UTF-8 text with columns '
             "path and label."
         ) from error
-    twice = [name for name, count in Counter(columns).items() if count > 1 and name in _COLUMNS]
+    twice = [name for name, count in Counter(columns).items() if count > 1 and name in known]
     if "path" not in columns or "label" not in columns or twice:
         raise SourceError(
             f'The CSV file "{path}" has the columns {", ".join(columns) or "none"}; expected a '
-            "first line that names path and label (and, if wanted, split and domain), each once."
+            f"first line that names path and label (and, if wanted, {' and '.join(known[2:])}), "
+            "each once."
         )
-    rows = [_read_row(path, number, line, columns) for number, line in lines]
+    rows = [_read_row(path, number, line, columns, known) for number, line in lines]
     if not rows:
         raise SourceError(f'The CSV file "{path}" lists no pictures. Add some lines.')
     return rows, columns
 
 
-def _read_row(path: str, number: int, line: dict[str, str], columns: list[str]) -> Row:
+def _read_row(
+    path: str, number: int, line: dict[str, str], columns: list[str], known: Sequence[str]
+) -> Row:
     if any(line.get(None, ())):  # type: ignore[call-overload]  # what is behind the last column
         raise SourceError(
             f'Line {number} of "{path}" has more fields than the first line names columns '
             f"({', '.join(columns)}). Write a path or a label with a comma in double quotes."
         )
-    fields = {name: (line.get(name) or "").strip() for name in _COLUMNS}
-    lacking = [n for n in ("path", "label", "domain") if n in columns and not fields[n]]
+    fields = {name: (line.get(name) or "").strip() for name in known}
+    lacking = [n for n in known if n in columns and n != "split" and not fields[n]]
     if lacking:
         raise SourceError(f'Line {number} of "{path}" has no {lacking[0]}. Complete or remove it.')
     broken = [name for name, value in fields.items() if set("\n\r\0") & set(value)]
@@ -167,7 +178,7 @@ def _read_row(path: str, number: int, line: dict[str, str], columns: list[str]) 
         and not os.path.exists(os.path.join(os.path.dirname(path), place))
     ):
         place = place.replace("\\", "/")
-    return Row(number, place.replace(os.sep, "/"), fields["label"], split, fields["domain"])
+    return Row(number, place.replace(os.sep, "/"), fields["label"], split, fields.get("domain", ""))
 
 
 def _take_split(rows: list[Row], has_column: bool) -> tuple[list[Row], list[str]]:
