@@ -71,7 +71,7 @@ def read_dataset(
             "columns path and label, or a split_zhou_*.json file."
         )
     elif path.lower().endswith(".csv"):
-        layout, (rows, notes) = "csv", read_csv(path)
+        layout, rows, notes = "csv", read_csv(path), []
     elif path.lower().endswith(".json"):
         return _with_classes(_read_split(path, named), classes)
     else:

@@ -87,8 +87,8 @@ def _tell_loose(loose: Sequence[str], path: str) -> list[str]:
 # --- CSV ---
 
 
-def read_csv(path: str) -> tuple[Rows, list[str]]:
-    """Columns `path` and `label` and, if wanted, `split`; rows and notes.
+def read_csv(path: str) -> Rows:
+    """Columns `path` and `label` and, if wanted, `split`.
 
     Raises:
         SourceError: it cannot be read, lacks a column, a line of it lacks a part, or none is of
@@ -100,4 +100,4 @@ def read_csv(path: str) -> tuple[Rows, list[str]]:
         rows.setdefault(row.split, []).append((os.path.join(base, row.path), row.label))
     if not rows["train"]:
         raise SourceError(f'The CSV file "{path}" lists no training picture. Add some lines.')
-    return rows, []
+    return rows
