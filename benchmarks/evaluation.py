@@ -14,11 +14,11 @@ import statistics
 import time
 from pathlib import Path
 
-from tpt.shift.evaluate import EvalSettings, Evaluation, build_evaluation
-from tpt.shift.layouts import read_sets
-from tpt.shift.plan import draw_some, make_plan
-from tpt.shift.shelf import Starts
-from tpt.shift.specs import BASELINE, parse_methods
+from tpt.data.layouts import read_sets
+from tpt.evaluate.evaluation import EvalSettings, Evaluation, build_evaluation
+from tpt.evaluate.method_pool import Starts
+from tpt.evaluate.method_specs import BASELINE, parse_methods
+from tpt.evaluate.walks import draw_some, plan_walks
 
 METHODS = "zero-shot,tpt,vte,zero,mta,tps,ctpt"
 
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    walks = make_plan([draw_some(read_sets(str(args.folder))[0], args.images)])
+    walks = plan_walks([draw_some(read_sets(str(args.folder))[0], args.images)])
 
     def build(methods: str) -> Evaluation:
         wanted = EvalSettings(parse_methods([methods]), Starts({}), args.model, device="cpu")

@@ -28,12 +28,12 @@ from typing import Any
 import torch
 
 import tpt
-from coop.data import read_dataset
-from coop.evaluate import score, template_logits
 from coop.features import FeatureBank
-from coop.job import Job, TrainSettings
 from coop.recipes import RecipeSettings
 from coop.run import context_of, fit_probe, measure, measure_run, prepare_run, train_prompt
+from coop.scoring import score, template_logits
+from coop.train_job import TrainJob, TrainSettings
+from tpt.data.training_sets import read_dataset
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 from train_tiny import CALTECH, IMAGENETTE
@@ -144,7 +144,7 @@ def run_set(data: Path, work: Path, name: str, clip: tpt.Clip) -> None:
         settings = TrainSettings(
             str(table), RecipeSettings(**options), classes_split=split, templates=(SINGLE,)
         )
-        job = Job(settings, clip, dataset, bank, (SINGLE,))
+        job = TrainJob(settings, clip, dataset, bank, (SINGLE,))
         for count in shots:
             for seed in SEEDS:
                 if (label, split, count, seed) in done:
@@ -152,10 +152,12 @@ def run_set(data: Path, work: Path, name: str, clip: tpt.Clip) -> None:
                 line = {"set": name, "method": label, "split": split, **one(job, count, seed)}
                 with log.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(line) + "\n")
-    zero_shot(Job(TrainSettings(str(table)), clip, dataset, bank, (SINGLE,)), work / f"{name}.json")
+    zero_shot(
+        TrainJob(TrainSettings(str(table)), clip, dataset, bank, (SINGLE,)), work / f"{name}.json"
+    )
 
 
-def one(job: Job, shots: int, seed: int) -> dict[str, Any]:
+def one(job: TrainJob, shots: int, seed: int) -> dict[str, Any]:
     """Run once; accuracies and seconds."""
     watch = Quiet()
     run = prepare_run(job, shots, seed, watch)
@@ -179,7 +181,7 @@ def one(job: Job, shots: int, seed: int) -> dict[str, Any]:
     }
 
 
-def zero_shot(job: Job, path: Path) -> None:
+def zero_shot(job: TrainJob, path: Path) -> None:
     """The hand-crafted prompts on all test pictures."""
     test = measure(job.bank, job.dataset.test, Quiet(), "")
     engine = tpt.PromptEngine(job.clip, job.dataset.classes)

@@ -17,7 +17,7 @@ from typing import Any
 
 from fewshot import ABLATION, BASE_TO_NEW, METHODS, SETS, SHOTS, SINGLE, read_lines
 
-from coop.curve import Point, draw_curve, write_curve
+from tpt.report.fewshot_curve import Point, draw_curve, write_curve
 
 Groups = dict[tuple[str, str, int], list[dict[str, Any]]]
 TITLES = {

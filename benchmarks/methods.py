@@ -29,9 +29,9 @@ import torch
 from torch import Tensor
 
 import tpt
+from tpt.images.decode import decode_image
 from tpt.methods import Gate, Method
 from tpt.methods.registry import METHODS, make_method
-from tpt.runtime.decode import decode_image
 
 sys.path.insert(0, str(Path(__file__).parent))
 from accuracy import list_set
@@ -42,13 +42,13 @@ BINS = 20
 Pixels = Any  # (H, W, 3) uint8
 
 
-def add_noise(pixels: Pixels, chance: np.random.Generator) -> Pixels:
+def add_noise(pixels: Pixels, rng: np.random.Generator) -> Pixels:
     """Gaussian noise of CIFAR-10-C's third severity, deviation 0.08 (Hendrycks, 1903.12261)."""
-    noisy = pixels / 255 + chance.normal(0, 0.08, pixels.shape)
+    noisy = pixels / 255 + rng.normal(0, 0.08, pixels.shape)
     return (255 * noisy.clip(0, 1)).round().astype(np.uint8)
 
 
-def lose_contrast(pixels: Pixels, chance: np.random.Generator) -> Pixels:
+def lose_contrast(pixels: Pixels, rng: np.random.Generator) -> Pixels:
     """Contrast of CIFAR-10-C's third severity: a third of the distance to the mean."""
     x = pixels / 255
     return (255 * ((x - x.mean((0, 1))) * 0.3 + x.mean((0, 1)))).round().astype(np.uint8)

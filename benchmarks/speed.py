@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import tpt
-from tpt.load import find_device
+from tpt.model.load import find_device
 
 PICTURE = Path(__file__).parent.parent / "examples" / "images" / "cat.jpg"
 KEEP, LR = 0.1, 5e-3
@@ -124,7 +124,7 @@ def measure_ours(
     clip: tpt.Clip, names: list[str], make: tpt.Views, repeats: int, report: dict[str, Any]
 ) -> Tensor:
     """Fill the report; the timed image is views -> towers -> tuning -> prediction, as in use."""
-    from tpt.runtime.decode import decode_image
+    from tpt.images.decode import decode_image
 
     place = clip.device
     engine = tpt.PromptEngine(clip, names, tpt.Context.from_words(clip, "a photo of a"))

@@ -32,7 +32,7 @@ from torch import Tensor
 import tpt
 from coop.learners import Batch, CoCoOp, CoOp
 from coop.recipes import CACHE_VIEWS
-from tpt.prompts.meta import MetaNet
+from tpt.prompts.meta_network import MetaNet
 
 SHOTS = 16
 CASES = {  # method, batch, epochs at 16 shots
@@ -51,8 +51,8 @@ class Plain:
         with torch.no_grad():
             self.embedded = self.model.token_embedding(self.ids).float()
         self.vectors = self.embedded[0, 1:5].clone().requires_grad_()
-        chance = torch.Generator().manual_seed(0)
-        net = MetaNet.draw(clip.embedding_width, clip.width, chance).to(clip.device)
+        rng = torch.Generator().manual_seed(0)
+        net = MetaNet.draw(clip.embedding_width, clip.width, rng).to(clip.device)
         self.net = net if method == "cocoop" else None
         for tensor in net.tensors().values():
             tensor.requires_grad_()
@@ -98,10 +98,10 @@ def measure(side: str, method: str, batch: int, args: argparse.Namespace) -> dic
     """Seconds a step of text and of image, the loss, and peak memory; run in a child process."""
     clip = tpt.load_clip(args.model, "random", device=args.device)
     classes = list(IMAGENET_CLASSNAMES[: args.classes])
-    chance = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     size = clip.preprocess.size
-    pictures = torch.randn(batch, 3, *size, generator=chance).to(clip.device)
-    labels = torch.randint(len(classes), (batch,), generator=chance).to(clip.device)
+    pictures = torch.randn(batch, 3, *size, generator=rng).to(clip.device)
+    labels = torch.randint(len(classes), (batch,), generator=rng).to(clip.device)
     made = (Plain if side == "plain" else Ours)(clip, classes, method)
 
     def encode() -> Tensor:

@@ -16,7 +16,7 @@ from cli.progress import Tally, progress
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tpt.shift.folder import Outcome
+    from tpt.corrupt.corrupted_copy import Outcome
 
 
 @click.command("corrupt")
@@ -72,8 +72,8 @@ def command(
     are left alone. DST/corruptions.json says how they were made.
     """
     with told_plainly():
-        from tpt.shift.corruptions import parse_kinds, parse_severities
-        from tpt.shift.folder import Settings, open_target, plan_pictures, write_corrupted
+        from tpt.corrupt.corrupted_copy import Settings, open_target, plan_pictures, write_corrupted
+        from tpt.corrupt.corruptions import parse_kinds, parse_severities
 
         chosen, levels = parse_kinds(kinds), parse_severities(severities)
         pairs = [(kind, level) for kind in chosen for level in levels]

@@ -23,10 +23,10 @@ from cli.options import adaptation_options, machine_options, run_options
 from cli.predict import read_assignments, read_classes, read_templates
 
 if TYPE_CHECKING:
-    from tpt.runtime.output import Target
-    from tpt.shift.evaluate import Evaluation
-    from tpt.shift.plan import Walk
-    from tpt.shift.sets import ReadOptions, ShiftSet
+    from tpt.data.labelled_sets import ReadOptions, ShiftSet
+    from tpt.evaluate.evaluation import Evaluation
+    from tpt.evaluate.walks import Walk
+    from tpt.streaming.output import Target
 
 
 @click.command("eval")
@@ -129,7 +129,7 @@ def command(sets: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any) -
     say: Say = (lambda text: None) if quiet else (lambda text: click.echo(text, err=True))
     with told_plainly():
         check_extra("eval", ("torchmetrics", "sklearn", "scipy", "jinja2"))
-        from tpt.shift.predictions import open_folder
+        from tpt.evaluate.predictions import open_folder
 
         folder = options["folder"]
         target = open_folder(folder, options["resume"], options["overwrite"], dry_run)
@@ -149,9 +149,9 @@ def command(sets: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any) -
 
 def plan_walks(sets: Sequence[str], options: dict[str, Any], say: Say) -> tuple[Walk, ...]:
     """Read the sets, say what they are, and plan the run."""
-    from tpt.shift.corruptions import parse_corruptions
-    from tpt.shift.learned import note_halves, note_seen
-    from tpt.shift.plan import draw_some, make_plan
+    from tpt.corrupt.corruptions import parse_corruptions
+    from tpt.evaluate.leakage import find_leakage, note_halves
+    from tpt.evaluate.walks import draw_some, plan_walks
 
     how, limit, seed = read_options(options), options["limit"], options["seed"]
     taken, learned = look_into(options["inits"])
@@ -161,7 +161,7 @@ def plan_walks(sets: Sequence[str], options: dict[str, Any], say: Say) -> tuple[
         if limit is not None:
             say(f"  Note: at most {limit:,} pictures of each set are drawn, by --limit.")
             found = tuple(draw_some(part, limit, seed) for part in found)
-        noted = [note_seen(part, taken) for part in found]
+        noted = [find_leakage(part, taken) for part in found]
         for before, after in zip(found, noted, strict=True):
             for note in after.notes[len(before.notes) :]:
                 say(f"  Note: {after.name}: {note}")
@@ -170,13 +170,13 @@ def plan_walks(sets: Sequence[str], options: dict[str, Any], say: Say) -> tuple[
     corruptions = [] if options["corrupt"] is None else parse_corruptions(options["corrupt"])
     shifts = [part for text in sets for part in read(text)]
     clean = () if options["clean"] is None else read(options["clean"])
-    walks = make_plan(shifts, clean, corruptions, halves=options["protocol"] == "base-to-new")
+    walks = plan_walks(shifts, clean, corruptions, halves=options["protocol"] == "base-to-new")
     return tuple(note_halves(walk, learned) for walk in walks)
 
 
 def look_into(inits: Sequence[str]) -> tuple[dict[str, frozenset[str]], dict[str, tuple[str, ...]]]:
     """By the name of each prompt the pictures and the classes it was learned on, where known."""
-    from coop.transfer import read_taken
+    from coop.transfer_prompts import read_taken
     from tpt.prompts import Context
 
     taken, learned = {}, {}
@@ -190,9 +190,9 @@ def look_into(inits: Sequence[str]) -> tuple[dict[str, frozenset[str]], dict[str
 
 def read_options(options: dict[str, Any]) -> ReadOptions:
     """What the user said of all sets; a class-specific prompt decides on the classes."""
-    from coop.presets import find_preset
+    from tpt.data.labelled_sets import ReadOptions
+    from tpt.data.presets import find_preset
     from tpt.prompts import Context
-    from tpt.shift.sets import ReadOptions
 
     classes = read_classes(options["classes"])
     for path in dict(name_inits(options["inits"])).values() if classes is None else ():
@@ -238,9 +238,9 @@ def name_inits(values: Sequence[str]) -> list[tuple[str, str]]:
 
 def load_evaluation(options: dict[str, Any], walks: tuple[Walk, ...], say: Say) -> Evaluation:
     """Build the run, telling what was chosen in the user's place."""
-    from tpt.shift.evaluate import EvalSettings
-    from tpt.shift.shelf import Starts
-    from tpt.shift.specs import parse_methods
+    from tpt.evaluate.evaluation import EvalSettings
+    from tpt.evaluate.method_pool import Starts
+    from tpt.evaluate.method_specs import parse_methods
 
     inits = dict(name_inits(options["inits"]))
     shared = {name: options[name] for name in ("keep", "steps", "lr", "reset")}
@@ -256,7 +256,7 @@ def load_evaluation(options: dict[str, Any], walks: tuple[Walk, ...], say: Say) 
 
 def read_words(options: dict[str, Any]) -> tuple[str, ...]:
     """The templates as given, else the preset's."""
-    from coop.presets import find_preset
+    from tpt.data.presets import find_preset
 
     templates = read_templates(options["templates"])
     preset = find_preset(options["preset"])
@@ -268,8 +268,8 @@ def read_words(options: dict[str, Any]) -> tuple[str, ...]:
 
 def finish(evaluation: Evaluation, target: Target, folder: str, say: Say) -> None:
     """Measure, write, and print the table."""
-    from tpt.shift.conclude import conclude
-    from tpt.shift.console import console_table
+    from tpt.evaluate.conclude import conclude
+    from tpt.report.console import console_table
 
     with measuring():
         results = conclude(evaluation, target.path, say)

@@ -15,11 +15,11 @@ from cli.failures import INTERRUPTED
 from cli.progress import Tally, progress
 
 if TYPE_CHECKING:
-    from tpt.runtime.output import Target
-    from tpt.shift.evaluate import EvalSettings, Evaluation
-    from tpt.shift.plan import Walk
-    from tpt.shift.predictions import Done
-    from tpt.shift.sets import ReadOptions, ShiftSet
+    from tpt.data.labelled_sets import ReadOptions, ShiftSet
+    from tpt.evaluate.evaluation import EvalSettings, Evaluation
+    from tpt.evaluate.predictions import WalkProgress
+    from tpt.evaluate.walks import Walk
+    from tpt.streaming.output import Target
 
 Say = Callable[[str], None]
 
@@ -49,7 +49,7 @@ def check_extra(command: str, modules: Sequence[str]) -> None:
 
 def read_one(text: str, how: ReadOptions, say: Say) -> tuple[ShiftSet, ...]:
     """The sets of one argument, told as they were understood."""
-    from tpt.shift.layouts import read_sets
+    from tpt.data.layouts import read_sets
 
     name, path = split_name(text)
     found = read_sets(path, how, name)
@@ -81,8 +81,8 @@ def split_name(text: str) -> tuple[str | None, str]:
 
 def build(wanted: EvalSettings, walks: tuple[Walk, ...], say: Say) -> Evaluation:
     """Load the model and make the methods, telling what was chosen in the user's place."""
-    from tpt.runtime.job import DEFAULT_MODEL
-    from tpt.shift.evaluate import build_evaluation, total_lines
+    from tpt.evaluate.evaluation import build_evaluation, total_lines
+    from tpt.streaming.predict_job import DEFAULT_MODEL
 
     if wanted.model not in (None, DEFAULT_MODEL):
         say(f"Loading {wanted.model} (weights that are not here yet are fetched first) ...")
@@ -125,8 +125,8 @@ def predict_all(
     evaluation: Evaluation, target: Target, options: dict[str, Any], quiet: bool
 ) -> int:
     """Predict what is not done yet; how many pictures have no prediction."""
-    from tpt.shift.evaluate import total_lines
-    from tpt.shift.predictions import begin, drop_begun
+    from tpt.evaluate.evaluation import total_lines
+    from tpt.evaluate.predictions import begin, drop_begun
 
     settings, environment = evaluation.settings, evaluation.environment
     done = begin(target, settings, environment, evaluation.walks, options["resume"])
@@ -164,7 +164,7 @@ def measuring() -> Iterator[None]:
 def _predict_walk(
     evaluation: Evaluation,
     walk: Walk,
-    before: Done,
+    before: WalkProgress,
     path: str,
     options: dict[str, Any],
     tally: Tally,
@@ -172,7 +172,7 @@ def _predict_walk(
 ) -> None:
     """Write the lines of one walk that are not there yet."""
     from tpt.errors import ImageError
-    from tpt.shift.predictions import PredictionWriter
+    from tpt.evaluate.predictions import PredictionWriter
 
     size = options["batch_size"] or (1 if evaluation.clip.device.type == "cpu" else 8)
     lines = evaluation.run(

@@ -19,7 +19,7 @@ def command(pattern: str, form: str) -> None:
     "full-length" ones cost more for many classes, "unsupported" ones cannot be used.
     """
     with told_plainly():
-        from tpt.load import list_models
+        from tpt.model.load import list_models
 
         rows = [row for row in list_models() if pattern.lower() in row.name.lower()]
         if not rows:

@@ -16,8 +16,8 @@ from cli.progress import Tally, progress
 from tpt.text import read_value
 
 if TYPE_CHECKING:
-    from tpt.runtime.job import Job
-    from tpt.runtime.output import Done, Target
+    from tpt.streaming.output import FinishedRecords, Target
+    from tpt.streaming.predict_job import PredictJob
 
 
 @click.command("predict")
@@ -70,8 +70,8 @@ def command(sources: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any
     predictions, the zero-shot prediction, and what adaptation did; or the path and an error.
     """
     with told_plainly():
-        from tpt.runtime.output import check_target
-        from tpt.runtime.sources import expand_sources
+        from tpt.streaming.output import check_target
+        from tpt.streaming.sources import expand_sources
 
         classes = read_classes(options["classes"])
         target = make_target(options)
@@ -147,7 +147,7 @@ def read_text(path: str, option: str) -> str:
 
 def make_target(options: dict[str, Any]) -> Target:
     """Where the records go; the form follows the file's name unless it is said."""
-    from tpt.runtime.output import Target
+    from tpt.streaming.output import Target
 
     path = options["output"]
     form = options["form"] or ("csv" if path.lower().endswith(".csv") else "jsonl")
@@ -186,15 +186,15 @@ def read_assignments(values: tuple[str, ...]) -> dict[str, Any]:
     return found
 
 
-def load_job(options: dict[str, Any], classes: tuple[str, ...] | None, say: Any) -> Job:
+def load_job(options: dict[str, Any], classes: tuple[str, ...] | None, say: Any) -> PredictJob:
     """Build the job, telling what was chosen in the user's place."""
     from tpt.errors import MethodError
-    from tpt.methods.tda_state import check_state_path
-    from tpt.runtime.job import DEFAULT_MODEL, JobSettings, build_job
+    from tpt.methods._tda_state import check_state_path
+    from tpt.streaming.predict_job import DEFAULT_MODEL, PredictSettings, build_predict_job
 
     names = ("model", "pretrained", "init", "views", "augment", "keep", "steps", "lr", "reset")
     others = ("method", "gate", "gate_views", "load_state")
-    wanted = JobSettings(
+    wanted = PredictSettings(
         classes=classes,
         templates=read_templates(options["templates"]),
         options=read_assignments(options["assignments"]),
@@ -204,7 +204,7 @@ def load_job(options: dict[str, Any], classes: tuple[str, ...] | None, say: Any)
         say(f"Loading {wanted.model} (weights that are not here yet are fetched first) ...")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        job = build_job(wanted)
+        job = build_predict_job(wanted)
     if options["resume"] and job.method.keeps_state:
         raise MethodError(
             "--resume cannot go on with a method that keeps state between images: what the earlier "
@@ -234,7 +234,7 @@ def load_job(options: dict[str, Any], classes: tuple[str, ...] | None, say: Any)
     return job
 
 
-def describe(job: Job, target: Target, options: dict[str, Any], images: int) -> str:
+def describe(job: PredictJob, target: Target, options: dict[str, Any], images: int) -> str:
     """The settings as `name: value` lines, for --dry-run."""
     classes = job.settings["classes"]
     shown = ", ".join(classes[:5]) + (f", ... ({len(classes)})" if len(classes) > 5 else "")
@@ -254,10 +254,12 @@ def describe(job: Job, target: Target, options: dict[str, Any], images: int) -> 
     return text.encode("utf-8", "backslashreplace").decode()  # file names may be no UTF-8
 
 
-def run(job: Job, target: Target, paths: list[str], options: dict[str, Any], quiet: bool) -> int:
+def run(
+    job: PredictJob, target: Target, paths: list[str], options: dict[str, Any], quiet: bool
+) -> int:
     """Predict and write; the exit code."""
-    from tpt.runtime.output import RecordWriter, prepare
-    from tpt.runtime.streaming import stream
+    from tpt.streaming.output import RecordWriter, prepare
+    from tpt.streaming.pipeline import stream
 
     settings = {**job.settings, "top_k": options["top_k"], "format": target.form}
     done = prepare(target, settings, job.environment, options["resume"])
@@ -301,7 +303,7 @@ def run(job: Job, target: Target, paths: list[str], options: dict[str, Any], qui
     return 3 if tally.failed or (done is not None and done.failed) else 0
 
 
-def plan_rest(paths: list[str], done: Done | None, size: int) -> tuple[list[str], int]:
+def plan_rest(paths: list[str], done: FinishedRecords | None, size: int) -> tuple[list[str], int]:
     """(paths still to run, how many of their first records are there already).
 
     Where an unbroken first part is done, the run starts again at the border of a batch, so that

@@ -98,7 +98,7 @@ def choose_origin(
         UsageError: neither says which model it is.
         ModelError: what `load_clip` would refuse without looking at weights.
     """
-    from tpt.load import resolve_name
+    from tpt.model.load import resolve_name
 
     info = context.info
     if model is None and info.model is None:
@@ -123,7 +123,7 @@ def choose_origin(
 
 def check_width(context: Context, name: str) -> None:
     """Refuse vectors that cannot enter the model, as far as its config is known without loading."""
-    from tpt.load import list_models
+    from tpt.model.load import list_models
 
     width = context.vectors.shape[-1]
     known = {row.name: row.width for row in list_models()}

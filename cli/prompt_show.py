@@ -24,7 +24,7 @@ from cli.prompt_text import (
 from tpt.errors import PromptError, TptError
 
 if TYPE_CHECKING:
-    from tpt.clip import Clip
+    from tpt.model.clip import Clip
     from tpt.prompts import Context
     from tpt.prompts.nearest import NearWord
 
@@ -90,8 +90,8 @@ def find_clip(
     Raises:
         TptError: a model was named and cannot be used; no such device.
     """
-    from tpt.load import EMBEDDED, find_device, load_clip
-    from tpt.runtime.job import JobSettings, choose_model
+    from tpt.model.load import EMBEDDED, find_device, load_clip
+    from tpt.streaming.predict_job import PredictSettings, choose_model
 
     info = context.info
     if model is None and pretrained is None and info.model is None:
@@ -100,7 +100,7 @@ def find_clip(
             f"do), so its nearest words are left out. {NAME_IT}"
         )
         return None
-    name, tag = choose_model(JobSettings(model=model, pretrained=pretrained), context)
+    name, tag = choose_model(PredictSettings(model=model, pretrained=pretrained), context)
     place = find_device(device)
     if name not in EMBEDDED:
         note(

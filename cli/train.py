@@ -15,9 +15,9 @@ from cli.failures import INTERRUPTED, told_plainly
 from cli.predict import read_classes, read_templates
 
 if TYPE_CHECKING:
-    from coop.job import Job
     from coop.outputs import Outputs
     from coop.runs import Result
+    from coop.train_job import TrainJob
 
 METHODS = ("coop", "cocoop", "e2mim", "kgcoop", "linear-probe")
 
@@ -156,9 +156,9 @@ def command(data: str, **options: Any) -> None:
 
 def run(data: str, options: dict[str, Any]) -> int:
     """Train, tell the results; the exit code."""
-    from coop.job import build_job
     from coop.outputs import Outputs, check_outputs
     from coop.runs import run_job
+    from coop.train_job import build_train_job
 
     wanted = read_settings(data, options)
     runs = [(shots, seed) for shots in wanted.shots for seed in wanted.seeds]
@@ -174,7 +174,7 @@ def run(data: str, options: dict[str, Any]) -> int:
     with watching(options["quiet"]) as watch, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")  # a broken picture is told by its name
         try:
-            job = build_job(wanted)
+            job = build_train_job(wanted)
             tell_job(job, watch)
             results = run_job(job, outputs, watch, resume=options["resume"])
         except KeyboardInterrupt:
@@ -187,8 +187,8 @@ def run(data: str, options: dict[str, Any]) -> int:
 
 def read_settings(data: str, options: dict[str, Any]) -> Any:
     """`TrainSettings` of the command's options."""
-    from coop.job import TrainSettings
     from coop.recipes import RecipeSettings
+    from coop.train_job import TrainSettings
 
     names = RecipeSettings.__dataclass_fields__
     recipe = RecipeSettings(**{name: options[name] for name in names})
@@ -202,7 +202,7 @@ def read_settings(data: str, options: dict[str, Any]) -> Any:
     )
 
 
-def tell_job(job: Job, watch: Any) -> None:
+def tell_job(job: TrainJob, watch: Any) -> None:
     """What is about to happen, in one or two lines."""
     data, wanted = job.dataset, job.settings
     watch.say(
@@ -241,7 +241,7 @@ def _percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f}"
 
 
-def tell_files(job: Job, outputs: Outputs, watch: Any) -> None:
+def tell_files(job: TrainJob, outputs: Outputs, watch: Any) -> None:
     made = [outputs.card, outputs.files, outputs.log]
     if job.is_curve:
         made += [path for path in (outputs.curve_csv, outputs.curve_png) if path.exists()]

@@ -19,10 +19,10 @@ from cli.evaluating import (
 from cli.failures import INTERRUPTED, told_plainly
 from cli.options import adaptation_options, machine_options, run_options
 from cli.train import watching
-from cli.transfer_plan import Plan, plan_run, read_shared
+from cli.transfer_plan import TransferPlan, plan_run, read_shared
 
 if TYPE_CHECKING:
-    from tpt.shift.evaluate import Evaluation
+    from tpt.evaluate.evaluation import Evaluation
 
 
 @click.command("transfer")
@@ -103,9 +103,9 @@ def command(sets: tuple[str, ...], quiet: bool, **options: Any) -> None:
         raise click.exceptions.Exit(3)
 
 
-def learn(plan: Plan, options: dict[str, Any], quiet: bool) -> int:
+def learn(plan: TransferPlan, options: dict[str, Any], quiet: bool) -> int:
     """Learn the prompts that are not there yet; how many pictures could not be read."""
-    from coop.transfer import learn_prompts
+    from coop.transfer_prompts import learn_prompts
 
     if not plan.sources:
         return 0
@@ -120,11 +120,11 @@ def learn(plan: Plan, options: dict[str, Any], quiet: bool) -> int:
     return sum(len(result["failed"]) for result in results.values())
 
 
-def load_evaluation(plan: Plan, options: dict[str, Any], say: Say) -> Evaluation:
+def load_evaluation(plan: TransferPlan, options: dict[str, Any], say: Say) -> Evaluation:
     """The run that tests every prompt on every set."""
-    from tpt.shift.evaluate import EvalSettings
-    from tpt.shift.shelf import Starts
-    from tpt.shift.transfer import SETTING, cross_methods, name_keys
+    from tpt.evaluate.evaluation import EvalSettings
+    from tpt.evaluate.method_pool import Starts
+    from tpt.evaluate.transfer import SETTING, cross_methods, name_keys
 
     keys = name_keys(row.name for row in plan.prompts)
     same = ("views", "augment", "gate", "gate_views", "precision", "device", "seed")
@@ -140,7 +140,7 @@ def load_evaluation(plan: Plan, options: dict[str, Any], say: Say) -> Evaluation
     return replace(evaluation, settings=settings)
 
 
-def describe_learning(plan: Plan) -> dict[str, Any]:
+def describe_learning(plan: TransferPlan) -> dict[str, Any]:
     """What the settings of the run say of its prompts."""
     learning = plan.learning
     facts = {"shots": learning.shots, "epochs": learning.epochs, "words": "a photo of a"}
@@ -151,11 +151,11 @@ def describe_learning(plan: Plan) -> dict[str, Any]:
     }
 
 
-def finish(evaluation: Evaluation, plan: Plan, folder: str, say: Say) -> None:
+def finish(evaluation: Evaluation, plan: TransferPlan, folder: str, say: Say) -> None:
     """Measure, write and draw, and print the table."""
-    from tpt.shift.transfer import name_keys
-    from tpt.shift.transfer_measure import conclude_transfer
-    from tpt.shift.transfer_tables import console_table
+    from tpt.evaluate.transfer import name_keys
+    from tpt.evaluate.transfer_measure import conclude_transfer
+    from tpt.report.transfer_tables import console_table
 
     keys = name_keys(row.name for row in plan.prompts)
     prompts = {keys[row.name]: row for row in plan.prompts}

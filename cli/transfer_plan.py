@@ -14,15 +14,15 @@ from cli.predict import read_assignments
 
 if TYPE_CHECKING:
     from coop.outputs import Outputs
-    from coop.transfer import Learning, Source
-    from tpt.runtime.output import Target
-    from tpt.shift.plan import Walk
-    from tpt.shift.sets import ShiftSet
-    from tpt.shift.transfer import Prompt
+    from coop.transfer_prompts import Learning, Source
+    from tpt.data.labelled_sets import ShiftSet
+    from tpt.evaluate.transfer import Prompt
+    from tpt.evaluate.walks import Walk
+    from tpt.streaming.output import Target
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class TransferPlan:
     """All that is known before a model is loaded."""
 
     target: Target
@@ -33,14 +33,14 @@ class Plan:
     learning: Learning
 
 
-def plan_run(texts: Sequence[str], options: dict[str, Any], say: Say) -> Plan:
+def plan_run(texts: Sequence[str], options: dict[str, Any], say: Say) -> TransferPlan:
     """Read the sets and the prompts, and decide who learns from what and is tested on what."""
-    from coop.transfer import check_sources, find_source
+    from coop.transfer_prompts import check_sources, find_source
+    from tpt.data.labelled_sets import ReadOptions
     from tpt.errors import SourceError
-    from tpt.shift.plan import draw_some, make_plan
-    from tpt.shift.predictions import check_outside, open_folder
-    from tpt.shift.sets import ReadOptions
-    from tpt.shift.transfer import check_folder, leave_out
+    from tpt.evaluate.predictions import check_outside, open_folder
+    from tpt.evaluate.transfer import check_folder, leave_out
+    from tpt.evaluate.walks import draw_some, plan_walks
 
     folder, resume, overwrite = options["folder"], options["resume"], options["overwrite"]
     check_folder(folder)
@@ -53,7 +53,7 @@ def plan_run(texts: Sequence[str], options: dict[str, Any], say: Say) -> Plan:
             f'There is one set only, "{read[0].name}", and nothing to transfer to: expected at '
             "least two. Name another one."
         )
-    check_outside(folder, make_plan(read))  # and no two sets of one name
+    check_outside(folder, plan_walks(read))  # and no two sets of one name
     names = choose_sources(
         [part.name for part in read], [p.name for p in given], options["sources"]
     )
@@ -71,7 +71,7 @@ def plan_run(texts: Sequence[str], options: dict[str, Any], say: Say) -> Plan:
     rows = (*given, *rows_of(sources, outputs))
     order = {part.name: place for place, part in enumerate(read)}
     rows = tuple(sorted(rows, key=lambda row: order.get(row.name, len(order))))
-    return Plan(target, make_plan(tested), sources, outputs, rows, learning)
+    return TransferPlan(target, plan_walks(tested), sources, outputs, rows, learning)
 
 
 def read_given(values: Sequence[str]) -> tuple[Prompt, ...]:
@@ -80,7 +80,7 @@ def read_given(values: Sequence[str]) -> tuple[Prompt, ...]:
     Raises:
         BadParameter: not of that form, or two of one name.
     """
-    from tpt.shift.transfer import Prompt
+    from tpt.evaluate.transfer import Prompt
 
     prompts = []
     for value in values:
@@ -139,12 +139,12 @@ def choose_sources(sets: Sequence[str], given: Sequence[str], asked: str | None)
 
 def read_learning(options: dict[str, Any], given: Sequence[Prompt]) -> Learning:
     """How prompts are learned, for the model of the run."""
-    from coop.transfer import Learning
+    from coop.transfer_prompts import Learning
     from tpt.prompts import Context
-    from tpt.runtime.job import JobSettings, choose_model
+    from tpt.streaming.predict_job import PredictSettings, choose_model
 
     first = given[0].path if given else None
-    job = JobSettings(model=options["model"], pretrained=options["pretrained"], init=first)
+    job = PredictSettings(model=options["model"], pretrained=options["pretrained"], init=first)
     model, pretrained = choose_model(job, None if first is None else Context.load(first))
     same = ("shots", "seed", "epochs", "device", "precision", "num_workers")
     return Learning(model=model, pretrained=pretrained, **{name: options[name] for name in same})
@@ -154,8 +154,8 @@ def look_into(
     given: Sequence[Prompt], read: Sequence[ShiftSet], say: Say
 ) -> tuple[tuple[Prompt, ...], frozenset[str]]:
     """The given prompts with notes, and the pictures that they were learned on."""
-    from coop.transfer import read_taken
-    from tpt.shift.transfer import check_prompt
+    from coop.transfer_prompts import read_taken
+    from tpt.evaluate.transfer import check_prompt
 
     sets = {part.name for part in read}
     told, taken = [], frozenset[str]()
@@ -187,7 +187,7 @@ def tell_sources(sources: Sequence[Source], say: Say) -> frozenset[str]:
 
 def rows_of(sources: Sequence[Source], outputs: Mapping[str, Outputs]) -> Iterator[Prompt]:
     """The rows of the prompts that are learned here."""
-    from tpt.shift.transfer import Prompt
+    from tpt.evaluate.transfer import Prompt
 
     for source in sources:
         where = "the set's training pictures" if source.apart else "pictures that are not tested"
@@ -203,9 +203,9 @@ def read_shared(options: dict[str, Any]) -> dict[str, Any]:
 
 def check_methods(options: dict[str, Any]) -> None:
     """Refuse, before anything is learned, methods and settings that do not go together."""
-    from tpt.shift.evaluate import EvalSettings, check_options
-    from tpt.shift.shelf import Starts
-    from tpt.shift.transfer import cross_methods
+    from tpt.evaluate.evaluation import EvalSettings, check_options
+    from tpt.evaluate.method_pool import Starts
+    from tpt.evaluate.transfer import cross_methods
 
     specs = cross_methods(options["methods"], (), read_shared(options))
     seen = {name: options[name] for name in ("views", "augment", "gate", "gate_views")}

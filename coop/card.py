@@ -6,14 +6,14 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from coop.job import Job
 from coop.outputs import Outputs
 from coop.recipes import Recipe
+from coop.train_job import TrainJob
 from tpt import __version__
 
 
 def write_card(
-    job: Job, outputs: Outputs, recipes: Sequence[Recipe], results: Sequence[Mapping[str, Any]]
+    job: TrainJob, outputs: Outputs, recipes: Sequence[Recipe], results: Sequence[Mapping[str, Any]]
 ) -> str:
     """The card as Markdown.
 
@@ -124,7 +124,7 @@ def _cells(result: Mapping[str, Any], kinds: Sequence[str], has_mean: bool) -> l
     return cells + [percent(result["harmonic_mean"])] * has_mean
 
 
-def _usage(job: Job, outputs: Outputs, results: Sequence[Mapping[str, Any]]) -> list[str]:
+def _usage(job: TrainJob, outputs: Outputs, results: Sequence[Mapping[str, Any]]) -> list[str]:
     if job.settings.recipe.method == "linear-probe":
         return [
             "The file holds `weight` (K, E) and `bias` (K,) for unit image features. It is a",

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tpt.clip import Clip
 from tpt.errors import MethodError
-from tpt.runtime.streaming import decode_ahead
-from tpt.views import cut, draw_crops, normalise, preprocess_plain, shrink_huge
+from tpt.images.views import cut, draw_crops, normalise, preprocess_plain, shrink_huge
+from tpt.model.clip import Clip
+from tpt.streaming.pipeline import decode_ahead
 
 AUGMENTATIONS = ("crop", "none")
 _SCALE = (0.08, 1.0)

@@ -119,12 +119,12 @@ def _run_epoch(
     number: int,
 ) -> dict[str, float]:
     """One pass over all pictures; the means of loss, terms and accuracy over its batches."""
-    chance = epoch_chance(settings.seed, number)
-    order = torch.randperm(len(labels), generator=chance).to(labels.device)
+    rng = epoch_rng(settings.seed, number)
+    order = torch.randperm(len(labels), generator=rng).to(labels.device)
     batches = cut_order(order, settings.batch_size)
     sums: dict[str, Tensor] = {}
     for picked in batches:
-        batch = Batch(pool[picked], labels[picked], pool, labels, chance)
+        batch = Batch(pool[picked], labels[picked], pool, labels, rng)
         loss = learner.loss(batch)
         optimizer.zero_grad()
         loss.total.backward()
@@ -142,7 +142,7 @@ def cut_order(order: Tensor, size: int) -> list[Tensor]:
     return parts[:-1] if len(parts) > 1 and len(parts[-1]) < size else parts
 
 
-def epoch_chance(seed: int, number: int) -> torch.Generator:
+def epoch_rng(seed: int, number: int) -> torch.Generator:
     """An epoch's own generator, on the CPU."""
     digest = hashlib.sha256(f"{seed}\0epoch\0{number}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))

@@ -22,12 +22,12 @@ import safetensors
 import torch
 from safetensors.torch import save as safetensors_bytes
 
-from coop.job import Job, shots_text
 from coop.loop import State
 from coop.sampling import draw_shots
+from coop.train_job import TrainJob, shots_text
 from tpt.errors import OutputError
-from tpt.files import write_whole
-from tpt.runtime.output import name_change
+from tpt.runs.whole_files import write_whole
+from tpt.streaming.output import name_change
 
 STATE_FORMAT = "tpt-train-state"
 _FIRST = b'{"event": "start"'  # how every log begins
@@ -169,7 +169,7 @@ class Log:
             self._file.close()
 
 
-def take_up(job: Job, outputs: Outputs) -> list[dict[str, Any]]:
+def take_up(job: TrainJob, outputs: Outputs) -> list[dict[str, Any]]:
     """The events of the earlier start of this job; none where it was stopped before the first.
 
     Raises:
@@ -212,7 +212,7 @@ def mend_log(path: Path) -> None:
             file.write(b"\n" if content[end:] else b"")
 
 
-def check_same(job: Job, outputs: Outputs, events: list[dict[str, Any]]) -> None:
+def check_same(job: TrainJob, outputs: Outputs, events: list[dict[str, Any]]) -> None:
     """Refuse to go on with what was begun with other settings.
 
     Raises:
@@ -234,7 +234,7 @@ def check_same(job: Job, outputs: Outputs, events: list[dict[str, Any]]) -> None
         )
 
 
-def save_state(outputs: Outputs, job: Job, shots: int | None, seed: int, state: State) -> None:
+def save_state(outputs: Outputs, job: TrainJob, shots: int | None, seed: int, state: State) -> None:
     """Keep what training needs to go on, whole or not at all.
 
     Raises:
@@ -248,7 +248,7 @@ def save_state(outputs: Outputs, job: Job, shots: int | None, seed: int, state: 
     write_whole(outputs.state, content, "state of the training")
 
 
-def load_state(outputs: Outputs, job: Job, shots: int | None, seed: int) -> State | None:
+def load_state(outputs: Outputs, job: TrainJob, shots: int | None, seed: int) -> State | None:
     """The state of this very run, if it was kept; that of another run counts for nothing."""
     try:
         with safetensors.safe_open(outputs.state, framework="pt") as file:
@@ -265,13 +265,13 @@ def load_state(outputs: Outputs, job: Job, shots: int | None, seed: int) -> Stat
     return State(int(head["epoch"]), parts["p"], parts["m"])
 
 
-def run_digest(job: Job, shots: int | None, seed: int) -> str:
+def run_digest(job: TrainJob, shots: int | None, seed: int) -> str:
     """What a state belongs to: the job's settings and the run's shots and seed."""
     text = json.dumps([job.describe(), shots, seed], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_files(job: Job, outputs: Outputs, runs: Sequence[tuple[int | None, int]]) -> None:
+def write_files(job: TrainJob, outputs: Outputs, runs: Sequence[tuple[int | None, int]]) -> None:
     """Write which pictures every run takes for training and validation.
 
     Raises:

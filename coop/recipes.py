@@ -19,8 +19,8 @@ from typing import Any
 from coop.learners import E2MIM, CoCoOp, CoOp, E2MIMSettings, KgCoOp, Learner
 from coop.learners.base import start_context
 from coop.schedule import coop_epochs
-from tpt.clip import Clip
 from tpt.errors import MethodError, suggest
+from tpt.model.clip import Clip
 from tpt.prompts import PromptEngine
 
 METHODS = ("coop", "cocoop", "e2mim", "kgcoop", "linear-probe")

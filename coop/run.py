@@ -13,14 +13,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from coop.data import Item
-from coop.evaluate import Score, harmonic_mean, predict_logits, score, template_logits
 from coop.features import FeatureBank
-from coop.job import NO_TEST, Job
 from coop.linear_probe import LinearProbe, fit_linear_probe
 from coop.loop import Epoch, LoopSettings, ReadEpoch, State, train
 from coop.recipes import Recipe, make_learner, make_recipe
 from coop.sampling import Draw, draw_shots
+from coop.scoring import Score, harmonic_mean, predict_logits, score, template_logits
+from coop.train_job import NO_TEST, TrainJob
+from tpt.data.training_sets import Item
 from tpt.errors import SourceError
 from tpt.prompts import Context, PromptEngine
 
@@ -36,7 +36,7 @@ class Watch(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
+class RunScores:
     """Pictures with known features: (n, E) and (n,)."""
 
     features: Tensor
@@ -82,28 +82,28 @@ class Outcome:
 class Run:
     """A run that is ready to train: pictures drawn and readable."""
 
-    job: Job
+    job: TrainJob
     shots: int | None
     seed: int
     draw: Draw
     recipe: Recipe
     train: tuple[Item, ...]  # those that can be read
     failed: tuple[str, ...]
-    plain: Measured  # the training pictures' plain views
+    plain: RunScores  # the training pictures' plain views
 
     @property
     def labels(self) -> Tensor:
         return self.plain.labels
 
 
-def recipe_of(job: Job, shots: int | None) -> Recipe:
+def recipe_of(job: TrainJob, shots: int | None) -> Recipe:
     """The recipe of the job's runs with so many shots."""
     on_cpu = job.clip.device.type == "cpu"
     epochs = job.dataset.preset.epochs if job.dataset.preset else None
     return make_recipe(job.settings.recipe, shots, on_cpu=on_cpu, epochs=epochs)
 
 
-def prepare_run(job: Job, shots: int | None, seed: int, watch: Watch) -> Run:
+def prepare_run(job: TrainJob, shots: int | None, seed: int, watch: Watch) -> Run:
     """Draw the shots and find out which of them can be read.
 
     Raises:
@@ -218,7 +218,7 @@ def measure_run(run: Run, learned: Context | LinearProbe, watch: Watch) -> dict[
 
 
 def _score(
-    learned: Context | LinearProbe, classes: tuple[str, ...], pictures: Measured, job: Job
+    learned: Context | LinearProbe, classes: tuple[str, ...], pictures: RunScores, job: TrainJob
 ) -> Score | None:
     if not len(pictures.labels):
         return None
@@ -228,7 +228,7 @@ def _score(
     return score(predict_logits(engine, pictures.features), pictures.labels)
 
 
-def measure(bank: FeatureBank, items: Sequence[Item], watch: Watch, what: str) -> Measured:
+def measure(bank: FeatureBank, items: Sequence[Item], watch: Watch, what: str) -> RunScores:
     """Plain features of the readable ones among some pictures; each is encoded once a job."""
     known = set(bank.failed)
     made = bank.plain([item.path for item in items], _teller(watch, what))
@@ -238,7 +238,7 @@ def measure(bank: FeatureBank, items: Sequence[Item], watch: Watch, what: str) -
     good = [item for item in items if item.path in made]
     width = bank.clip.embedding_width
     features = torch.stack([made[i.path] for i in good]) if good else torch.zeros(0, width)
-    return Measured(features, torch.tensor([item.label for item in good], dtype=torch.long))
+    return RunScores(features, torch.tensor([item.label for item in good], dtype=torch.long))
 
 
 def _teller(watch: Watch, what: str) -> Callable[[int, int], None]:

@@ -14,8 +14,6 @@ from dataclasses import replace
 from typing import Any
 
 from coop.card import write_card
-from coop.curve import Point, draw_curve, write_curve
-from coop.job import Job, shots_text
 from coop.linear_probe import LinearProbe, save_linear_probe
 from coop.loop import Epoch, State, TrainError
 from coop.outputs import (
@@ -39,21 +37,23 @@ from coop.run import (
     train_prompt,
     works,
 )
+from coop.train_job import TrainJob, shots_text
 from tpt.errors import MethodError, OutputError
-from tpt.files import write_whole
 from tpt.prompts import Context
+from tpt.report.fewshot_curve import Point, draw_curve, write_curve
+from tpt.runs.whole_files import write_whole
 
 _KEEP_EVERY = 10.0  # seconds between two states on the disk
 
 Result = Mapping[str, Any]  # Outcome.to_json(), and the `file` it went to
 
 
-def list_runs(job: Job) -> list[tuple[int | None, int]]:
+def list_runs(job: TrainJob) -> list[tuple[int | None, int]]:
     """(shots, seed) of every run, in order."""
     return [(shots, seed) for shots in job.settings.shots for seed in job.settings.seeds]
 
 
-def run_job(job: Job, outputs: Outputs, watch: Watch, *, resume: bool = False) -> list[Result]:
+def run_job(job: TrainJob, outputs: Outputs, watch: Watch, *, resume: bool = False) -> list[Result]:
     """Train and measure every run; write prompts, log, list of pictures, card and curve.
 
     Raises:
@@ -93,7 +93,7 @@ def run_job(job: Job, outputs: Outputs, watch: Watch, *, resume: bool = False) -
 
 
 def _do_run(
-    job: Job,
+    job: TrainJob,
     outputs: Outputs,
     log: Log,
     watch: Watch,
@@ -215,7 +215,7 @@ def _json_shots(shots: int | None) -> int | str:
 
 
 def _points(
-    job: Job,
+    job: TrainJob,
     log: Log,
     watch: Watch,
     result: Result,
@@ -239,7 +239,7 @@ def _points(
     return [mine, Point("linear probe", shots, seed, beside["accuracy"]["test"])]
 
 
-def _probe_beside(job: Job, watch: Watch, shots: int | None, seed: int) -> Result | None:
+def _probe_beside(job: TrainJob, watch: Watch, shots: int | None, seed: int) -> Result | None:
     """The linear probe's result on the pictures of a run; None where it cannot be had."""
     settings = replace(job.settings, recipe=RecipeSettings("linear-probe"))
     run = prepare_run(replace(job, settings=settings), shots, seed, watch)
@@ -255,7 +255,7 @@ def _probe_beside(job: Job, watch: Watch, shots: int | None, seed: int) -> Resul
 
 
 def _write_curve(
-    job: Job, outputs: Outputs, watch: Watch, points: list[Point], results: Sequence[Result]
+    job: TrainJob, outputs: Outputs, watch: Watch, points: list[Point], results: Sequence[Result]
 ) -> None:
     template = f'"{job.templates[0]}"' if len(job.templates) == 1 else "templates"
     found = [r["template_accuracy"]["test"] for r in results if "test" in r["template_accuracy"]]

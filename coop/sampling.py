@@ -13,7 +13,7 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from coop.data import Dataset, Item, check_dataset
+from tpt.data.training_sets import Dataset, Item, check_dataset
 from tpt.errors import MethodError, SourceError
 
 VALIDATION_SHOTS = 4  # at most
@@ -49,18 +49,18 @@ def draw_shots(dataset: Dataset, shots: int | None, seed: int, split: str = "all
     if shots is not None and shots < 1:
         raise MethodError(f"shots must be at least 1; got {shots}. `all` takes every picture.")
     check_dataset(dataset)
-    chance = random.Random(seed)
-    train, few = _draw(dataset.train, shots, chance)
+    rng = random.Random(seed)
+    train, few = _draw(dataset.train, shots, rng)
     rest = _without(dataset.train, train)
     count = VALIDATION_SHOTS if shots is None else min(shots, VALIDATION_SHOTS)
-    val, _ = _draw(dataset.val or rest, count, chance)
+    val, _ = _draw(dataset.val or rest, count, rng)
     test = dataset.test or tuple(_without(rest, val))
     whole = Draw(dataset.classes, tuple(train), tuple(val), test, _tell_few(dataset, few, shots))
     return choose_classes(whole, split)
 
 
 def _draw(
-    items: Iterable[Item], shots: int | None, chance: random.Random
+    items: Iterable[Item], shots: int | None, rng: random.Random
 ) -> tuple[list[Item], dict[int, int]]:
     """k of each class, and how many there were of those that have fewer."""
     by_label: dict[int, list[Item]] = {}
@@ -74,7 +74,7 @@ def _draw(
             if shots is not None:
                 few[label] = len(group)
         else:
-            drawn += chance.sample(group, shots)
+            drawn += rng.sample(group, shots)
     return drawn, few
 
 

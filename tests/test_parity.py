@@ -13,7 +13,7 @@ from conftest import PARITY
 from torch import Tensor
 
 import tpt
-from tpt.prompts.meta import NAMES, MetaNet
+from tpt.prompts.meta_network import NAMES, MetaNet
 
 CASES = json.loads((PARITY / "reference.json").read_text())["cases"]
 

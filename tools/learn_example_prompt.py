@@ -14,9 +14,9 @@ import csv
 import tempfile
 from pathlib import Path
 
-from coop.job import TrainSettings, build_job
 from coop.recipes import RecipeSettings
 from coop.run import context_of, prepare_run, train_prompt
+from coop.train_job import TrainSettings, build_train_job
 
 SHOTS, EPOCHS, SEED = 16, 50, 1
 FOLDERS = {"face": "Faces", "motorbike": "Motorbikes"}  # class name -> Caltech101's folder
@@ -64,7 +64,7 @@ def main() -> None:
         write_list(args.data, names, table)
         recipe = RecipeSettings(context_words="a photo of a", epochs=EPOCHS)
         wanted = TrainSettings(str(table), recipe, classes=tuple(names), test="none", device="cpu")
-        run = prepare_run(build_job(wanted), SHOTS, SEED, Told())
+        run = prepare_run(build_train_job(wanted), SHOTS, SEED, Told())
         for epoch in train_prompt(run, None, Told()):
             if epoch.number % 10 == 9:
                 print(f"epoch {epoch.number + 1}: loss {epoch.loss:.3f}")

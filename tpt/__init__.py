@@ -25,34 +25,34 @@ from tpt.errors import (
 )
 
 if TYPE_CHECKING:
-    from tpt.clip import Clip
-    from tpt.load import load_clip
+    from tpt.images.views import Views
     from tpt.methods import CTPT, MTA, TDA, TPS, TPT, VTE, ZERO, Adapted, Gate, ZeroShot
+    from tpt.model.clip import Clip
+    from tpt.model.load import load_clip
     from tpt.prompts import Context, PromptEngine
-    from tpt.runtime import Prediction, Record, stream
-    from tpt.views import Views
+    from tpt.streaming import Prediction, Record, stream
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Adapted": "tpt.methods",
     "CTPT": "tpt.methods",
-    "Clip": "tpt.clip",
+    "Clip": "tpt.model.clip",
     "Context": "tpt.prompts",
     "Gate": "tpt.methods",
     "MTA": "tpt.methods",
-    "Prediction": "tpt.runtime",
+    "Prediction": "tpt.streaming",
     "PromptEngine": "tpt.prompts",
-    "Record": "tpt.runtime",
+    "Record": "tpt.streaming",
     "TDA": "tpt.methods",
     "TPS": "tpt.methods",
     "TPT": "tpt.methods",
     "VTE": "tpt.methods",
-    "Views": "tpt.views",
+    "Views": "tpt.images.views",
     "ZERO": "tpt.methods",
     "ZeroShot": "tpt.methods",
-    "load_clip": "tpt.load",
-    "stream": "tpt.runtime",
+    "load_clip": "tpt.model.load",
+    "stream": "tpt.streaming",
 }
 
 __all__ = [

@@ -9,8 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from tpt.clip import Clip
 from tpt.errors import MethodError
+from tpt.model.clip import Clip
 from tpt.prompts import Context, PromptEngine
 from tpt.prompts.context import PromptInfo
 
@@ -25,7 +25,7 @@ class Batch:
     labels: Tensor  # (B,)
     pool: Tensor  # (n, E), every picture of the epoch
     pool_labels: Tensor  # (n,)
-    chance: torch.Generator  # on the CPU, the epoch's own
+    rng: torch.Generator  # on the CPU, the epoch's own
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +76,8 @@ def start_context(
     """
     if words is None:
         shape = (count, length, clip.width) if class_specific else (length, clip.width)
-        chance = torch.Generator().manual_seed(seed)
-        vectors = START_DEVIATION * torch.randn(shape, generator=chance)
+        rng = torch.Generator().manual_seed(seed)
+        vectors = START_DEVIATION * torch.randn(shape, generator=rng)
         info = PromptInfo(model=clip.name, pretrained=clip.pretrained)
         return Context(vectors, position or "end", info=info)
     if class_specific:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from coop.learners.base import Batch, Loss, check_engine, learnable
 from tpt.prompts import Context, PromptEngine
-from tpt.prompts.meta import MetaNet
+from tpt.prompts.meta_network import MetaNet
 
 
 class CoCoOp:
@@ -29,8 +29,8 @@ class CoCoOp:
     def __init__(self, engine: PromptEngine, seed: int = 0) -> None:
         check_engine(engine, unified="CoCoOp")
         self.engine, clip = engine, engine.clip
-        chance = torch.Generator().manual_seed(seed)
-        start = engine.context.meta or MetaNet.draw(clip.embedding_width, clip.width, chance)
+        rng = torch.Generator().manual_seed(seed)
+        start = engine.context.meta or MetaNet.draw(clip.embedding_width, clip.width, rng)
         meta = {f"meta_net.{name}": learnable(t, clip) for name, t in start.tensors().items()}
         self.parameters: dict[str, Tensor] = {"vectors": learnable(engine.start, clip), **meta}
         # It holds the parameters themselves, so it moves with them.

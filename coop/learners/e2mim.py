@@ -130,13 +130,13 @@ def mix_within_classes(batch: Batch, a: float) -> Tensor:
     if a == 0:
         return batch.features
     same = batch.labels.cpu().unsqueeze(1) == batch.pool_labels.cpu()  # (B, n)
-    partner = torch.multinomial(same.float(), 1, generator=batch.chance).squeeze(1)
-    share = _draw_beta(a, len(partner), batch.chance).to(batch.features).unsqueeze(1)
+    partner = torch.multinomial(same.float(), 1, generator=batch.rng).squeeze(1)
+    share = _draw_beta(a, len(partner), batch.rng).to(batch.features).unsqueeze(1)
     other = batch.pool[partner.to(batch.pool.device)]
     return F.normalize(share * batch.features + (1 - share) * other, dim=-1)
 
 
-def _draw_beta(a: float, count: int, chance: torch.Generator) -> Tensor:
+def _draw_beta(a: float, count: int, rng: torch.Generator) -> Tensor:
     """Beta(a, a) from two Gamma(a) numbers, with a generator of our own."""
-    pair = torch._standard_gamma(torch.full((2, count), a), generator=chance)
+    pair = torch._standard_gamma(torch.full((2, count), a), generator=rng)
     return pair[0] / pair.sum(0).clamp_min(1e-30)

@@ -16,9 +16,11 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from cli.main import main
-from tpt.load import load_clip
-from tpt.runtime import job, streaming
-from tpt.shift import evaluate, runner
+from tpt.evaluate import evaluation as evaluate
+from tpt.evaluate import runner
+from tpt.model.load import load_clip
+from tpt.streaming import pipeline as streaming
+from tpt.streaming import predict_job as job
 
 _load_once = functools.cache(load_clip)
 
@@ -96,5 +98,5 @@ def no_forward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("a forward pass was run")
 
-    for place in ("tpt.clip.Clip.encode_images", "tpt.prompts.PromptEngine.class_features"):
+    for place in ("tpt.model.clip.Clip.encode_images", "tpt.prompts.PromptEngine.class_features"):
         monkeypatch.setattr(place, fail)

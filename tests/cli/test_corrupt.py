@@ -15,8 +15,9 @@ from click.testing import Result
 from PIL import Image
 
 import tpt
-from tpt.runtime.decode import decode_image
-from tpt.shift import CORRUPTIONS, corrupt, folder
+from tpt.corrupt import CORRUPTIONS, corrupt
+from tpt.corrupt import corrupted_copy as folder
+from tpt.images.decode import decode_image
 
 Run = Callable[..., Result]
 NAMES = ("in/cat/1.png", "in/cat/2.png", "in/dog/old/3.png")

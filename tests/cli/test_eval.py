@@ -15,11 +15,11 @@ from click.testing import Result
 from PIL import Image
 
 import tpt
+from tpt.data.imagenet import simple_templates
+from tpt.data.layouts import LAYOUTS
+from tpt.evaluate.runner import judge
 from tpt.methods import Method
 from tpt.prompts.context import PromptInfo
-from tpt.shift.layouts import LAYOUTS
-from tpt.shift.layouts.imagenet import simple_templates
-from tpt.shift.runner import judge
 
 Run = Callable[..., Result]
 Make = Callable[..., list[str]]

@@ -17,8 +17,8 @@ import pytest
 from click.testing import Result
 
 import tpt
+from tpt.data.imagenet import subset_ids
 from tpt.prompts.context import PromptInfo
-from tpt.shift.layouts.imagenet import subset_ids
 
 Run = Callable[..., Result]
 Make = Callable[..., list[str]]

@@ -19,8 +19,8 @@ import pytest
 from click.testing import Result
 
 import tpt
-from tpt import files
-from tpt.shift import conclude, predictions, runner
+from tpt.evaluate import conclude, predictions, runner
+from tpt.runs import whole_files as files
 
 Run = Callable[..., Result]
 Make = Callable[..., list[str]]

@@ -20,7 +20,7 @@ from PIL import Image
 
 import cli.predict
 import tpt
-from tpt.runtime.records import csv_header
+from tpt.streaming.records import csv_header
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FAST = ("--classes", "cat,dog,cup", "--views", "2", "--device", "cpu")

@@ -18,7 +18,7 @@ from click.testing import Result
 
 import tpt
 from tpt.methods.registry import METHODS, make_settings
-from tpt.runtime import job
+from tpt.streaming import predict_job as job
 
 CLASSES = ("cat", "dog", "cup")
 NAMES = [f"{number}.png" for number in range(8)]

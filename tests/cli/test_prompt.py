@@ -17,9 +17,9 @@ from click.testing import Result
 from torch import Tensor
 
 import tpt
-from tpt.load import load_clip
+from tpt.model.load import load_clip
 from tpt.prompts.context import Blend, PromptInfo
-from tpt.prompts.meta import MetaNet
+from tpt.prompts.meta_network import MetaNet
 
 Run = Callable[..., Result]
 EXAMPLE = Path(__file__).parents[2] / "examples" / "prompt.safetensors"
@@ -29,7 +29,7 @@ _load_once = functools.cache(load_clip)
 
 @pytest.fixture(autouse=True)
 def _models_stay_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tpt.load.load_clip", _load_once)
+    monkeypatch.setattr("tpt.model.load.load_clip", _load_once)
 
 
 def random_vectors(*shape: int) -> Tensor:
@@ -253,7 +253,7 @@ def test_no_words_asked_for_loads_no_model(run_tpt: Run, monkeypatch: pytest.Mon
     def fail(*args: Any, **options: Any) -> None:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("tpt.load.load_clip", fail)
+    monkeypatch.setattr("tpt.model.load.load_clip", fail)
     result = run_tpt("prompt", "show", EXAMPLE, "--words", 0)
     assert (result.exit_code, result.stderr) == (0, "")
     with pytest.raises(AssertionError, match="was loaded"):

@@ -17,7 +17,7 @@ import pytest
 from click.testing import Result
 
 import tpt
-from tpt.runtime import streaming
+from tpt.streaming import pipeline as streaming
 
 FAST = ("--classes", "cat,dog,cup", "--views", "2", "--device", "cpu")
 NAMES = ["in/1.png", 'in/2 "two",\nsecond.png', "in/3.png", "in/4.png", "in/5.png"]

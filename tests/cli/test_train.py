@@ -18,11 +18,11 @@ from click.testing import Result
 from PIL import Image
 
 import coop.features
-import coop.job
 import coop.recipes
 import coop.schedule
+import coop.train_job
 import tpt
-from tpt.runtime import job as predict_job
+from tpt.streaming import predict_job
 
 PETS = ("cat", "dog", "owl")
 METHODS = ("coop", "cocoop", "kgcoop", "e2mim")
@@ -36,7 +36,7 @@ Run = Callable[..., Result]
 @pytest.fixture
 def train(run_tpt: Run, monkeypatch: pytest.MonkeyPatch) -> Train:
     """Run `tpt train ARGS` with the model that `run_tpt` keeps loaded."""
-    monkeypatch.setattr(coop.job, "load_clip", predict_job.load_clip)
+    monkeypatch.setattr(coop.train_job, "load_clip", predict_job.load_clip)
     return lambda *args: run_tpt("train", *args)
 
 

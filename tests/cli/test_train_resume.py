@@ -22,9 +22,9 @@ from click.testing import Result
 from torch import Tensor
 
 import coop.features
-import coop.job
+import coop.train_job
 import tpt
-from tpt.runtime import job as predict_job
+from tpt.streaming import predict_job
 
 METHODS = ("coop", "cocoop", "kgcoop", "e2mim")
 QUICK = ("--epochs", 4, "--cache-views", 2, "--num-workers", 0)
@@ -42,7 +42,7 @@ def _pets(make_images: Callable[..., list[str]]) -> None:
 @pytest.fixture
 def train(run_tpt: Train, monkeypatch: pytest.MonkeyPatch) -> Train:
     """Run `tpt train ARGS` with the model that `run_tpt` keeps loaded."""
-    monkeypatch.setattr(coop.job, "load_clip", predict_job.load_clip)
+    monkeypatch.setattr(coop.train_job, "load_clip", predict_job.load_clip)
     return lambda *args: run_tpt("train", *args)
 
 

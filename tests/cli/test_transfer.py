@@ -15,11 +15,11 @@ import torch
 from click.testing import Result
 from PIL import Image
 
-import coop.transfer
+import coop.transfer_prompts
 from cli import evaluating
 from tpt import Context
-from tpt.runtime import job
-from tpt.shift import evaluate
+from tpt.evaluate import evaluation as evaluate
+from tpt.streaming import predict_job as job
 
 Run = Callable[..., Result]
 PETS, CARS = ("cat", "dog", "owl"), ("bus", "van")
@@ -29,7 +29,7 @@ QUICK = ("--shots", 2, "--epochs", 2, "--num-workers", 0)
 @pytest.fixture
 def transfer(run_tpt: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run `tpt transfer ARGS` with the model that `run_tpt` keeps loaded."""
-    for module in (coop.transfer, evaluate):
+    for module in (coop.transfer_prompts, evaluate):
         monkeypatch.setattr(module, "load_clip", job.load_clip)
     return lambda *args: run_tpt("transfer", *args)
 
@@ -131,7 +131,7 @@ def test_what_was_learned_and_predicted_before_is_not_done_again(
     whole = transfer("pets", "cars", "--output", "whole", *QUICK)
 
     with monkeypatch.context() as patch:  # after the first of two trainings
-        patch.setattr("coop.transfer.run_job", stop_at(2, coop.transfer.run_job))
+        patch.setattr("coop.transfer_prompts.run_job", stop_at(2, coop.transfer_prompts.run_job))
         broken = transfer("pets", "cars", "--output", "out", *QUICK)
     assert broken.exit_code == 130
     assert "Interrupted. Go on with --resume." in broken.stderr

@@ -10,11 +10,11 @@ import pytest
 
 import tpt
 from coop.card import write_card
-from coop.data import Dataset
 from coop.features import FeatureBank
-from coop.job import Job, TrainSettings
 from coop.outputs import Outputs
 from coop.recipes import RecipeSettings, make_recipe
+from coop.train_job import TrainJob, TrainSettings
+from tpt.data.training_sets import Dataset
 
 OUTPUTS = Outputs(Path("out/pets.safetensors"), many=False)
 RESULT: dict[str, Any] = {
@@ -33,12 +33,14 @@ RESULT: dict[str, Any] = {
 
 
 @pytest.fixture
-def job(tiny: tpt.Clip) -> Job:
+def job(tiny: tpt.Clip) -> TrainJob:
     dataset = Dataset("pets", ("cat", "dog"), ())
-    return Job(TrainSettings("data/pets"), tiny, dataset, FeatureBank(tiny), ("a {}.", "the {}."))
+    return TrainJob(
+        TrainSettings("data/pets"), tiny, dataset, FeatureBank(tiny), ("a {}.", "the {}.")
+    )
 
 
-def card_of(job: Job, *results: dict[str, Any], **wanted: Any) -> str:
+def card_of(job: TrainJob, *results: dict[str, Any], **wanted: Any) -> str:
     recipe = RecipeSettings(**wanted)
     job = replace(job, settings=replace(job.settings, recipe=recipe))
     recipes = [make_recipe(recipe, 16, on_cpu=True) for _ in results or (RESULT,)]
@@ -50,7 +52,7 @@ def fact(card: str, name: str) -> str:
     return line.partition(": ")[2]
 
 
-def test_a_card_names_model_data_classes_and_templates(job: Job) -> None:
+def test_a_card_names_model_data_classes_and_templates(job: TrainJob) -> None:
     card = card_of(job)
     assert card.startswith("# pets.safetensors\n\n")
     assert fact(card, "Method") == "coop"
@@ -61,7 +63,7 @@ def test_a_card_names_model_data_classes_and_templates(job: Job) -> None:
     assert fact(card, "Made with") == f"tpt-runtime {tpt.__version__}"
 
 
-def test_many_classes_are_counted(job: Job) -> None:
+def test_many_classes_are_counted(job: TrainJob) -> None:
     names = tuple(f"class {n}" for n in range(21))
     card = card_of(replace(job, dataset=Dataset("many", names, ())))
     assert fact(card, "Classes").endswith("class 18, class 19, ... (21 in all)")
@@ -80,7 +82,7 @@ def test_many_classes_are_counted(job: Job) -> None:
         ({"method": "linear-probe"}, "none: logistic regression on image features"),
     ],
 )
-def test_a_card_tells_the_start(job: Job, wanted: dict[str, Any], start: str) -> None:
+def test_a_card_tells_the_start(job: TrainJob, wanted: dict[str, Any], start: str) -> None:
     assert fact(card_of(job, **wanted), "Start") == start
 
 
@@ -98,12 +100,14 @@ def test_a_card_tells_the_start(job: Job, wanted: dict[str, Any], start: str) ->
         ({"method": "linear-probe"}, ["L-BFGS, C chosen on the validation pictures"]),
     ],
 )
-def test_a_card_tells_the_training(job: Job, wanted: dict[str, Any], training: list[str]) -> None:
+def test_a_card_tells_the_training(
+    job: TrainJob, wanted: dict[str, Any], training: list[str]
+) -> None:
     told = fact(card_of(job, **wanted), "Training")
     assert all(text in told for text in training), told
 
 
-def test_accuracies_stand_beside_those_of_the_hand_crafted_prompt(job: Job) -> None:
+def test_accuracies_stand_beside_those_of_the_hand_crafted_prompt(job: TrainJob) -> None:
     lines = card_of(job).splitlines()
     place = lines.index("## How good")
     measured = "val (8) | val, hand-crafted | test (1,234) | test, hand-crafted"
@@ -114,13 +118,13 @@ def test_accuracies_stand_beside_those_of_the_hand_crafted_prompt(job: Job) -> N
     ]
 
 
-def test_what_was_not_measured_is_empty(job: Job) -> None:
+def test_what_was_not_measured_is_empty(job: TrainJob) -> None:
     bare = {**RESULT, "accuracy": {}, "measured_on": {}, "template_accuracy": {}}
     assert "| 16 | 1 | 32 |\n" in card_of(job, bare)
     assert "| 16 | 1 | 32 |  |  |  |  |\n" in card_of(job, RESULT, bare)
 
 
-def test_base_and_new_classes_have_their_mean(job: Job) -> None:
+def test_base_and_new_classes_have_their_mean(job: TrainJob) -> None:
     result = {
         **RESULT,
         "accuracy": {"test": 0.8, "new": 0.6},
@@ -133,13 +137,13 @@ def test_base_and_new_classes_have_their_mean(job: Job) -> None:
     assert "| 80.0 | 50.0 | 60.0 | 50.0 | 68.6 |" in card
 
 
-def test_where_each_run_has_its_own_rest_the_range_of_its_size_is_told(job: Job) -> None:
+def test_where_each_run_has_its_own_rest_the_range_of_its_size_is_told(job: TrainJob) -> None:
     few = {**RESULT, "shots": 1, "measured_on": {"val": 2, "test": 1264}}
     assert "| val (2 to 8) |" in card_of(job, few, RESULT)
     assert "| test (1,234 to 1,264) |" in card_of(job, few, RESULT)
 
 
-def test_seeds_of_one_number_of_shots_have_a_mean_and_a_deviation(job: Job) -> None:
+def test_seeds_of_one_number_of_shots_have_a_mean_and_a_deviation(job: TrainJob) -> None:
     runs = [
         {**RESULT, "seed": seed, "accuracy": {"test": accuracy}}
         for seed, accuracy in enumerate((0.7, 0.8, 0.9), start=1)
@@ -149,7 +153,7 @@ def test_seeds_of_one_number_of_shots_have_a_mean_and_a_deviation(job: Job) -> N
     assert "Mean over seeds" not in card_of(job, runs[0])
 
 
-def test_pictures_that_could_not_be_read_are_counted_once(job: Job) -> None:
+def test_pictures_that_could_not_be_read_are_counted_once(job: TrainJob) -> None:
     runs = [
         {**RESULT, "failed": ["a.png", "b.png"], "unread": ["v.png"]},
         {**RESULT, "failed": ["b.png", "c.png"], "unread": ["v.png", "t.png"]},
@@ -160,7 +164,7 @@ def test_pictures_that_could_not_be_read_are_counted_once(job: Job) -> None:
     assert "could not be read" not in card_of(job)
 
 
-def test_a_prompt_says_how_it_is_used_and_a_linear_probe_that_it_is_none(job: Job) -> None:
+def test_a_prompt_says_how_it_is_used_and_a_linear_probe_that_it_is_none(job: TrainJob) -> None:
     last = {**RESULT, "file": "pets-16shot-seed3.safetensors"}
     card = card_of(job, RESULT, last)
     assert "\n    tpt predict images/ --init pets-16shot-seed3.safetensors\n" in card

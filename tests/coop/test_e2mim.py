@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import tpt
-from coop.evaluate import predict_logits
 from coop.learners import E2MIM, Batch, CoCoOp, CoOp, E2MIMSettings
 from coop.learners.e2mim import mix_within_classes
+from coop.scoring import predict_logits
 from tpt.errors import MethodError
 from tpt.prompts.engine import encode_templates
 
@@ -26,25 +26,25 @@ OFF = E2MIMSettings(alpha=1, mi_text=0, mi_image=0, mixup=0, critic=False)
 LABELS = (0, 1, 2, 3, 4, 1, 0, 3, 3)
 
 
-def chance(seed: int = 0) -> torch.Generator:
+def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
 def draw_batch(clip: tpt.Clip, labels: Sequence[int] = LABELS, seed: int = 0) -> Batch:
     """A batch of the first five of an epoch's pictures."""
-    features = F.normalize(torch.randn((len(labels), clip.embedding_width), generator=chance(3)))
+    features = F.normalize(torch.randn((len(labels), clip.embedding_width), generator=rng(3)))
     numbers = torch.tensor(labels)
-    return Batch(features[:5], numbers[:5], features, numbers, chance(seed))
+    return Batch(features[:5], numbers[:5], features, numbers, rng(seed))
 
 
 def make_learner(clip: tpt.Clip, settings: E2MIMSettings | None = None) -> E2MIM:
     """With a critic that does something, where there is one."""
-    vectors = 0.2 * torch.randn((3, clip.width), generator=chance(1))
+    vectors = 0.2 * torch.randn((3, clip.width), generator=rng(1))
     learner = E2MIM(tpt.PromptEngine(clip, CLASSES, tpt.Context(vectors)), TEMPLATES, settings)
     if "critic" in learner.parameters:
         shape = learner.parameters["critic"].shape
         with torch.no_grad():
-            learner.parameters["critic"].copy_(0.1 * torch.randn(shape, generator=chance(2)))
+            learner.parameters["critic"].copy_(0.1 * torch.randn(shape, generator=rng(2)))
     return learner
 
 
@@ -110,7 +110,7 @@ def test_every_term_is_the_documented_one(golden: SimpleNamespace, alpha: float)
 
 
 def test_the_critic_starts_as_the_cosine_over_the_temperature(golden: SimpleNamespace) -> None:
-    vectors = tpt.Context(torch.randn((3, golden.clip.width), generator=chance(1)))
+    vectors = tpt.Context(torch.randn((3, golden.clip.width), generator=rng(1)))
     engine = tpt.PromptEngine(golden.clip, CLASSES, vectors)
     with_critic = E2MIM(engine, TEMPLATES)
     without = E2MIM(engine, TEMPLATES, E2MIMSettings(critic=False))
@@ -224,7 +224,7 @@ def mark_pictures(labels: Sequence[int], seed: int = 0) -> Batch:
     """Picture number n is the n-th unit vector, so that a mixture shows what it is made of."""
     numbers = torch.tensor(labels)
     marks = torch.eye(len(labels))
-    return Batch(marks, numbers, marks, numbers, chance(seed))
+    return Batch(marks, numbers, marks, numbers, rng(seed))
 
 
 def test_partners_are_pictures_of_the_same_class() -> None:
@@ -256,7 +256,7 @@ def draw_shares(a: float, count: int = 4000) -> Tensor:
         ones,
         torch.tensor([[0.0, 1.0]]),
         ones[:1],
-        chance(),
+        rng(),
     )
     mixed = mix_within_classes(batch, a)
     return mixed[:, 0] / mixed.sum(-1)
@@ -287,7 +287,7 @@ def test_the_only_picture_of_a_class_stays_what_it_is(golden: SimpleNamespace, a
 def test_no_mixup_changes_nothing_and_draws_nothing(golden: SimpleNamespace) -> None:
     batch = draw_batch(golden.clip)
     assert torch.equal(mix_within_classes(batch, 0), batch.features)
-    assert torch.equal(batch.chance.get_state(), chance().get_state())
+    assert torch.equal(batch.rng.get_state(), rng().get_state())
 
 
 def test_the_generator_decides_the_mixtures(golden: SimpleNamespace) -> None:

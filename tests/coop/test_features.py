@@ -16,15 +16,15 @@ from torch import Tensor
 
 import coop.features as module
 import tpt
-from coop.data import Item
 from coop.features import FeatureBank, draw_view
 from coop.learners import CoOp
 from coop.loop import LoopSettings, train
 from coop.recipes import Recipe, RecipeSettings, make_recipe
 from coop.run import epoch_reader
+from tpt.data.training_sets import Item
 from tpt.errors import MethodError, SourceError
-from tpt.runtime import streaming
-from tpt.views import draw_crops, normalise
+from tpt.images.views import draw_crops, normalise
+from tpt.streaming import pipeline as streaming
 
 SIZES = [(60, 80), (90, 50), (40, 40), (33, 120)]
 SCALE = (0.08, 1.0)

@@ -14,13 +14,13 @@ from torch import Tensor
 
 import coop.loop
 import tpt
-from coop.evaluate import predict_logits
 from coop.learners import Batch, CoCoOp, CoOp, KgCoOp, Learner
 from coop.learners.base import start_context
 from coop.loop import LoopSettings, train
+from coop.scoring import predict_logits
 from tpt.errors import MethodError, PromptError
 from tpt.prompts.engine import encode_templates
-from tpt.prompts.meta import NAMES, MetaNet
+from tpt.prompts.meta_network import NAMES, MetaNet
 
 CASES = [
     case["name"]
@@ -46,8 +46,8 @@ def make_batch(features: Tensor, labels: Tensor | Sequence[int]) -> Batch:
 
 
 def draw_batch(clip: tpt.Clip, labels: Sequence[int], seed: int = 0) -> Batch:
-    chance = torch.Generator().manual_seed(seed)
-    features = torch.randn((len(labels), clip.embedding_width), generator=chance)
+    rng = torch.Generator().manual_seed(seed)
+    features = torch.randn((len(labels), clip.embedding_width), generator=rng)
     return make_batch(F.normalize(features, dim=-1), labels)
 
 

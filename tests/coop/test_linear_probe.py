@@ -25,9 +25,9 @@ Pictures = tuple[Tensor, Tensor]
 def draw_pictures(count: int, classes: int, noise: float, seed: int, width: int = 6) -> Pictures:
     """Unit features around one centre a class, and labels; the centres do not depend on `seed`."""
     centres = torch.randn((classes, width), generator=torch.Generator().manual_seed(99))
-    chance = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % classes
-    features = centres[labels] + noise * torch.randn((count, width), generator=chance)
+    features = centres[labels] + noise * torch.randn((count, width), generator=rng)
     return torch.nn.functional.normalize(features, dim=-1), labels
 
 

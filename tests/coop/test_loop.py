@@ -14,7 +14,7 @@ from torch import Tensor
 
 import tpt
 from coop.learners import E2MIM, Batch, CoCoOp, CoOp, KgCoOp, Learner, Loss
-from coop.loop import Epoch, LoopSettings, State, TrainError, cut_order, epoch_chance, train
+from coop.loop import Epoch, LoopSettings, State, TrainError, cut_order, epoch_rng, train
 from coop.outputs import Outputs, load_state, save_state
 
 CLASSES = ("cat", "dog", "truck")
@@ -61,8 +61,8 @@ def settings(epochs: int, lr: float = 0.02, batch_size: int = 4, seed: int = 1) 
 
 
 def draw_pool(count: int, width: int = 3, seed: int = 0) -> Tensor:
-    chance = torch.Generator().manual_seed(seed)
-    return F.normalize(torch.randn((count, width), generator=chance), dim=-1)
+    rng = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn((count, width), generator=rng), dim=-1)
 
 
 def train_bowl(bowl: Bowl, count: int, wanted: LoopSettings) -> Iterator[Epoch]:
@@ -181,13 +181,13 @@ def test_the_seed_decides_the_order() -> None:
 
 def test_an_epochs_chance_follows_from_seed_and_number_alone() -> None:
     draws = {
-        (seed, number): tuple(torch.rand(4, generator=epoch_chance(seed, number)).tolist())
+        (seed, number): tuple(torch.rand(4, generator=epoch_rng(seed, number)).tolist())
         for seed in (0, 1, 11)
         for number in (0, 1, 11)
     }
     assert len(set(draws.values())) == 9
     torch.manual_seed(3)
-    assert tuple(torch.rand(4, generator=epoch_chance(1, 11)).tolist()) == draws[1, 11]
+    assert tuple(torch.rand(4, generator=epoch_rng(1, 11)).tolist()) == draws[1, 11]
 
 
 # --- going on ---

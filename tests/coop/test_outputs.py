@@ -15,9 +15,7 @@ import safetensors.torch
 import torch
 
 import tpt
-from coop.data import Dataset, Item
 from coop.features import FeatureBank
-from coop.job import Job, TrainSettings
 from coop.loop import State
 from coop.outputs import (
     Log,
@@ -33,6 +31,8 @@ from coop.outputs import (
 )
 from coop.recipes import RecipeSettings
 from coop.sampling import draw_shots
+from coop.train_job import TrainJob, TrainSettings
+from tpt.data.training_sets import Dataset, Item
 from tpt.errors import OutputError
 
 OUTPUTS = Outputs(Path("p.safetensors"), many=False)
@@ -45,12 +45,12 @@ def _in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def job(tiny: tpt.Clip) -> Job:
+def job(tiny: tpt.Clip) -> TrainJob:
     """A job whose pictures need not be there."""
     names = ["a,b.png", 'say "x".png', "猫.png", os.fsdecode(b"latin-\xe9.png"), "new\nline.png"]
     items = tuple(Item(f"{k}/{name}", k) for k in (0, 1) for name in names)
     dataset = Dataset("pets", ("cat", "dog, wild"), items)
-    return Job(TrainSettings("pets", shots=(2,)), tiny, dataset, FeatureBank(tiny), ("a {}.",))
+    return TrainJob(TrainSettings("pets", shots=(2,)), tiny, dataset, FeatureBank(tiny), ("a {}.",))
 
 
 def check(outputs: Outputs = OUTPUTS, *runs: tuple[int | None, int], **options: bool) -> None:
@@ -58,7 +58,7 @@ def check(outputs: Outputs = OUTPUTS, *runs: tuple[int | None, int], **options: 
     check_outputs(outputs, runs or [(16, 1)], **wanted)
 
 
-def write_log(job: Job, *more: str, path: str = "p.jsonl") -> bytes:
+def write_log(job: TrainJob, *more: str, path: str = "p.jsonl") -> bytes:
     start = json.dumps({"event": "start", "settings": job.describe()}) + "\n"
     Path(path).write_bytes((start + "".join(more)).encode())
     return Path(path).read_bytes()
@@ -232,17 +232,17 @@ def test_lines_that_are_no_events_are_passed_over() -> None:
 # --- taking up ---
 
 
-def test_where_there_is_no_log_there_is_nothing_to_take_up(job: Job) -> None:
+def test_where_there_is_no_log_there_is_nothing_to_take_up(job: TrainJob) -> None:
     assert take_up(job, OUTPUTS) == []
 
 
-def test_the_events_of_the_same_job_are_taken_up(job: Job) -> None:
+def test_the_events_of_the_same_job_are_taken_up(job: TrainJob) -> None:
     before = write_log(job, '{"event": "epoch"}\n', '{"event": "r')
     assert [event["event"] for event in take_up(job, OUTPUTS)] == ["start", "epoch"]
     assert Path("p.jsonl").read_bytes() == before[: before.rindex(b"\n") + 1]
 
 
-def test_a_log_cut_in_its_first_line_is_begun_again_at_any_byte(job: Job) -> None:
+def test_a_log_cut_in_its_first_line_is_begun_again_at_any_byte(job: TrainJob) -> None:
     whole = write_log(job)
     for size in range(len(whole) - 1):
         Path("p.jsonl").write_bytes(whole[:size])
@@ -265,7 +265,9 @@ def test_a_log_cut_in_its_first_line_is_begun_again_at_any_byte(job: Job) -> Non
         b"\xff\xfe",
     ],
 )
-def test_what_is_no_log_of_a_training_is_refused_and_left_alone(job: Job, content: bytes) -> None:
+def test_what_is_no_log_of_a_training_is_refused_and_left_alone(
+    job: TrainJob, content: bytes
+) -> None:
     Path("p.jsonl").write_bytes(content)
     with pytest.raises(OutputError, match=r'"p\.jsonl" is not the log of a training.*--overwrite'):
         take_up(job, OUTPUTS)
@@ -281,7 +283,7 @@ def test_what_is_no_log_of_a_training_is_refused_and_left_alone(job: Job, conten
     ],
 )
 def test_another_job_is_refused_by_what_changed(
-    job: Job, changes: dict[str, Any], words: str
+    job: TrainJob, changes: dict[str, Any], words: str
 ) -> None:
     before = write_log(job, '{"event": "ep')
     other = replace(job, settings=replace(job.settings, **changes))
@@ -293,7 +295,7 @@ def test_another_job_is_refused_by_what_changed(
 # --- the state ---
 
 
-def test_a_state_comes_back_whole_for_its_own_run_alone(job: Job) -> None:
+def test_a_state_comes_back_whole_for_its_own_run_alone(job: TrainJob) -> None:
     assert load_state(OUTPUTS, job, 2, 1) is None
     save_state(OUTPUTS, job, 2, 1, STATE)
     back = load_state(OUTPUTS, job, 2, 1)
@@ -307,7 +309,7 @@ def test_a_state_comes_back_whole_for_its_own_run_alone(job: Job) -> None:
     assert load_state(OUTPUTS, other, 2, 1) is None
 
 
-def test_names_with_dots_and_scalars_and_views_come_back(job: Job) -> None:
+def test_names_with_dots_and_scalars_and_views_come_back(job: TrainJob) -> None:
     parameters = {
         "meta_net.linear1.weight": torch.arange(6.0).reshape(2, 3).T,
         "log_temperature": torch.tensor(0.07),
@@ -321,12 +323,12 @@ def test_names_with_dots_and_scalars_and_views_come_back(job: Job) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no state", b"\0" * 64])
-def test_a_damaged_state_is_none(job: Job, content: bytes) -> None:
+def test_a_damaged_state_is_none(job: TrainJob, content: bytes) -> None:
     OUTPUTS.state.write_bytes(content)
     assert load_state(OUTPUTS, job, 2, 1) is None
 
 
-def test_another_file_in_the_states_place_is_none(job: Job) -> None:
+def test_another_file_in_the_states_place_is_none(job: TrainJob) -> None:
     safetensors.torch.save_file({"vectors": torch.ones(2)}, OUTPUTS.state)
     assert load_state(OUTPUTS, job, 2, 1) is None
     OUTPUTS.state.unlink()
@@ -335,7 +337,7 @@ def test_another_file_in_the_states_place_is_none(job: Job) -> None:
 
 
 def test_a_state_that_finds_no_room_leaves_the_one_before(
-    job: Job, monkeypatch: pytest.MonkeyPatch
+    job: TrainJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_state(OUTPUTS, job, 2, 1, STATE)
 
@@ -353,7 +355,7 @@ def test_a_state_that_finds_no_room_leaves_the_one_before(
     assert os.listdir() == [OUTPUTS.state.name]
 
 
-def test_a_device_and_workers_make_no_other_run(job: Job) -> None:
+def test_a_device_and_workers_make_no_other_run(job: TrainJob) -> None:
     elsewhere = replace(job.settings, device="cuda:1", num_workers=7)
     assert run_digest(job, 2, 1) == run_digest(replace(job, settings=elsewhere), 2, 1)
     assert run_digest(job, 2, 1) != run_digest(job, 1, 2)
@@ -362,7 +364,7 @@ def test_a_device_and_workers_make_no_other_run(job: Job) -> None:
 # --- the list of pictures ---
 
 
-def test_the_list_gives_every_picture_of_every_run_back_whatever_its_name(job: Job) -> None:
+def test_the_list_gives_every_picture_of_every_run_back_whatever_its_name(job: TrainJob) -> None:
     runs: list[tuple[int | None, int]] = [(2, 1), (None, 3)]
     write_files(job, OUTPUTS, runs)
     with open("p.files.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:

@@ -11,7 +11,6 @@ import torch
 
 import tpt
 from coop.learners import E2MIM, CoCoOp, CoOp, E2MIMSettings, KgCoOp
-from coop.presets import PRESETS
 from coop.recipes import (
     METHODS,
     Recipe,
@@ -20,6 +19,7 @@ from coop.recipes import (
     make_learner,
     make_recipe,
 )
+from tpt.data.presets import PRESETS
 from tpt.errors import MethodError, PromptError
 from tpt.prompts.engine import encode_templates
 

@@ -17,15 +17,15 @@ import safetensors
 import torch
 from PIL import Image
 
-import coop.job
 import coop.run
 import coop.runs
+import coop.train_job
 import tpt
-from coop.job import TrainSettings, build_job
 from coop.loop import Epoch, TrainError
 from coop.outputs import Outputs
 from coop.recipes import RecipeSettings
 from coop.runs import list_runs, run_job
+from coop.train_job import TrainSettings, build_train_job
 from tpt.errors import OutputError, SourceError
 
 RECIPE = RecipeSettings(epochs=3, cache_views=1)
@@ -60,7 +60,7 @@ class Watch:
 def _pets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: tpt.Clip) -> None:
     """Two classes of small pictures, and the embedded model already loaded."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(coop.job, "load_clip", lambda *args, **options: tiny)
+    monkeypatch.setattr(coop.train_job, "load_clip", lambda *args, **options: tiny)
     random = np.random.RandomState(0)
     for name in ("cat", "dog"):
         Path("pets", name).mkdir(parents=True)
@@ -76,7 +76,7 @@ def start(
     resume: bool = False,
     **changes: Any,
 ) -> list[Any]:
-    job = build_job(replace(WANTED, **changes))
+    job = build_train_job(replace(WANTED, **changes))
     return run_job(job, outputs, watch or Watch(), resume=resume)
 
 
@@ -101,7 +101,7 @@ def vectors(path: str) -> torch.Tensor:
 
 
 def test_runs_go_by_shots_and_then_by_seeds() -> None:
-    job = build_job(replace(WANTED, shots=(4, None, 1), seeds=(2, 1)))
+    job = build_train_job(replace(WANTED, shots=(4, None, 1), seeds=(2, 1)))
     assert list_runs(job) == [(4, 2), (4, 1), (None, 2), (None, 1), (1, 2), (1, 1)]
 
 

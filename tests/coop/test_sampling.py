@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
-from coop.data import Dataset, Item
 from coop.sampling import Draw, choose_classes, draw_shots
+from tpt.data.training_sets import Dataset, Item
 from tpt.errors import MethodError, SourceError
 
 NAMES = ("ant", "bee", "cat", "dog", "eel")

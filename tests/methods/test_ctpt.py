@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import tpt
-from tpt.objective import dispersion
+from tpt.methods.objective import dispersion
 
 NAMES = ["cat", "dog", "golden retriever", "ice cream"]
 
@@ -21,9 +21,9 @@ def engine(golden: SimpleNamespace) -> tpt.PromptEngine:
 
 
 def unit_features(views: int = 16, seed: int = 0) -> Tensor:
-    chance = torch.Generator().manual_seed(seed)
-    own = torch.randn(1, 32, generator=chance)
-    return F.normalize(own + torch.randn(views, 32, generator=chance), dim=-1)
+    rng = torch.Generator().manual_seed(seed)
+    own = torch.randn(1, 32, generator=rng)
+    return F.normalize(own + torch.randn(views, 32, generator=rng), dim=-1)
 
 
 @pytest.mark.parametrize("steps", [1, 2])

@@ -25,9 +25,9 @@ def engine(golden: SimpleNamespace) -> tpt.PromptEngine:
 @pytest.fixture(scope="module")
 def features() -> Tensor:
     """Views (12, 16, E) of images of which zero-shot is more sure or less."""
-    chance = torch.Generator().manual_seed(1)
-    own = torch.randn(12, 1, 32, generator=chance)
-    return F.normalize(own + 0.5 * torch.randn(12, 16, 32, generator=chance), dim=-1)
+    rng = torch.Generator().manual_seed(1)
+    own = torch.randn(12, 1, 32, generator=rng)
+    return F.normalize(own + 0.5 * torch.randn(12, 16, 32, generator=rng), dim=-1)
 
 
 def score(engine: tpt.PromptEngine, image: Tensor, views: int) -> float:
@@ -255,8 +255,8 @@ def test_features_of_another_width_are_refused(engine: tpt.PromptEngine) -> None
 
 def test_a_stream_has_records_of_both_kinds(tiny: tpt.Clip) -> None:
     engine = tpt.PromptEngine(tiny, ["cat", "dog", "old_ship"])
-    chance = torch.Generator().manual_seed(0)
-    pixels = [torch.randint(0, 256, (3, 40, 48), generator=chance).byte() for _ in range(6)]
+    rng = torch.Generator().manual_seed(0)
+    pixels = [torch.randint(0, 256, (3, 40, 48), generator=rng).byte() for _ in range(6)]
     confidences = [r.zero_shot.score for r in tpt.stream(pixels, tpt.ZeroShot(engine))]
     gate = tpt.Gate(tpt.TPT(engine), threshold=(min(confidences) + max(confidences)) / 2)
     records = list(tpt.stream(pixels, gate, tpt.Views(tiny, n=4), batch_size=3))

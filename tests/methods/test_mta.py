@@ -16,9 +16,9 @@ NAMES = ["cat", "dog", "golden retriever", "ice cream"]
 
 
 def unit_features(views: int, seed: int) -> Tensor:
-    chance = torch.Generator().manual_seed(seed)
-    own = torch.randn(1, 32, generator=chance)
-    return F.normalize(own + torch.randn(views, 32, generator=chance), dim=-1)
+    rng = torch.Generator().manual_seed(seed)
+    own = torch.randn(1, 32, generator=rng)
+    return F.normalize(own + torch.randn(views, 32, generator=rng), dim=-1)
 
 
 def find_mode_by_hand(f: Tensor, p: Tensor, lambda_y: float, lambda_q: float) -> Tensor:

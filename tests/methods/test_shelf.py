@@ -16,7 +16,7 @@ from tpt.errors import MethodError, PromptError
 from tpt.methods.base import Method
 from tpt.methods.registry import METHODS, make_method
 from tpt.prompts.context import Blend
-from tpt.prompts.meta import MetaNet
+from tpt.prompts.meta_network import MetaNet
 
 NAMES = ["cat", "dog", "golden retriever", "passenger_car", "ice cream"]
 TEMPLATES = ["a sketch of a {}.", "itap of my {}"]
@@ -28,9 +28,9 @@ KINDS = ["engine", "conditional"]
 
 def unit_features(*shape: int, seed: int = 0) -> Tensor:
     """Features of images whose views resemble one another."""
-    chance = torch.Generator().manual_seed(seed)
-    own = torch.randn((*shape[:-2], 1, shape[-1]), generator=chance)
-    return F.normalize(own + torch.randn(shape, generator=chance), dim=-1)
+    rng = torch.Generator().manual_seed(seed)
+    own = torch.randn((*shape[:-2], 1, shape[-1]), generator=rng)
+    return F.normalize(own + torch.randn(shape, generator=rng), dim=-1)
 
 
 def as_dict(out: tpt.Adapted) -> dict[str, Tensor]:

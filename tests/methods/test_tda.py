@@ -18,7 +18,7 @@ from torch import Tensor
 
 import tpt
 from tpt.errors import MethodError, OutputError
-from tpt.methods.cache import Cache
+from tpt.methods._feature_cache import Cache
 
 NAMES = ["cat", "dog", "golden retriever", "ice cream"]
 
@@ -31,11 +31,11 @@ def engine(golden: SimpleNamespace) -> tpt.PromptEngine:
 @pytest.fixture(scope="module")
 def mixed(engine: tpt.PromptEngine) -> Tensor:
     """A stream (60, 6, E) in which every class is named and entropies vary."""
-    chance = torch.Generator().manual_seed(5)
+    rng = torch.Generator().manual_seed(5)
     classes = F.normalize(engine.class_features() - engine.class_features().mean(0), dim=-1)
-    own = classes[torch.arange(60) % 4] * torch.rand(60, 1, generator=chance)
-    own = own + 0.1 * torch.randn(60, 32, generator=chance)
-    return F.normalize(own.unsqueeze(1) + 0.1 * torch.randn(60, 6, 32, generator=chance), dim=-1)
+    own = classes[torch.arange(60) % 4] * torch.rand(60, 1, generator=rng)
+    own = own + 0.1 * torch.randn(60, 32, generator=rng)
+    return F.normalize(own.unsqueeze(1) + 0.1 * torch.randn(60, 6, 32, generator=rng), dim=-1)
 
 
 class Plain:
@@ -152,10 +152,10 @@ def test_a_stream_may_be_cut_into_any_batches(
 @pytest.mark.filterwarnings("ignore:.*looks correlated")
 def test_the_caches_never_outgrow_their_capacity(engine: tpt.PromptEngine) -> None:
     method = tpt.TDA(engine, entropy_low=0.0, entropy_high=1.0)
-    chance = torch.Generator().manual_seed(1)
+    rng = torch.Generator().manual_seed(1)
     sizes = {name: tensor.nbytes for name, tensor in method._tensors().items()}
     for _ in range(20):
-        method.adapt_features(F.normalize(torch.randn(50, 1, 32, generator=chance), dim=-1))
+        method.adapt_features(F.normalize(torch.randn(50, 1, 32, generator=rng), dim=-1))
         assert method.cached["positive"] <= 3 * 4
         assert method.cached["negative"] <= 2 * 4
     assert {name: tensor.nbytes for name, tensor in method._tensors().items()} == sizes

@@ -14,7 +14,7 @@ from torch import Tensor
 import tpt
 from tpt.errors import MethodError
 from tpt.prompts.context import Blend
-from tpt.prompts.meta import MetaNet
+from tpt.prompts.meta_network import MetaNet
 
 NAMES = ["cat", "dog", "golden retriever", "passenger_car", "ice cream"]
 
@@ -25,9 +25,9 @@ def random_vectors(*shape: int, seed: int = 0) -> Tensor:
 
 def unit_features(*shape: int, seed: int = 0) -> Tensor:
     """Features of images whose views resemble one another."""
-    chance = torch.Generator().manual_seed(seed)
-    own = torch.randn((*shape[:-2], 1, shape[-1]), generator=chance)
-    return F.normalize(own + torch.randn(shape, generator=chance), dim=-1)
+    rng = torch.Generator().manual_seed(seed)
+    own = torch.randn((*shape[:-2], 1, shape[-1]), generator=rng)
+    return F.normalize(own + torch.randn(shape, generator=rng), dim=-1)
 
 
 @pytest.fixture(scope="module")

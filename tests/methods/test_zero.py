@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import tpt
+from tpt.methods.objective import entropy, select_confident
 from tpt.methods.zero import count_votes
-from tpt.objective import entropy, select_confident
 
 NAMES = ["cat", "dog", "golden retriever", "passenger_car", "ice cream"]
 
@@ -44,8 +44,8 @@ def logits_naming(*classes: int, peaks: list[float]) -> Tensor:
 @pytest.mark.parametrize("keep", [0.3, 0.5, 1.0])
 def test_it_is_the_method_of_the_paper(golden: SimpleNamespace, keep: float) -> None:
     engine = tpt.PromptEngine(golden.clip, NAMES)
-    chance = torch.Generator().manual_seed(0)
-    features = F.normalize(torch.randn(60, 12, 32, generator=chance), dim=-1)
+    rng = torch.Generator().manual_seed(0)
+    features = F.normalize(torch.randn(60, 12, 32, generator=rng), dim=-1)
     out = tpt.ZERO(engine, keep=keep).adapt_features(features)
     logits = engine.logits(features, engine.class_features())
     ties = 0

@@ -13,7 +13,7 @@ from torch import Tensor
 import tpt
 from tpt.errors import PromptError
 from tpt.prompts.context import Blend
-from tpt.prompts.meta import MetaNet
+from tpt.prompts.meta_network import MetaNet
 
 NAMES = ["cat", "golden_retriever", "passenger car"]
 CLEAN = [name.replace("_", " ") for name in NAMES]
@@ -36,9 +36,9 @@ def unit_features(*shape: int) -> Tensor:
 
 @pytest.fixture
 def conditional(golden: SimpleNamespace) -> tpt.PromptEngine:
-    chance = torch.Generator().manual_seed(3)
+    rng = torch.Generator().manual_seed(3)
     words = tpt.Context.from_words(golden.clip, "a photo of a")
-    context = replace(words, meta=MetaNet.draw(32, 64, chance))
+    context = replace(words, meta=MetaNet.draw(32, 64, rng))
     return tpt.PromptEngine(golden.clip, NAMES, context)
 
 

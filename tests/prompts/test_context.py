@@ -11,7 +11,7 @@ from torch import Tensor
 import tpt
 from tpt.errors import PromptError
 from tpt.prompts.context import Blend, PromptInfo
-from tpt.prompts.meta import MetaNet
+from tpt.prompts.meta_network import MetaNet
 
 
 def embed(clip: tpt.Clip, words: str) -> Tensor:

@@ -15,7 +15,7 @@ import tpt
 from tpt.errors import PromptError
 from tpt.prompts.context import Blend, PromptInfo
 from tpt.prompts.engine import check_templates, encode_sentences, encode_templates
-from tpt.prompts.meta import MetaNet
+from tpt.prompts.meta_network import MetaNet
 
 NAMES = ["cat", "golden retriever", "passenger_car"]
 CLEAN = [name.replace("_", " ") for name in NAMES]

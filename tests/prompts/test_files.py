@@ -23,7 +23,7 @@ from torch import Tensor, nn
 import tpt
 from tpt.errors import OutputError, PromptError
 from tpt.prompts.context import Blend, PromptInfo
-from tpt.prompts.meta import NAMES, MetaNet
+from tpt.prompts.meta_network import NAMES, MetaNet
 
 INFO = PromptInfo(
     model="ViT-B-16",

@@ -12,7 +12,7 @@ from conftest import build_seeded_model, fill_from_seed
 
 import tpt
 from tpt.prompts.engine import encode_sentences
-from tpt.prompts.rows import build_rows, pooled_columns
+from tpt.prompts.token_rows import build_rows, pooled_columns
 
 NAMES = [
     "cat",

@@ -9,9 +9,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from tpt.clip import Clip
 from tpt.errors import MethodError
-from tpt.methods.start import StartClasses
+from tpt.methods.start_classes import StartClasses
+from tpt.model.clip import Clip
 from tpt.prompts import PromptEngine
 
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from tpt.methods.base import Adapted, adapt_images, encode_views
 from tpt.methods.checks import check_keep, check_lr, check_number, check_steps
-from tpt.methods.start import StartClasses
+from tpt.methods.objective import dispersion
+from tpt.methods.start_classes import StartClasses
 from tpt.methods.tuning import Tuner
-from tpt.objective import dispersion
 from tpt.prompts import PromptEngine
 
 

@@ -22,8 +22,8 @@ from torch import Tensor
 from tpt.errors import MethodError
 from tpt.methods.base import Adapted, Method, check_features, encode_views
 from tpt.methods.checks import check_count, check_share
-from tpt.methods.look import Look, look_at
-from tpt.methods.start import StartClasses
+from tpt.methods.first_look import FirstLook, take_first_look
+from tpt.methods.start_classes import StartClasses
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class Gate:
         first = check_features(self.engine.clip, features)[:, : self.settings.views]
         # One by one on a CPU, as the methods do.
         parts = first.split(1 if first.device.type == "cpu" else len(first))
-        looks = [look_at(self.start, part, keep=1.0) for part in parts]
+        looks = [take_first_look(self.start, part, keep=1.0) for part in parts]
         scores = [_score(look, part) for look, part in zip(looks, parts, strict=True)]
         needs = torch.cat(scores) < self.settings.threshold
         self.seen += len(needs)
@@ -165,7 +165,7 @@ class Gate:
         return left, needs
 
 
-def _score(look: Look, features: Tensor) -> Tensor:
+def _score(look: FirstLook, features: Tensor) -> Tensor:
     """1/n sum_i p_i(c) (f_0 . f_i) of unit features (B, n, E): (B,)."""
     named = look.logits[:, :1].argmax(-1, keepdim=True)  # (B, 1, 1)
     agree = look.logits.softmax(-1).take_along_dim(named, dim=-1).squeeze(-1)  # (B, n)

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from tpt.methods.base import Adapted, adapt_images, encode_views
 from tpt.methods.checks import check_number
-from tpt.methods.look import look_at
-from tpt.methods.start import StartClasses
+from tpt.methods.first_look import take_first_look
+from tpt.methods.start_classes import StartClasses
 from tpt.prompts import PromptEngine
 
 NEIGHBOURS = 0.3  # share of the other views that set a view's bandwidth
@@ -86,7 +86,7 @@ class MTA:
 
     @torch.no_grad()
     def _adapt(self, features: Tensor) -> Adapted:
-        look = look_at(self.start, features, keep=1.0)
+        look = take_first_look(self.start, features, keep=1.0)
         p = look.logits.softmax(-1)
         mode = find_mode(features, p @ p.mT, self.settings)
         return look.conclude(self.engine.logits(mode.unsqueeze(1), look.classes)[:, 0])

@@ -26,13 +26,13 @@ import torch
 from torch import Tensor
 
 from tpt.errors import MethodError
+from tpt.methods._feature_cache import Cache
+from tpt.methods._tda_state import read_state, write_state
 from tpt.methods.base import Adapted, adapt_images, encode_views
-from tpt.methods.cache import Cache
 from tpt.methods.checks import check_count, check_keep, check_number, check_reset
-from tpt.methods.look import look_at
-from tpt.methods.start import StartClasses
-from tpt.methods.tda_state import read_state, write_state
-from tpt.objective import marginal_entropy
+from tpt.methods.first_look import take_first_look
+from tpt.methods.objective import marginal_entropy
+from tpt.methods.start_classes import StartClasses
 from tpt.prompts import PromptEngine
 
 WINDOW, SHARE = 50, 0.9  # when a stream looks correlated: this share of the last so many images
@@ -218,7 +218,7 @@ class TDA:
         self._loaded = False
         keep = self.settings.keep
         seen = features[:, :1] if keep is None else features
-        look = look_at(self.start, seen, 1.0 if keep is None else keep)
+        look = take_first_look(self.start, seen, 1.0 if keep is None else keep)
         kept = look.kept(look.logits)[0]  # (S, K)
         feature = look.kept(seen)[0].mean(0)  # (E,); the public program leaves it as long as it is
         plain = kept.mean(0)  # (K,)

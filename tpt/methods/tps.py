@@ -17,9 +17,9 @@ from torch import Tensor
 
 from tpt.methods.base import Adapted, adapt_images, encode_views
 from tpt.methods.checks import check_keep, check_lr, check_steps
-from tpt.methods.look import look_at
-from tpt.methods.start import StartClasses
-from tpt.objective import marginal_entropy
+from tpt.methods.first_look import take_first_look
+from tpt.methods.objective import marginal_entropy
+from tpt.methods.start_classes import StartClasses
 from tpt.prompts import PromptEngine
 
 
@@ -86,7 +86,7 @@ class TPS:
     @torch.inference_mode(False)  # tuning needs gradients, even where the caller has none
     @torch.enable_grad()
     def _adapt(self, features: Tensor) -> Adapted:
-        look = look_at(self.start, features, self.settings.keep)
+        look = take_first_look(self.start, features, self.settings.keep)
         with torch.no_grad():
             kept = look.kept(features)  # (B, S, E)
         shape = (len(features), *look.classes.shape[-2:])

@@ -15,7 +15,7 @@ from torch import Tensor
 from tpt.errors import MethodError
 from tpt.methods.base import Adapted, adapt_images, encode_views
 from tpt.methods.checks import check_keep, check_lr, check_reset, check_steps
-from tpt.methods.start import StartClasses
+from tpt.methods.start_classes import StartClasses
 from tpt.methods.tuning import Tuner
 from tpt.prompts import PromptEngine
 

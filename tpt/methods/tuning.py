@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tpt.methods.base import Adapted
-from tpt.objective import entropy, marginal_entropy, select_confident
+from tpt.methods.objective import entropy, marginal_entropy, select_confident
 from tpt.prompts import PromptEngine
 
 Penalty = Callable[[Tensor], Tensor]  # unit class features (..., K, E) -> (...)

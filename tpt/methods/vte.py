@@ -17,8 +17,8 @@ from torch import Tensor
 
 from tpt.methods.base import Adapted, adapt_images, encode_views
 from tpt.methods.checks import check_keep
-from tpt.methods.look import look_at
-from tpt.methods.start import StartClasses
+from tpt.methods.first_look import take_first_look
+from tpt.methods.start_classes import StartClasses
 from tpt.prompts import PromptEngine
 
 
@@ -70,7 +70,7 @@ class VTE:
 
     @torch.no_grad()
     def _adapt(self, features: Tensor) -> Adapted:
-        look = look_at(self.start, features, self.settings.keep)
+        look = take_first_look(self.start, features, self.settings.keep)
         mean = F.normalize(look.kept(features).mean(1, keepdim=True), dim=-1)  # (B, 1, E)
         return look.conclude(self.engine.logits(mean, look.classes)[:, 0])
 

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from tpt.methods.base import Adapted, adapt_images, encode_views
 from tpt.methods.checks import check_keep
-from tpt.methods.look import look_at
-from tpt.methods.start import StartClasses
-from tpt.objective import select_confident
+from tpt.methods.first_look import take_first_look
+from tpt.methods.objective import select_confident
+from tpt.methods.start_classes import StartClasses
 from tpt.prompts import PromptEngine
 
 PUBLISHED_KEEP = 0.3
@@ -85,7 +85,7 @@ class ZERO:
 
     @torch.no_grad()
     def _adapt(self, features: Tensor) -> Adapted:
-        look = look_at(self.start, features, self.settings.keep)
+        look = take_first_look(self.start, features, self.settings.keep)
         votes, decided = count_votes(look.logits, look.view_entropy, look.selected)
         return look.conclude(decided, votes=votes)
 

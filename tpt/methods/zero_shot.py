@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from tpt.methods.base import Adapted, check_features, encode_views
-from tpt.methods.start import StartClasses
-from tpt.objective import entropy
+from tpt.methods.objective import entropy
+from tpt.methods.start_classes import StartClasses
 from tpt.prompts import PromptEngine
 
 

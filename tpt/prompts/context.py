@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from tpt.errors import PromptError
-from tpt.prompts.meta import MetaNet
-from tpt.prompts.rows import check_text, word_ids
+from tpt.prompts.meta_network import MetaNet
+from tpt.prompts.token_rows import check_text, word_ids
 
 if TYPE_CHECKING:
-    from tpt.clip import Clip
+    from tpt.model.clip import Clip
 
 POSITIONS = ("end", "middle", "front")
 

@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tpt.clip import Clip
 from tpt.errors import PromptError
+from tpt.model.clip import Clip
+from tpt.prompts._full_length import FullEncoder
+from tpt.prompts._shared_prefix import PackedEncoder
 from tpt.prompts.context import Context
-from tpt.prompts.full import FullEncoder
-from tpt.prompts.packed import PackedEncoder
-from tpt.prompts.rows import build_rows, build_sentence_rows, check_text, clean_name
+from tpt.prompts.token_rows import build_rows, build_sentence_rows, check_text, clean_name
 from tpt.text import is_utf8
 
 

@@ -26,9 +26,9 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from tpt.errors import PromptError
-from tpt.files import write_whole
 from tpt.prompts.context import Blend, Context, PromptInfo
-from tpt.prompts.meta import MetaNet
+from tpt.prompts.meta_network import MetaNet
+from tpt.runs.whole_files import write_whole
 
 FORMAT, VERSION = "tpt-prompt", 2
 _META = "meta_net."

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tpt.clip import Clip
 from tpt.errors import PromptError
+from tpt.model.clip import Clip
 
 _ROOM = 2**24  # numbers that a pass may hold at once, 64 MiB as float32
 _SPARE = 16  # candidates beyond those asked for; see `_measure`

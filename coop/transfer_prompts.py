@@ -1,0 +1,275 @@
+"""Prompts for a transfer between data sets: one learned on each source, as `tpt train` learns it.
+
+A source is a set as the evaluation reads it, so that its class names are the same in training and
+testing, whatever its folders are called. Where it has pictures for training beside those that are
+tested, these are learned from; else the shots are drawn from the tested pictures, and whoever tests
+has to leave them out (`Source.taken`).
+
+Start and recipe are CoOp's (2109.01134) from the words "a photo of a", the initialisation that its
+transfer experiments and CoCoOp's comparison (2203.05557) use.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from coop.features import FeatureBank
+from coop.outputs import Outputs, check_outputs
+from coop.recipes import WORDS, RecipeSettings, check_recipe
+from coop.run import Watch
+from coop.runs import Result, run_job
+from coop.sampling import draw_shots
+from coop.train_job import NO_TEST, TrainJob, TrainSettings, shots_text
+from tpt.data.labelled_sets import ShiftSet
+from tpt.data.layouts import read_sets
+from tpt.data.layouts.detect import SPLITS
+from tpt.data.presets import DEFAULT_TEMPLATE
+from tpt.data.training_sets import Dataset, Item, check_dataset, read_dataset
+from tpt.errors import SourceError, TptError
+from tpt.evaluate.transfer import name_keys
+from tpt.model.load import load_clip
+from tpt.prompts import Context
+from tpt.streaming.output import cannot_write
+from tpt.text import some
+
+FOLDER = "prompts"  # inside the run's folder
+
+
+@dataclass(frozen=True)
+class Learning:
+    """How prompts are learned; the rest is the published recipe."""
+
+    shots: int = 16  # pictures a class
+    seed: int = 0
+    epochs: int | None = None  # None: by shots, as published
+    model: str = "tiny"
+    pretrained: str | None = None
+    device: str = "auto"
+    precision: str = "fp32"
+    num_workers: int = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A set to learn a prompt on."""
+
+    name: str
+    path: str  # as the user gave it
+    dataset: Dataset
+    apart: bool  # its training pictures are none of those that the set is tested on
+    shots: int
+    seed: int
+
+    @property
+    def drawn(self) -> tuple[Item, ...]:
+        """The pictures that the prompt learns from."""
+        return draw_shots(self.dataset, self.shots, self.seed).train
+
+    @property
+    def taken(self) -> frozenset[str]:
+        """Their real paths."""
+        return frozenset(os.path.realpath(item.path) for item in self.drawn)
+
+
+# --- sources ---
+
+
+def find_source(read: ShiftSet, learning: Learning) -> Source:
+    """What a prompt for a set is learned from.
+
+    Args:
+        read: the set, with all its pictures.
+        learning: shots and seed.
+
+    Raises:
+        SourceError: its pictures are no files, or too few to learn from.
+    """
+    if not all(isinstance(sample.source, str) for sample in read.samples):
+        raise SourceError(
+            f'No prompt can be learned on "{read.name}" ({read.layout}): expected pictures that '
+            "are files, in class folders or a CSV file. Give a prompt for it "
+            f"(--prompt {read.name}=FILE), or name the sets to learn on with --sources; it can be "
+            "a target in any case."
+        )
+    dataset = _read_training(read)
+    apart = dataset is not None
+    if dataset is None:
+        items = [Item(str(s.source), s.label) for s in read.samples]
+        dataset = Dataset(read.name, read.classes, tuple(items))
+    dataset = _drop_empty(replace(dataset, name=read.name))
+    source = Source(read.name, read.path, dataset, apart, learning.shots, learning.seed)
+    try:
+        check_dataset(dataset)
+        draw_shots(dataset, learning.shots, learning.seed)
+    except TptError as error:
+        raise type(error)(f'No prompt can be learned on "{read.name}". {error}') from error
+    return source
+
+
+def _read_training(read: ShiftSet) -> Dataset | None:
+    """The training pictures that a set has beside those that are tested."""
+    if os.path.isdir(read.path):
+        folder = find_training_folder(read)
+        if folder is None:
+            return None
+        found, *more = read_sets(folder, name=read.name)
+        if more:  # of another form than what is tested
+            return None
+        items = tuple(Item(str(sample.source), sample.label) for sample in found.samples)
+        return Dataset(read.name, found.classes, items, notes=found.notes)
+    if read.domain is not None:
+        return None  # the list of a domain is not told apart by split
+    names = [f"{key}={name}" for key, name in zip(read.ids, read.classes, strict=True)]
+    listed = read_dataset(read.path, classes=names)
+    return replace(listed, val=(), test=()) if listed.val or listed.test else None
+
+
+def find_training_folder(read: ShiftSet) -> str | None:
+    """The train folder beside the test or val folder that a set was read from, or None.
+
+    Only below the path that was given: who names the test folder itself means that folder. Where a
+    domain lies in the test folder it is the same domain of the train folder.
+    """
+    sample = read.samples[0]
+    root = str(sample.source)[: -len(sample.key) - 1]
+    parts = Path(os.path.relpath(root, read.path)).parts
+    for place, part in enumerate(parts):
+        if SPLITS.get(part.lower(), "train") == "train":
+            continue
+        above = os.path.join(read.path, *parts[:place])
+        for name in sorted(os.listdir(above)):
+            folder = os.path.join(above, name, *parts[place + 1 :])
+            if SPLITS.get(name.lower()) == "train" and os.path.isdir(folder):
+                return folder
+    return None
+
+
+def _drop_empty(dataset: Dataset) -> Dataset:
+    """Without classes that have no picture, which a list of classes may name."""
+    present = sorted({item.label for item in dataset.train})
+    if len(present) == len(dataset.classes):
+        return dataset
+    place = {label: number for number, label in enumerate(present)}
+    absent = [name for label, name in enumerate(dataset.classes) if label not in place]
+    note = f"Not learned, for want of training pictures: {some(absent)}."
+    return replace(
+        dataset,
+        classes=tuple(dataset.classes[label] for label in present),
+        train=tuple(Item(item.path, place[item.label]) for item in dataset.train),
+        notes=(*dataset.notes, note),
+    )
+
+
+def read_taken(prompt: str, context: Context) -> frozenset[str] | None:
+    """Real paths of the pictures that a prompt was learned on, from the list beside it.
+
+    None where there is no such list. Paths in it are relative to where the training was started,
+    which is taken to be here.
+    """
+    path = Path(prompt)
+    shots, seed = shots_text(context.info.shots), str(context.info.seed)
+    run = f"-{shots}shot-seed{seed}"  # which a prompt of several runs has behind its name
+    for stem in (path.stem, path.stem.removesuffix(run)):
+        try:
+            with open(path.with_name(f"{stem}.files.csv"), encoding="utf-8", newline="") as file:
+                rows = list(csv.DictReader(file))
+            return frozenset(
+                os.path.realpath(row["path"])
+                for row in rows
+                if (row["split"], row["shots"], row["seed"]) == ("train", shots, seed)
+            )
+        except (OSError, UnicodeDecodeError, csv.Error, KeyError):
+            continue
+    return None
+
+
+# --- learning ---
+
+
+def list_outputs(folder: str, sources: Sequence[Source]) -> dict[str, Outputs]:
+    """Where the prompt of each source goes, by its name."""
+    outputs: dict[str, Outputs] = {}
+    taken: set[str] = set()
+    for name, key in name_keys(source.name for source in sources).items():
+        base = key.replace("/", "-").replace(os.sep, "-").lstrip(".") or "prompt"
+        while base.lower() in taken:  # some disks do not tell upper from lower case
+            base += "-"
+        taken.add(base.lower())
+        outputs[name] = Outputs(Path(folder, FOLDER, f"{base}.safetensors"), False)
+    return outputs
+
+
+def check_sources(
+    folder: str, sources: Sequence[Source], learning: Learning, *, resume: bool, overwrite: bool
+) -> dict[str, Outputs]:
+    """Refuse, before a model is loaded, what could not be written; make the prompts' folder.
+
+    Raises:
+        OutputError: prompts of an earlier run, without `resume` or `overwrite`.
+        MethodError: settings that do not go together.
+    """
+    check_recipe(make_settings(learning, "").recipe)
+    outputs = list_outputs(folder, sources)
+    if sources:
+        try:
+            Path(folder, FOLDER).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(str(Path(folder, FOLDER)), error) from error
+    runs: list[tuple[int | None, int]] = [(learning.shots, learning.seed)]
+    for place in outputs.values():
+        check_outputs(place, runs, probe=False, resume=resume, overwrite=overwrite)
+    return outputs
+
+
+def make_settings(learning: Learning, path: str) -> TrainSettings:
+    """What `tpt train PATH --context-words "a photo of a"` would ask for."""
+    return TrainSettings(
+        data=path,
+        recipe=RecipeSettings(context_words=WORDS, epochs=learning.epochs),
+        shots=(learning.shots,),
+        seeds=(learning.seed,),
+        test=NO_TEST,
+        model=learning.model,
+        pretrained=learning.pretrained,
+        device=learning.device,
+        precision=learning.precision,
+        num_workers=learning.num_workers,
+    )
+
+
+def learn_prompts(
+    sources: Sequence[Source],
+    outputs: Mapping[str, Outputs],
+    learning: Learning,
+    watch: Watch,
+    *,
+    resume: bool = False,
+) -> dict[str, Result]:
+    """Learn a prompt on every source; with `resume`, those that an earlier start has not learned.
+
+    Returns:
+        Each run's result, as `coop.runs.run_job` has it, by the name of its source.
+
+    Raises:
+        TptError: as `run_job`; what was learned before is kept.
+        KeyboardInterrupt: passed on, after the state was kept.
+    """
+    clip = load_clip(
+        learning.model,
+        learning.pretrained,
+        device=learning.device,
+        precision=learning.precision,
+        seed=learning.seed,
+    )
+    results = {}
+    for source in sources:
+        wanted = make_settings(learning, source.path)
+        bank = FeatureBank(clip, wanted.recipe.augment or "crop", wanted.num_workers)
+        job = TrainJob(wanted, clip, source.dataset, bank, (DEFAULT_TEMPLATE,))
+        watch.say(f"{source.name}: learning a prompt from {len(source.drawn):,} pictures.")
+        (results[source.name],) = run_job(job, outputs[source.name], watch, resume=resume)
+    return results

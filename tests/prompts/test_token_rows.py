@@ -1,0 +1,146 @@
+"""Prompts as rows of token ids: what the tokenizer sees, where the vectors stand, what fits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import tpt
+from tpt.errors import PromptError
+from tpt.prompts.token_rows import build_rows, build_sentence_rows, clean_name, word_ids
+
+START, END, DOT = 49406, 49407, 269
+
+NAMES = [
+    "cat",
+    "golden retriever",
+    "German short-haired pointer",
+    "cat's cradle",
+    'the "quoted" one',
+    "rock'n'roll & blues (1950s)!",
+    "!",
+    "x!y",
+    "100% cotton; 3/4 inch",
+    "naïve café",
+    "猫",
+    "🦩 flamingo",
+    "a.b.c.",
+    "{}",
+]
+HOSTILE = ["X", "Model X", "X X X", "photo", "a photo of the X", "the", "zebra", "x"]
+
+
+def name_ids(clip: tpt.Clip, name: str) -> list[int]:
+    """Ids of a name alone, by open_clip's tokenizer, end marks left out."""
+    row = clip.tokenizer([name], context_length=200)[0].tolist()
+    return row[1 : row.index(END)]
+
+
+def expected_row(clip: tpt.Clip, name: str, before: int, behind: int) -> list[int | None]:
+    """The design's layout, token by token; None where a context vector stands."""
+    # The dot is written against what stands before it, so a name and its dot may be one token.
+    tail = name_ids(clip, f"{name}.") if behind == 0 else [*name_ids(clip, name), *[None] * behind]
+    return [START, *[None] * before, *tail, *([DOT] if behind else []), END]
+
+
+def seen_row(ids: Tensor, slots: Tensor) -> list[int | None]:
+    row: list[int | None] = ids.tolist()
+    for column in slots.tolist():
+        row[column] = None
+    return row[: row.index(END) + 1]
+
+
+@pytest.mark.parametrize("name", [*NAMES, *HOSTILE])
+@pytest.mark.parametrize(
+    ("position", "vectors", "before"),
+    [("end", 4, 4), ("front", 4, 0), ("middle", 4, 2), ("middle", 5, 2), ("middle", 3, 3)],
+)
+def test_a_row_is_start_vectors_name_dot_end(
+    tiny: tpt.Clip, name: str, position: str, vectors: int, before: int
+) -> None:
+    rows = build_rows(tiny, ["dog", name], vectors, before, position)
+    assert rows.ids.shape == (2, 77)
+    assert rows.slots.shape == (2, vectors)
+    behind = vectors - before
+    assert seen_row(rows.ids[1], rows.slots[1]) == expected_row(tiny, name, before, behind)
+    assert seen_row(rows.ids[0], rows.slots[0]) == expected_row(tiny, "dog", before, behind)
+    assert (rows.slots.diff() > 0).all()
+
+
+def test_names_with_every_placeholder_in_them_leave_one_to_mark_the_place(tiny: tpt.Clip) -> None:
+    rows = build_rows(tiny, ["X photo", "the zebra"], 3, 3, "end")
+    assert rows.slots.tolist() == [[1, 2, 3]] * 2
+
+
+def test_names_that_use_up_every_placeholder_are_an_error(tiny: tpt.Clip) -> None:
+    with pytest.raises(PromptError, match="no word that can mark where 3"):
+        build_rows(tiny, ["X photo the zebra quartz"], 3, 3, "end")
+
+
+@pytest.mark.parametrize(
+    ("name", "clean"),
+    [("passenger_car", "passenger car"), ("_cat_", "cat"), ("  cat ", "cat"), ("a__b", "a  b")],
+)
+def test_an_underscore_in_a_name_is_a_space(tiny: tpt.Clip, name: str, clean: str) -> None:
+    assert clean_name(name) == clean
+    rows = build_rows(tiny, [name, clean], 2, 2, "end")
+    assert torch.equal(rows.ids[0], rows.ids[1])
+
+
+def test_sentences_are_taken_word_for_word(tiny: tpt.Clip) -> None:
+    sentences = ["a photo of a cat.", "itap of my_cat", "X"]
+    rows = build_sentence_rows(tiny, sentences)
+    assert torch.equal(rows.ids, tiny.tokenizer(sentences))
+    assert rows.slots.shape == (3, 0)
+
+
+# --- what fits ---
+
+
+@pytest.mark.parametrize("vectors", [1, 4, 16])
+def test_the_longest_name_that_fits_is_kept_whole(tiny: tpt.Clip, vectors: int) -> None:
+    words = 77 - 3 - vectors  # start, dot and end
+    rows = build_rows(tiny, [" ".join(["cat"] * words)], vectors, vectors, "end")
+    assert rows.ids[0, -2:].tolist() == [DOT, END]
+
+
+@pytest.mark.parametrize("more", [1, 2, 50, 400])
+@pytest.mark.parametrize("position", ["end", "middle", "front"])
+def test_a_name_that_does_not_fit_is_named_and_never_cut(
+    tiny: tpt.Clip, more: int, position: str
+) -> None:
+    name = " ".join(["cat"] * (77 - 3 - 4 + more))
+    before = {"end": 4, "middle": 2, "front": 0}[position]
+    with pytest.raises(PromptError) as caught:
+        build_rows(tiny, ["dog", name, "bird"], 4, before, position)
+    message = str(caught.value)
+    assert f'The prompt of class "{name}" has {77 + more} tokens' in message
+    assert "of which 4 are context vectors" in message
+    assert "reads at most 77" in message
+
+
+@pytest.mark.parametrize("name", ["! " * 80, "x!y " * 40, "x!yz" * 40, "🦩" * 60, "é" * 90])
+def test_a_name_of_unusual_tokens_is_not_cut_either(tiny: tpt.Clip, name: str) -> None:
+    assert len(name_ids(tiny, name)) > 77 - 3 - 4
+    with pytest.raises(PromptError, match="reads at most 77"):
+        build_rows(tiny, [name], 4, 4, "end")
+
+
+def test_a_sentence_that_does_not_fit_is_an_error_without_talk_of_vectors(tiny: tpt.Clip) -> None:
+    with pytest.raises(PromptError, match="has 102 tokens, but the model reads at most 77"):
+        build_sentence_rows(tiny, ["a cat " * 50])
+
+
+# --- the ids of words ---
+
+
+@pytest.mark.parametrize(
+    "words", ["a photo of a", "cat", "", "x!y", "!", "hello!", "a cat's cradle, 3/4 inch", "🦩"]
+)
+def test_word_ids_are_those_of_the_words_alone(tiny: tpt.Clip, words: str) -> None:
+    assert word_ids(tiny, words).tolist() == name_ids(tiny, words)
+
+
+def test_word_ids_are_never_cut(tiny: tpt.Clip) -> None:
+    assert len(word_ids(tiny, "cat " * 700)) == 700

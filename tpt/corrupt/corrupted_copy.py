@@ -1,0 +1,291 @@
+"""A corrupted copy of a folder of pictures, in ImageNet-C's layout: DST/KIND/SEVERITY/class/x.png.
+
+Every DST/KIND/SEVERITY is again a folder with a sub-folder a class. A file is written beside its
+place and then renamed, so it is whole or not there; what is there already is left alone, so a run
+that was stopped goes on. `DST/corruptions.json` says how the pictures were made, and a DST made in
+another way is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections import Counter, deque
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+import tpt
+from tpt.corrupt.corruption_kinds import LONGEST_JPEG, REVISION
+from tpt.corrupt.corruptions import corrupt
+from tpt.errors import ImageError, OutputError, SourceError, suggest
+from tpt.images.decode import Pixels, decode_image
+from tpt.streaming.output import name_change
+from tpt.streaming.sources import list_folder, walk_images
+
+SIDECAR = "corruptions.json"
+FORMATS = ("png", "jpg")
+_JPEG_QUALITY = 85  # what ImageNet-C was stored with
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides what the files of a DST hold; one DST has one of them."""
+
+    source: str  # an absolute path
+    seed: int
+    format: str
+    revision: int = REVISION
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture to corrupt."""
+
+    path: str
+    key: str  # its path inside SRC, with "/": what its chance is drawn from
+    name: str  # its path inside DST/KIND/SEVERITY
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one picture."""
+
+    picture: Picture
+    written: int
+    existed: int
+    error: str | None = None
+
+
+def plan_pictures(source: str, target: str, form: str) -> list[Picture]:
+    """The pictures in a folder and below it.
+
+    Where two names would become the same file ("a.jpg" and "a.bmp"), these keep their extension
+    ("a.jpg.png").
+
+    Raises:
+        SourceError: no such folder, no pictures in it, `target` inside it, or names that cannot
+            be kept apart.
+    """
+    if not os.path.isdir(source):
+        raise SourceError(_describe_missing(source))
+    real, place = os.path.realpath(source), os.path.realpath(target)
+    if os.path.commonpath([real, place]) == real:
+        raise SourceError(
+            f"The corrupted pictures would go to {target!r}, which lies inside {source!r} and "
+            "would be read as pictures the next time. Name a folder outside of it."
+        )
+    paths = walk_images(source)
+    if not paths:
+        raise SourceError(
+            f"The folder {source!r} holds no images, nor do its sub-folders: expected files ending "
+            "in .jpg, .png, .webp or another image extension. Check the folder."
+        )
+    keys = [os.path.relpath(path, source).replace(os.sep, "/") for path in paths]
+    stems = [os.path.splitext(key)[0] for key in keys]
+    # Folded, because some file systems do not tell upper and lower case apart.
+    shared = Counter(stem.casefold() for stem in stems)
+    names = [
+        f"{stem if shared[stem.casefold()] == 1 else key}.{form}"
+        for stem, key in zip(stems, keys, strict=True)
+    ]
+    twice = [n for n, count in Counter(name.casefold() for name in names).items() if count > 1]
+    if twice:
+        both = [key for key, name in zip(keys, names, strict=True) if name.casefold() == twice[0]]
+        raise SourceError(
+            f"{both[0]!r} and {both[1]!r} would become the same file. Rename one of them."
+        )
+    return [Picture(*three) for three in zip(paths, keys, names, strict=True)]
+
+
+def _describe_missing(source: str) -> str:
+    if os.path.exists(source):
+        return (
+            f"The source {source!r} is a file: expected a folder of pictures, with a sub-folder a "
+            "class or without. Name the folder that it lies in."
+        )
+    folder, name = os.path.split(source.rstrip(os.sep))
+    try:
+        hint = suggest(name, list_folder(folder)[1] if not folder else os.listdir(folder))
+    except (OSError, SourceError):
+        hint = ""
+    return f"The source {source!r} does not exist: expected a folder of pictures." + (
+        hint or " Check the spelling."
+    )
+
+
+def open_target(
+    target: str, settings: Settings, kinds: Iterable[str], severities: Iterable[int]
+) -> None:
+    """Make DST, or check that it was made in the same way, and note what it holds.
+
+    Raises:
+        OutputError: DST is a file, holds other things, was made with other settings, or cannot be
+            written.
+    """
+    try:
+        before = _read_sidecar(target)
+        if before is not None and (change := name_change(before["settings"], asdict(settings))):
+            raise OutputError(
+                f'"{target}" was made with other settings ({change}), and a set must not mix two. '
+                "Use the same settings or name another folder."
+            )
+        held = before or {"kinds": [], "severities": []}
+        note = {
+            "kinds": sorted({*held["kinds"], *kinds}),
+            "severities": sorted({*held["severities"], *severities}),
+            "settings": asdict(settings),
+            "version": tpt.__version__,
+        }
+        os.makedirs(target, exist_ok=True)
+        text = json.dumps(note, indent=1) + "\n"
+        _write_whole(os.path.join(target, SIDECAR), text.encode())
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+
+
+def _read_sidecar(target: str) -> dict[str, Any] | None:
+    """What DST says of itself; None where it is empty or not there yet."""
+    if not os.path.isdir(target):
+        return None
+    path = Path(target, SIDECAR)
+    # Pictures never come before the note, but the note's own unfinished file may be left over.
+    if not path.exists() and not any(not n.startswith(".tpt-") for n in os.listdir(target)):
+        return None
+    try:
+        note = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            "settings": dict(note["settings"]),
+            "kinds": [str(kind) for kind in note["kinds"]],
+            "severities": [int(severity) for severity in note["severities"]],
+        }
+    except FileNotFoundError as error:
+        raise OutputError(
+            f'"{target}" is not empty and holds no {SIDECAR}, so it was not made by `tpt corrupt`. '
+            "Name a new or empty folder."
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise OutputError(
+            f'"{path}" is damaged, so nobody knows how "{target}" was made. Name another folder.'
+        ) from error
+
+
+def write_corrupted(
+    pictures: list[Picture],
+    target: str,
+    pairs: list[tuple[str, int]],
+    settings: Settings,
+    *,
+    overwrite: bool = False,
+    num_workers: int = 2,
+) -> Generator[Outcome, None, None]:
+    """Write every picture in every (kind, severity); an outcome a picture, in order.
+
+    Broken pictures are outcomes with an error; the others go on.
+
+    Args:
+        overwrite: make files that are there already again.
+        num_workers: threads; 0 works in the caller's.
+
+    Raises:
+        OutputError: the disk is full or gone; the files before are whole.
+    """
+
+    def work(picture: Picture) -> Outcome:
+        return corrupt_picture(picture, target, pairs, settings, overwrite)
+
+    if num_workers == 0:
+        yield from map(work, pictures)
+        return
+    waiting: deque[Future[Outcome]] = deque()
+    rest = iter(pictures)
+    pool = ThreadPoolExecutor(num_workers, thread_name_prefix="tpt-corrupt")
+    try:
+        while True:
+            while len(waiting) < 2 * num_workers and (picture := next(rest, None)):
+                waiting.append(pool.submit(work, picture))
+            if not waiting:
+                return
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def corrupt_picture(
+    picture: Picture,
+    target: str,
+    pairs: list[tuple[str, int]],
+    settings: Settings,
+    overwrite: bool,
+) -> Outcome:
+    """Write one picture in every (kind, severity) that is not there yet."""
+    places = {pair: os.path.join(target, pair[0], str(pair[1]), picture.name) for pair in pairs}
+    todo = [pair for pair in pairs if overwrite or not os.path.exists(places[pair])]
+    existed, written = len(pairs) - len(todo), 0
+    try:
+        pixels = decode_image(picture.path) if todo else None
+        for kind, severity in todo:
+            assert pixels is not None
+            save(
+                corrupt(pixels, kind, severity, settings.seed, picture.key), places[kind, severity]
+            )
+            written += 1
+    except ImageError as error:
+        return Outcome(picture, written, existed, _name_picture(picture, str(error)))
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    return Outcome(picture, written, existed)
+
+
+def _name_picture(picture: Picture, message: str) -> str:
+    return message if repr(picture.path) in message else f"{picture.path!r}: {message}"
+
+
+def save(pixels: Pixels, path: str) -> None:
+    """Write a picture whole or not at all; its format follows the name, .png or .jpg.
+
+    Raises:
+        ImageError: a picture too long for a JPEG file.
+        OSError: the file cannot be written.
+    """
+    buffer = io.BytesIO()
+    if not path.endswith(".jpg"):
+        Image.fromarray(pixels).save(buffer, "PNG")
+    elif max(pixels.shape) <= LONGEST_JPEG:
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    else:
+        raise ImageError(
+            f"A picture of {pixels.shape[1]} x {pixels.shape[0]} pixels does not fit in a JPEG "
+            "file. Use --format png."
+        )
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    _write_whole(path, buffer.getvalue())
+
+
+def _write_whole(path: str, data: bytes) -> None:
+    folder, name = os.path.split(path)
+    # Always the same name, so that what a killed run left is used up by the next one; a digest,
+    # because the picture's own name may be as long as a name can be.
+    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+    beside = os.path.join(folder, f".tpt-{digest}.part")
+    try:
+        with open(beside, "wb") as file:
+            file.write(data)
+        os.replace(beside, path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise
+
+
+def _cannot_write(target: str, error: OSError) -> OutputError:
+    where = f'"{error.filename}" in "{target}"' if error.filename else f'"{target}"'
+    return OutputError(
+        f"Corrupted pictures could not be written to {where}: {error.strerror or error}. What was "
+        "written before is whole; put this right and run the same command again to go on."
+    )

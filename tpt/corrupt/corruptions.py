@@ -1,0 +1,154 @@
+"""`corrupt`: a picture made worse in one of fifteen ways, seeded; and the names people write.
+
+All chance is drawn from (seed, kind, severity, key) alone: what becomes of a picture depends on no
+other picture, on no order and on no number of workers. The kinds themselves are in `kinds.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from tpt.corrupt.corruption_kinds import CORRUPTIONS, Pixels, Rng
+from tpt.errors import MethodError, suggest
+
+SEVERITIES = (1, 2, 3, 4, 5)
+
+
+def corrupt(pixels: Pixels, kind: str, severity: int, seed: int = 0, key: str | int = "") -> Pixels:
+    """A corrupted copy of a picture.
+
+    Args:
+        pixels: (H, W, 3) uint8 RGB.
+        kind: one of `CORRUPTIONS`.
+        severity: 1 (weak) to 5 (strong).
+        seed: with `key`, `kind` and `severity` all that chance is drawn from.
+        key: the picture's own, for example its path inside the data set.
+
+    Returns:
+        (H, W, 3) uint8, sharing no memory with `pixels`.
+
+    Raises:
+        MethodError: an unknown kind, a severity out of range, an array of another form.
+        ImageError: `jpeg_compression` of a picture longer than 65,500 pixels.
+    """
+    kind, severity = check_kind(kind), check_severity(severity)
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
+        raise MethodError(
+            f"A picture to corrupt is an array (H, W, 3) of uint8; got shape {pixels.shape} of "
+            f"{pixels.dtype}. tpt.images.decode.decode_image makes one of any image."
+        )
+    chosen = CORRUPTIONS[kind]
+    x = pixels.astype(np.float32) / np.float32(255)
+    out = chosen.apply(x, chosen.levels[severity - 1], _draw_from(seed, kind, severity, key))
+    result: Pixels = np.rint(np.clip(out, 0, 1) * 255).astype(np.uint8)
+    return result
+
+
+def _draw_from(seed: int, kind: str, severity: int, key: str | int) -> Rng:
+    text = f"{seed}\0{kind}\0{severity}\0{type(key).__name__}\0{key}"
+    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
+
+
+# --- names and severities as people write them ---
+
+
+def check_kind(name: str) -> str:
+    """The kind's own spelling ("Gaussian-Noise" is gaussian_noise).
+
+    Raises:
+        MethodError: no such kind.
+    """
+    plain = name.strip().lower().replace("-", "_").replace(" ", "_")
+    if plain not in CORRUPTIONS:
+        raise MethodError(
+            f'Unknown corruption "{name}": expected one of {", ".join(CORRUPTIONS)}, or all.'
+            f"{suggest(plain, CORRUPTIONS)}"
+        )
+    return plain
+
+
+def check_severity(severity: object) -> int:
+    """A severity from 1 to 5.
+
+    Raises:
+        MethodError: anything else.
+    """
+    if isinstance(severity, bool) or severity not in SEVERITIES:
+        raise MethodError(
+            f"A severity is a whole number from 1 (weak) to 5 (strong); got {severity!r}."
+        )
+    return int(severity)
+
+
+def parse_kinds(text: str) -> tuple[str, ...]:
+    """Kinds from "contrast,fog" or "all", in the paper's order.
+
+    Raises:
+        MethodError: an unknown kind, one named twice, none, or others beside all.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if words == ["all"]:
+        return tuple(CORRUPTIONS)
+    if "all" in words:
+        raise MethodError('"all" is every kind, so it stands alone. Leave the others out.')
+    kinds = _refuse_twice([check_kind(word) for word in words])
+    return tuple(kind for kind in CORRUPTIONS if kind in kinds)
+
+
+def parse_severities(text: str) -> tuple[int, ...]:
+    """Severities from "3", "1,3,5" or "1-5", in order.
+
+    Raises:
+        MethodError: not of that form, out of range, or one named twice.
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        ends = [end.strip() for end in ((first, last) if dash else (first, first))]
+        if not all(end in ("1", "2", "3", "4", "5") for end in ends) or ends[0] > ends[1]:
+            raise MethodError(
+                f'"{part.strip()}" is no severity: expected a whole number from 1 (weak) to 5 '
+                "(strong), several with commas, or a range such as 1-5."
+            )
+        found += range(int(ends[0]), int(ends[1]) + 1)
+    return tuple(sorted(_refuse_twice(found)))
+
+
+def parse_corruptions(text: str) -> list[tuple[str, int]]:
+    """(kind, severity) pairs from "gaussian_noise:3,contrast:5".
+
+    "all:3", "fog:1-5" and "fog:1,3,5" are several.
+
+    Raises:
+        MethodError: not of that form, an unknown kind or severity, or a pair named twice.
+    """
+    pairs: list[tuple[str, int]] = []
+    kinds: tuple[str, ...] = ()
+    for part in text.split(","):
+        kind, colon, severity = part.strip().partition(":")
+        if kinds and not colon and kind[:1].isdecimal():  # one more severity of the kind before
+            colon, severity = ":", kind
+        else:
+            kinds = parse_kinds(kind) if kind.strip() else ()
+        if not kinds or not colon:
+            raise MethodError(
+                f'"{part.strip()}" is no corruption with its severity: expected KIND:SEVERITY, for '
+                "example gaussian_noise:3,contrast:5."
+            )
+        pairs += [(k, s) for k in kinds for s in parse_severities(severity)]
+    _refuse_twice([f"{kind}:{severity}" for kind, severity in pairs])
+    return pairs
+
+
+def _refuse_twice(items: Iterable[Any]) -> list[Any]:
+    seen: list[Any] = []
+    for item in items:
+        if item in seen:
+            raise MethodError(f'"{item}" is named twice. Name it once.')
+        seen.append(item)
+    return seen

@@ -1,0 +1,259 @@
+"""Which class each label of a set belongs to: by its id, by its name, never by sorted position.
+
+A label is what the data has: a folder's name, a WordNet id, a number, a word in a table. A class is
+what the model is asked for: a name and its place in the list. Without `--classes` every label is a
+class of its own; with it the list decides, and a label that fits nothing is an error.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tpt.data.imagenet import (
+    KEYWORDS,
+    is_wnid,
+    name_ids,
+    subset_ids,
+    subset_of,
+)
+from tpt.data.labelled_sets import ReadOptions
+from tpt.errors import SourceError
+from tpt.text import fold, some
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The classes of a set, and where its labels belong."""
+
+    classes: tuple[str, ...]  # names, in the order of the labels' numbers
+    ids: tuple[str, ...]  # as in `ShiftSet`
+    label_of: dict[str, int]  # each id found in the data -> place in `classes`
+    notes: tuple[str, ...] = ()
+
+
+def choose_classes(found: Mapping[str, str], options: ReadOptions, where: str) -> Choice:
+    """Decide on the classes of a set and on the class of each of its labels.
+
+    Without `options.classes` these are the labels found, in their order. With it they are those of
+    the list, in its order; each label found has to fit one: by "id=name", else by its class name or
+    by itself as a name, where "_" is a space and upper and lower case are the same. The words
+    "imagenet", "imagenet-a" and "imagenet-r" stand for those sets' classes, by WordNet id.
+
+    Args:
+        found: each id that has pictures -> the class name it has by default, in default order.
+            Ids are folder names, WordNet ids, numbers or words; names are already as they should be
+            shown (`options.rename` applied, no "_").
+        where: the path, for messages.
+
+    Raises:
+        SourceError: two labels of one name, a label that fits no class (or, of ImageNet's names,
+            two), or a list that cannot be meant.
+    """
+    choice = match_classes(found, options, where)
+    return replace(choice, notes=choice.notes + note_absent(choice, choice.label_of))
+
+
+def match_classes(found: Mapping[str, str], options: ReadOptions, where: str) -> Choice:
+    """`choose_classes` without a word on classes that have no pictures."""
+    if options.classes is None:
+        return _take_found(found, where)
+    wanted = _list_wanted(options.classes, found)
+    labels, unknown = {}, []
+    for label, name in found.items():
+        places = wanted.find(label, name)
+        if len(places) > 1:
+            raise SourceError(
+                f'The label "{label}" of "{where}" fits two classes of ImageNet, '
+                f"{' and '.join(wanted.ids[place] for place in places)}, which have one name. Give "
+                "it the id that is meant."
+            )
+        if places:
+            labels[label] = places[0]
+        else:
+            unknown.append(label)
+    if unknown:
+        raise SourceError(_describe_unknown(unknown, len(found), wanted.classes, where))
+    known_by: dict[int, str] = {}
+    for label, place in labels.items():
+        known_by.setdefault(place, label)
+    ids = [
+        wanted.ids[place] or known_by.get(place, name) for place, name in enumerate(wanted.classes)
+    ]
+    notes = (*wanted.notes, *_note_merged(labels, wanted.classes))
+    return Choice(tuple(wanted.classes), tuple(ids), labels, notes)
+
+
+def note_absent(choice: Choice, present: Iterable[str]) -> tuple[str, ...]:
+    """A note on the classes to which none of the labels `present` belongs, if there are any."""
+    seen = {choice.label_of[label] for label in present}
+    absent = [name for place, name in enumerate(choice.classes) if place not in seen]
+    if not absent:
+        return ()
+    verb = "has" if len(absent) == 1 else "have"
+    return (
+        f"{len(absent):,} of the {len(choice.classes):,} classes {verb} no pictures here: "
+        f"{some(absent)}.",
+    )
+
+
+def named_ids(entries: Sequence[str] | None) -> frozenset[str]:
+    """The ids that stand left of "=" in a list of classes."""
+    return frozenset(entry.rpartition("=")[0].strip() for entry in entries or ()) - {""}
+
+
+def keyword_of(entries: Sequence[str] | None) -> str | None:
+    """ "imagenet", "imagenet-a" or "imagenet-r", if a list of classes is just that word."""
+    word = entries[0].strip().lower() if entries and len(entries) == 1 else None
+    return word if word in KEYWORDS else None
+
+
+# --- no list ---
+
+
+def _take_found(found: Mapping[str, str], where: str) -> Choice:
+    first: dict[str, str] = {}
+    for label, name in found.items():
+        other = first.setdefault(fold(name), label)
+        # Two of ImageNet's classes may share a name: ids and numbers keep them apart.
+        if other != label and not (_is_code(label) and _is_code(other)):
+            raise SourceError(
+                f'"{other}" and "{label}" in "{where}" are one class name ("{name}"). Rename one '
+                f"of them, or say which class each is: --classes {other}=...,{label}=..."
+            )
+    label_of = {label: place for place, label in enumerate(found)}
+    return Choice(tuple(found.values()), tuple(found), label_of)
+
+
+def _is_code(label: str) -> bool:
+    return is_wnid(label) or label.isdecimal()
+
+
+# --- a list ---
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A list of classes, read."""
+
+    classes: Sequence[str]
+    ids: Sequence[str]  # "" where only a name was given
+    by_id: Mapping[str, int]
+    by_name: Mapping[str, list[int]]  # folded
+    by_number: bool = False  # a number is a place in ImageNet's 1,000
+    notes: tuple[str, ...] = ()
+
+    def find(self, label: str, name: str) -> list[int]:
+        """The places of a label: none, one, or two where ImageNet names two classes the same."""
+        # What stands left of "=" wins over a name that reads the same: cat=dog,dog=cat swaps two.
+        for known in (label, fold(label)):
+            if known in self.by_id:
+                return [self.by_id[known]]
+        # A number says nothing more than its name, or the two have to agree.
+        if self.by_number and label.isdecimal() and int(label) < len(self.classes):
+            place = int(label)
+            if fold(name) in (fold(label), fold(self.classes[place])):
+                return [place]
+        return self.by_name.get(fold(name)) or self.by_name.get(fold(label)) or []
+
+
+def _list_wanted(entries: Sequence[str], found: Mapping[str, str]) -> _Wanted:
+    keyword = keyword_of(entries)
+    if keyword is None:
+        return _read_entries(entries)
+    notes = []
+    if keyword == "imagenet":
+        part = subset_of(found)
+        if part is None:
+            notes.append("Scored among all 1,000 classes of ImageNet, as asked.")
+        else:
+            keyword = part.keyword
+            notes.append(
+                f"The pictures are {part.title}'s: scored among its {part.size} classes, as "
+                "published, not among ImageNet's 1,000."
+            )
+    ids = subset_ids(keyword)
+    names = name_ids(ids)
+    by_name: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        by_name.setdefault(fold(name), []).append(place)
+    by_id = {wnid: place for place, wnid in enumerate(ids)}
+    return _Wanted(names, ids, by_id, by_name, keyword == "imagenet", tuple(notes))
+
+
+def _read_entries(entries: Sequence[str]) -> _Wanted:
+    """Names and "id=name" entries; ids of one name are one class."""
+    classes: list[str] = []
+    ids: list[str] = []
+    by_id: dict[str, int] = {}
+    by_name: dict[str, list[int]] = {}
+    plain: dict[str, str] = {}
+    for entry in entries:
+        label, equals, name = (part.strip() for part in entry.rpartition("="))
+        if not name or (equals and not label):
+            raise SourceError(
+                f'"{entry}" in the list of classes lacks {"a name" if not name else "an id"}: '
+                'expected a class name or "id=name".'
+            )
+        places = by_name.setdefault(fold(name), [len(classes)])
+        if places[0] == len(classes):
+            classes.append(name)
+            ids.append(label)
+        if not equals:
+            if fold(name) in plain:
+                raise SourceError(
+                    f'The list of classes names "{name}" twice'
+                    + (f' (also as "{plain[fold(name)]}")' if plain[fold(name)] != name else "")
+                    + ". Remove one; if two classes have one name, give them names that differ: "
+                    "id=name."
+                )
+            plain[fold(name)] = name
+        elif by_id.setdefault(label, places[0]) != places[0]:
+            raise SourceError(
+                f'The list of classes gives "{label}" two names, "{classes[by_id[label]]}" and '
+                f'"{name}". Expected one name an id.'
+            )
+        ids[places[0]] = ids[places[0]] or label
+    if not classes:
+        raise SourceError(
+            'The list of classes is empty: expected class names or "id=name" entries.'
+        )
+    folded = {fold(label): place for label, place in by_id.items()}
+    return _Wanted(classes, ids, {**folded, **by_id}, by_name)
+
+
+def _note_merged(labels: Mapping[str, int], classes: Sequence[str]) -> list[str]:
+    """A note on the classes to which several labels belong."""
+    members: dict[int, list[str]] = {}
+    for label, place in labels.items():
+        members.setdefault(place, []).append(label)
+    merged = [(classes[place], group) for place, group in members.items() if len(group) > 1]
+    if not merged:
+        return []
+    shown = [f'"{name}" is {some(group)}' for name, group in merged]
+    many = len(merged) > 1
+    return [
+        f"{len(merged):,} class{'es take' if many else ' takes'} the pictures of several labels: "
+        f"{'; '.join(shown[:3])}{f'; and {len(merged) - 3:,} more' if len(merged) > 3 else ''}."
+    ]
+
+
+def _describe_unknown(unknown: list[str], count: int, classes: Sequence[str], where: str) -> str:
+    near = {label: _nearest(label, classes) for label in unknown[:3]}
+    shown = [label + (f' (did you mean "{name}"?)' if name else "") for label, name in near.items()]
+    label, name = next(((x, n) for x, n in near.items() if n), (unknown[0], "NAME"))
+    return (
+        f'{len(unknown):,} of the {count:,} labels of "{where}" fit{"s" * (len(unknown) == 1)} '
+        f"none of the {len(classes):,} classes given: {', '.join(shown)}"
+        + (f" and {len(unknown) - 3:,} more" if len(unknown) > 3 else "")
+        + f". Say which class each is (--classes {label}={name},... or a file of such lines), or "
+        "leave those pictures out."
+    )
+
+
+def _nearest(label: str, classes: Sequence[str]) -> str:
+    """The class name most like a label, or "" where none is."""
+    by_fold = {fold(name): name for name in classes}
+    close = difflib.get_close_matches(fold(label), by_fold, n=1, cutoff=0.6)
+    return by_fold[close[0]] if close else ""

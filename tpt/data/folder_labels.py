@@ -1,0 +1,233 @@
+"""What the names of class folders are: class names, WordNet ids, or ImageNet's numbers.
+
+It is found by looking at all the names together. ImageNet-A and -R are recognised by the set of
+their ids, ImageNet-V2 by its folders 0 to 999; a folder's place among the sorted ones says nothing
+("10" sorts before "2", and the first folder of ImageNet-A is not ImageNet's first class).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tpt.data.class_lists import Choice, keyword_of, match_classes, named_ids
+from tpt.data.imagenet import (
+    PARTS,
+    imagenet_ids,
+    is_wnid,
+    name_ids,
+    subset_ids,
+    subset_of,
+)
+from tpt.data.labelled_sets import ReadOptions
+from tpt.errors import SourceError
+from tpt.text import as_text, fold, some
+
+_ALIKE = 0.75  # difflib's ratio from which two class names are taken for two spellings of one
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The classes of a tree, and which of them each class folder is."""
+
+    id_of: dict[str, str]  # each class folder that is read -> its id
+    choice: Choice
+    layout: str  # in words
+    family: str | None
+    notes: tuple[str, ...]
+
+
+def label_folders(folders: Sequence[str], options: ReadOptions, path: str) -> Labels:
+    """Find out what the names of a tree's class folders are, and choose the classes.
+
+    Args:
+        folders: the names, each once, over all groups of the tree.
+        options: its layout "folders", "wnid" or "numbers" says what they are.
+        path: what the user named, for messages.
+
+    Raises:
+        SourceError: ids beside names, ids that ImageNet lacks, and what `choose_classes` refuses.
+    """
+    kind = find_kind(folders, options, path)
+    id_of = _identify(folders, kind, options, path)
+    layout, notes = _describe(id_of, kind, options)
+    if kind != "folders":
+        id_of, left_out = _keep_part(id_of, options, path)
+        notes += left_out
+    if kind == "numbers":
+        options = _with_wnids(options)
+    choice = match_classes(_name_classes(id_of, kind, options), options, path)
+    known = frozenset(imagenet_ids())
+    one_each = len(set(choice.label_of.values())) == len(choice.label_of)
+    family = "imagenet" if one_each and known.issuperset(choice.ids) else None
+    return Labels(id_of, choice, layout, family, tuple(notes))
+
+
+def find_kind(folders: Sequence[str], options: ReadOptions, path: str) -> str:
+    """ "wnid", "numbers" or "folders" (names), for the names of class folders.
+
+    Raises:
+        SourceError: WordNet ids beside names, or names that are not what `options.layout` says.
+    """
+    wnids = [name for name in folders if is_wnid(name)]
+    numbers = [name for name in folders if _is_number(name)]
+    if options.layout == "wnid" and len(wnids) < len(folders):
+        raise SourceError(
+            f'Not all class folders of "{path}" are WordNet ids: '
+            f"{some(name for name in folders if not is_wnid(name))}. Expected n and eight digits, "
+            "as in n01440764. Rename or ignore them, or leave --layout wnid away."
+        )
+    if options.layout == "numbers":
+        if len(numbers) < len(folders):
+            raise SourceError(
+                f'Not all class folders of "{path}" are numbers from 0 to 999: '
+                f"{some(name for name in folders if not _is_number(name))}. Rename or ignore them, "
+                "or leave --layout numbers away."
+            )
+        if len({int(name) for name in folders}) < len(folders):
+            raise SourceError(
+                f'Two class folders of "{path}" are the same number: '
+                f"{some(name for name in folders if name != str(int(name)))} with zeros before it "
+                "and without. Put them together."
+            )
+        return "numbers"
+    if options.layout == "folders":
+        return "folders"
+    if wnids and len(wnids) < len(folders):
+        names = [name for name in folders if not is_wnid(name)]
+        raise SourceError(
+            f'"{path}" mixes WordNet ids ({some(wnids)}) with other folders ({some(names)}). '
+            "Expected one kind. Take the others away, or take every folder by its name "
+            "(--layout folders, with --classes n01440764=tench,... for the ids)."
+        )
+    if wnids:
+        return "wnid"
+    every = len(folders) == 1000 and {int(name) for name in numbers} == set(range(1000))
+    return "numbers" if every else "folders"
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdecimal() and int(name) < 1000
+
+
+def _identify(folders: Sequence[str], kind: str, options: ReadOptions, path: str) -> dict[str, str]:
+    """Each folder's id, in the order of the classes."""
+    if kind == "folders":
+        return {name: name for name in folders}
+    order = {wnid: place for place, wnid in enumerate(imagenet_ids())}
+    if kind == "numbers":
+        return {name: imagenet_ids()[int(name)] for name in sorted(folders, key=int)}
+    unknown = [name for name in folders if name not in order]
+    strange = [name for name in unknown if name not in named_ids(options.classes)]
+    if strange:
+        raise SourceError(
+            f'{len(strange):,} of the {len(folders):,} WordNet ids of "{path}" '
+            f"{'are' if len(strange) > 1 else 'is'} not among ImageNet's 1,000: {some(strange)}. "
+            f"Give them class names (--classes {strange[0]}=NAME,... or a file of such lines, all "
+            "classes listed), or ignore those folders."
+        )
+    return {name: name for name in sorted(folders, key=lambda x: (order.get(x, 1000), x))}
+
+
+def _name_classes(id_of: Mapping[str, str], kind: str, options: ReadOptions) -> dict[str, str]:
+    """Each id's class name by default."""
+    if kind == "folders":
+        rename = options.rename or str
+        return {name: as_text(rename(name)).replace("_", " ").strip() for name in id_of}
+    known = frozenset(imagenet_ids())
+    labels = [label for label in id_of.values() if label in known]
+    strange = {label: label for label in id_of.values() if label not in known}
+    return {**dict(zip(labels, name_ids(labels), strict=True)), **strange}
+
+
+def _with_wnids(options: ReadOptions) -> ReadOptions:
+    """The options with "207=golden retriever" as "n02099601=golden retriever"."""
+    if options.classes is None:
+        return options
+    entries = []
+    for entry in options.classes:
+        label, equals, name = entry.rpartition("=")
+        number = label.strip()
+        wnid = imagenet_ids()[int(number)] if _is_number(number) else label
+        entries.append(f"{wnid}{equals}{name}")
+    return replace(options, classes=tuple(entries))
+
+
+def _keep_part(
+    id_of: dict[str, str], options: ReadOptions, path: str
+) -> tuple[dict[str, str], list[str]]:
+    """Without the other classes of ImageNet, where ImageNet-A's or -R's were asked for."""
+    keyword = keyword_of(options.classes)
+    part = next((part for part in PARTS if part.keyword == keyword), None)
+    if part is None:
+        return id_of, []
+    wanted = frozenset(subset_ids(part.keyword))
+    kept = {name: label for name, label in id_of.items() if label in wanted}
+    if not kept:
+        raise SourceError(
+            f'None of the {len(id_of):,} class folders of "{path}" is among {part.title}\'s '
+            f"{part.size} classes ({some(id_of)}). Give other classes."
+        )
+    left = len(id_of) - len(kept)
+    verb = "is" if left == 1 else "are"
+    note = (
+        f"{left:,} of the {len(id_of):,} class folders {verb} not among {part.title}'s "
+        f"{part.size} classes and {verb} left out, as asked."
+    )
+    return kept, [note] if left else []
+
+
+def _describe(id_of: Mapping[str, str], kind: str, options: ReadOptions) -> tuple[str, list[str]]:
+    """The layout in words, and what a person should be told of it."""
+    free = options.classes is None
+    if kind == "folders":
+        note = (
+            "The folders' numbers are taken for class names. If they are ImageNet-V2's class "
+            "numbers, say so: --layout numbers."
+        )
+        doubt = free and options.layout == "auto" and all(_is_number(name) for name in id_of)
+        return "one folder a class", [note] if doubt else []
+    present = frozenset(id_of.values()).intersection(imagenet_ids())
+    part = subset_of(present)
+    if len(present) == 1000:
+        whole = "ImageNet-V2 by class number", "ImageNet or ImageNet-Sketch by WordNet id"
+        return whole[kind == "wnid"], []
+    by = "WordNet id" if kind == "wnid" else "class number"
+    if part:
+        note = (
+            f"Scored among {part.title}'s own {part.size} classes, as published, not among "
+            "ImageNet's 1,000."
+        )
+        return f"{part.title} by {by}", [note] if free else []
+    note = "ImageNet's other classes are left out; to score among all 1,000: --classes imagenet."
+    return f"{len(present):,} of ImageNet's 1,000 classes by {by}", [note] if free else []
+
+
+def check_spelling(present: Mapping[str, Sequence[str]], options: ReadOptions) -> None:
+    """Refuse a class that one group alone has, under a name much like one that only it lacks.
+
+    Args:
+        present: each group -> the names of its class folders.
+
+    Raises:
+        SourceError: such a class ("giraf" in one domain, "giraffe" in the others).
+    """
+    if options.classes is not None or len(present) < 2:
+        return
+    homes: dict[str, list[str]] = {}
+    for group, names in present.items():
+        for name in names:
+            homes.setdefault(name, []).append(group)
+    alone = [name for name, groups in homes.items() if len(groups) == 1 and not is_wnid(name)]
+    for name in alone:
+        here = homes[name][0]
+        others = {fold(other): other for other, groups in homes.items() if here not in groups}
+        near = difflib.get_close_matches(fold(name), others, n=1, cutoff=_ALIKE)
+        if near and not name.isdecimal():
+            other = others[near[0]]
+            raise SourceError(
+                f'Only "{here}" has a class "{name}", and it lacks "{other}", which '
+                f'"{homes[other][0]}" has: is one of them misspelt? Rename the folder, or list the '
+                f"classes (--classes {name}={other},...), both of them if they are two."
+            )

@@ -1,0 +1,298 @@
+"""CIFAR-10-C, CIFAR-100-C and CIFAR-10.1: pictures as rows of numpy arrays.
+
+- CIFAR-10-C and CIFAR-100-C (Hendrycks and Dietterich, 1903.12261): a folder with one
+  `<corruption>.npy` (5 n, 32, 32, 3) a corruption, its five severities one after another, and
+  `labels.npy` with n labels, or with the same n labels five times. n is 10,000 in the original.
+- CIFAR-10.1 (Recht et al., 1806.00451): `cifar10.1_v4_data.npy` and `cifar10.1_v4_labels.npy`,
+  or v6.
+
+The arrays stay on the disk: a row is read when its picture is opened. Pickled objects are never
+read, because reading them can run code.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from tpt.corrupt.corruption_kinds import CORRUPTIONS
+from tpt.data.class_lists import Choice, match_classes, note_absent
+from tpt.data.labelled_sets import ArrayRow, ReadOptions, Sample, ShiftSet
+from tpt.errors import SourceError
+
+Array: TypeAlias = npt.NDArray[Any]
+
+SEVERITIES = 5
+
+_TEN = "airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck"
+CIFAR10 = tuple(_TEN.split(", "))
+"""CIFAR-10's class names by label number."""
+
+_FINE = """
+apple, aquarium fish, baby, bear, beaver, bed, bee, beetle, bicycle, bottle, bowl, boy, bridge,
+bus, butterfly, camel, can, castle, caterpillar, cattle, chair, chimpanzee, clock, cloud,
+cockroach, couch, crab, crocodile, cup, dinosaur, dolphin, elephant, flatfish, forest, fox, girl,
+hamster, house, kangaroo, keyboard, lamp, lawn mower, leopard, lion, lizard, lobster, man,
+maple tree, motorcycle, mountain, mouse, mushroom, oak tree, orange, orchid, otter, palm tree,
+pear, pickup truck, pine tree, plain, plate, poppy, porcupine, possum, rabbit, raccoon, ray, road,
+rocket, rose, sea, seal, shark, shrew, skunk, skyscraper, snail, snake, spider, squirrel,
+streetcar, sunflower, sweet pepper, table, tank, telephone, television, tiger, tractor, train,
+trout, tulip, turtle, wardrobe, whale, willow tree, wolf, woman, worm
+"""
+CIFAR100 = tuple(" ".join(name.split()) for name in _FINE.split(","))
+"""CIFAR-100's fine class names by label number: they are in alphabetical order."""
+
+_KNOWN = frozenset(CORRUPTIONS) | {"speckle_noise", "gaussian_blur", "spatter", "saturate"}
+_NEWER = re.compile(r"cifar10\.1_(v\d+)_(data|labels)\.npy", re.IGNORECASE)
+_LABELS = "labels.npy"
+
+
+def matches(path: str) -> bool:
+    """Whether a path is an .npy file, or a folder with files named as these sets name them."""
+    if os.path.isdir(path):
+        names = _list_arrays(path)
+        return any(
+            name == _LABELS or name.removesuffix(".npy") in _KNOWN or _NEWER.fullmatch(name)
+            for name in names
+        )
+    return path.lower().endswith(".npy") and os.path.isfile(path)
+
+
+def read(path: str, name: str, options: ReadOptions) -> tuple[ShiftSet, ...]:
+    """Read the arrays of a folder, or one file of it.
+
+    Args:
+        path: the folder; or one corruption's file, with `labels.npy` beside it; or one data file
+            of CIFAR-10.1.
+        name: the sets' common name.
+        options: `classes` gives other names or another order; a class is known by its number.
+
+    Returns:
+        One set a corruption and severity ("name/fog/3"), or one a version of CIFAR-10.1 ("name";
+        "name/v4" and "name/v6" where a folder holds both).
+
+    Raises:
+        SourceError: a file that is missing, damaged, or not what it has to be.
+    """
+    one = None if os.path.isdir(path) else os.path.basename(path)
+    folder = path if one is None else os.path.dirname(path)
+    names = _list_arrays(folder) if one is None else [one]
+    newer = [file for file in names if _NEWER.fullmatch(file)]
+    kinds = [file for file in names if file not in (*newer, _LABELS)]
+    data = [file for file in newer if file.lower().endswith("_data.npy")]
+    if newer and (kinds or _LABELS in names):
+        raise SourceError(
+            f'"{path}" holds files of CIFAR-10.1 ({newer[0]}) and of CIFAR-10-C '
+            f"({(kinds or [_LABELS])[0]}): expected one of the two. Give each a folder of its own."
+        )
+    if not data and not kinds:
+        what = f"labels ({names[0]}) without their pictures" if names else "no .npy files"
+        raise SourceError(
+            f'"{path}" {"is" if one and names else "holds"} {what}: expected arrays of pictures, '
+            "such as fog.npy or cifar10.1_v4_data.npy. Name the folder that holds both."
+        )
+    if data:
+        several = len(data) > 1
+        return tuple(_read_newer(path, folder, file, name, several, options) for file in data)
+    return _read_corruptions(path, folder, kinds, name, options)
+
+
+def _list_arrays(folder: str) -> list[str]:
+    try:
+        names = os.listdir(folder or os.curdir)
+    except OSError as error:
+        raise SourceError(
+            f'The folder "{folder}" cannot be read ({error.strerror}). Give this user the right to '
+            "read it."
+        ) from error
+    return sorted(name for name in names if name.endswith(".npy") and not name.startswith("."))
+
+
+# --- CIFAR-10-C and CIFAR-100-C ---
+
+
+def _read_corruptions(
+    path: str, folder: str, files: list[str], name: str, options: ReadOptions
+) -> tuple[ShiftSet, ...]:
+    labels_path = os.path.join(folder, _LABELS)
+    if not os.path.exists(labels_path):
+        raise SourceError(
+            f'There is no "{labels_path}": expected labels.npy beside {files[0]}, with the label '
+            "number of every picture. Copy it there; it comes with CIFAR-10-C and CIFAR-100-C."
+        )
+    labels = _load_labels(labels_path)
+    arrays = {file: _load_pictures(os.path.join(folder, file)) for file in files}
+    counts = {file: _count_a_severity(array, labels) for file, array in arrays.items()}
+    _check_counts(labels_path, counts, arrays, labels)
+    choice, notes = _choose(labels, labels_path, options)
+    places = [choice.label_of[str(label)] for label in labels.tolist()]
+    title = "CIFAR-10-C" if labels.max() < len(CIFAR10) else "CIFAR-100-C"
+    sets = []
+    for file, count in counts.items():
+        kind = file.removesuffix(".npy")
+        for severity in range(1, SEVERITIES + 1):
+            one = ShiftSet(
+                f"{name}/{kind}/{severity}",
+                f"{title}, one array a corruption",
+                path,
+                choice.classes,
+                choice.ids,
+                _take_rows(arrays[file], places, count, severity - 1),
+                corruption=kind,
+                severity=severity,
+                notes=notes,
+            )
+            sets.append(one)
+    return tuple(sets)
+
+
+def _count_a_severity(array: Array, labels: Array) -> int:
+    """The pictures of one severity; 0 where pictures and labels do not fit together."""
+    if len(array) == SEVERITIES * len(labels):
+        return len(labels)
+    if len(array) == len(labels) and len(labels) % SEVERITIES == 0:
+        each = labels.reshape(SEVERITIES, -1)
+        return len(labels) // SEVERITIES if (each == each[0]).all() else 0
+    return 0
+
+
+def _check_counts(
+    labels_path: str, counts: dict[str, int], arrays: dict[str, Array], labels: Array
+) -> None:
+    wrong = [file for file, count in counts.items() if not count]
+    if not wrong:
+        return
+    pictures, count = len(arrays[wrong[0]]), len(labels)
+    if pictures == count:
+        raise SourceError(
+            f"{wrong[0]} holds {pictures:,} pictures, one for each of the {count:,} labels of "
+            f'"{labels_path}", but the labels do not repeat five times. Expected five severities, '
+            f"one after another: {SEVERITIES * count:,} pictures, or the same labels five times."
+        )
+    if len(wrong) == len(arrays) and pictures % SEVERITIES == 0:  # it is the labels that are odd
+        raise SourceError(
+            f'"{labels_path}" holds {count:,} labels, but {wrong[0]} holds {pictures:,} pictures. '
+            f"Expected {pictures // SEVERITIES:,} labels (one for each picture of a severity) or "
+            f"{pictures:,}. Fetch the file again."
+        )
+    whole = [len(arrays[file]) for file, right in counts.items() if right]
+    expected = whole[0] if whole else SEVERITIES * count
+    raise SourceError(
+        f'{wrong[0]} holds {pictures:,} pictures, but "{labels_path}" holds {count:,} labels. '
+        f"Expected {expected:,} pictures, {expected // SEVERITIES:,} for each of five severities. "
+        "Fetch the file again, or move it elsewhere if it is no corruption."
+    )
+
+
+# --- CIFAR-10.1 ---
+
+
+def _read_newer(
+    path: str, folder: str, file: str, name: str, several: bool, options: ReadOptions
+) -> ShiftSet:
+    labels_path = os.path.join(folder, file[: -len("data.npy")] + "labels.npy")
+    if not os.path.exists(labels_path):
+        raise SourceError(
+            f'There is no "{labels_path}": expected the labels of {file} beside it. Copy the file '
+            "there; it comes with CIFAR-10.1."
+        )
+    labels = _load_labels(labels_path)
+    pictures = _load_pictures(os.path.join(folder, file))
+    if len(pictures) != len(labels):
+        raise SourceError(
+            f'"{labels_path}" holds {len(labels):,} labels, but {file} holds {len(pictures):,} '
+            "pictures. Expected one label a picture. Fetch both files again."
+        )
+    version = file.split("_")[1]
+    choice, notes = _choose(labels, labels_path, options)
+    places = [choice.label_of[str(label)] for label in labels.tolist()]
+    return ShiftSet(
+        f"{name}/{version}" if several else name,
+        "CIFAR-10.1, one array",
+        path,
+        choice.classes,
+        choice.ids,
+        _take_rows(pictures, places, len(pictures)),
+        notes=notes,
+    )
+
+
+# --- both ---
+
+
+def _take_rows(array: Array, places: list[int], count: int, part: int = 0) -> tuple[Sample, ...]:
+    """The pictures of one of the parts of `count` rows that an array holds.
+
+    They are called by their number alone, so that a picture has the same views, and --limit draws
+    it or not, in every corruption and severity of it.
+    """
+    return tuple(
+        Sample(f"{number:05d}", places[number], ArrayRow(array, part * count + number))
+        for number in range(count)
+    )
+
+
+def _choose(labels: Array, where: str, options: ReadOptions) -> tuple[Choice, tuple[str, ...]]:
+    """The classes of label numbers, and what is to be told of them."""
+    names = CIFAR10 if labels.max() < len(CIFAR10) else CIFAR100
+    found = {str(number): name for number, name in enumerate(names)}
+    present = {str(number): "" for number in np.unique(labels).tolist()}
+    if options.classes is not None:  # it need not name classes that have no pictures
+        found = {number: name for number, name in found.items() if number in present}
+    choice = match_classes(found, options, where)
+    reach = f"The labels reach to {labels.max()}, so the classes are CIFAR-{len(names)}'s."
+    return choice, (reach, *choice.notes, *note_absent(choice, present))
+
+
+def _load_labels(path: str) -> Array:
+    labels = _load(path)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
+        raise SourceError(
+            f'"{path}" holds {labels.dtype} of shape {labels.shape}: expected whole numbers of '
+            "shape (n,), one label a picture. Fetch the file again."
+        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= len(CIFAR100):
+        raise SourceError(
+            f'"{path}" holds labels from {low} to {high}: expected 0 to 9 (CIFAR-10) or 0 to 99 '
+            "(CIFAR-100). Check that it is the labels' file."
+        )
+    return np.array(labels)  # small, so it need not stay on the disk
+
+
+def _load_pictures(path: str) -> Array:
+    array = _load(path)
+    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[1:] != (32, 32, 3):
+        raise SourceError(
+            f'"{path}" holds {array.dtype} of shape {array.shape}: expected uint8 of shape '
+            "(n, 32, 32, 3), as CIFAR's pictures are. Fetch the file again, or move it elsewhere "
+            "if it holds no pictures."
+        )
+    return array
+
+
+def _load(path: str) -> Array:
+    """An array that stays on the disk."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(6)
+        if start != b"\x93NUMPY":  # np.load would take it for pickled objects and say so
+            raise ValueError(f"it starts with {start!r}" if start else "it is empty (0 bytes)")
+        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # numpy raises nearly every kind on a broken header
+        why = getattr(error, "strerror", None) or str(error)
+        why = why if why.isprintable() else ascii(why)  # it may quote that header
+        if "Python objects" in why or "allow_pickle" in why:
+            raise SourceError(
+                f'"{path}" holds pickled Python objects: expected a plain array of numbers. '
+                "Pickles can run code, so they are not read. Fetch the original file."
+            ) from error
+        raise SourceError(
+            f'"{path}" is damaged or cut short ({why.rstrip(".")}): expected an '
+            "array in numpy's .npy format. Fetch it again."
+        ) from error
+    return array

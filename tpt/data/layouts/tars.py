@@ -1,0 +1,277 @@
+"""webdataset tars, in the layout of the field's common zero-shot benchmark (CLIP_benchmark).
+
+    classnames.txt                            a class a line; the first line is label 0
+    zeroshot_classification_templates.txt     a template a line, with {c} for the class name
+    test/nshards.txt                          how many archives there are
+    test/0.tar, test/1.tar, ...               s0000001.jpg with s0000001.cls, its label number
+
+The archives may also lie beside classnames.txt, or a single one may be named.
+
+It rests on the standard library's `tarfile` rather than on the webdataset library, which reads an
+archive as a stream from one end to the other: here each picture is opened by itself, as resuming a
+run and a gallery of single pictures need. So archives must not be compressed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from natsort import natsorted, ns
+
+from tpt.data.class_lists import Choice, keyword_of, match_classes, note_absent
+from tpt.data.imagenet import imagenet_ids, imagenet_names
+from tpt.data.labelled_sets import ReadOptions, Sample, ShiftSet
+from tpt.data.layouts._tar_index import COMPRESSED, Picture, describe_left_out, index_archive
+from tpt.data.layouts.detect import SPLITS
+from tpt.errors import SourceError
+from tpt.text import some
+
+CLASSNAMES = "classnames.txt"
+TEMPLATES = "zeroshot_classification_templates.txt"
+_SPLITS = tuple(SPLITS)  # folder names, the preferred one first
+
+
+def matches(path: str) -> bool:
+    """Whether a path is a tar, or a folder of tars that are no leftover beside class folders."""
+    if os.path.isdir(path):
+        return _find_folder(path) is not None
+    return os.path.isfile(path) and _is_tar(path)
+
+
+def read(path: str, name: str, options: ReadOptions) -> tuple[ShiftSet, ...]:
+    """Read where the pictures of all archives lie, and their labels.
+
+    Of several splits it takes test, else val, else train. What cannot be used (a cut-off end, a
+    picture without a label) is left out and told in the set's notes.
+
+    Args:
+        path: the folder that holds `classnames.txt`, the split's folder in it, or one archive.
+        name: the set's name.
+        options: `classes` gives other names or another order, where a class is known by its
+            number or its name; or, without `classnames.txt`, the names in the order of labels.
+
+    Returns:
+        One set.
+
+    Raises:
+        SourceError: no class names, archives that are missing, compressed or no tars, a label out
+            of range, no usable picture, or text files that are not what they have to be.
+    """
+    archives, notes = _find_archives(path)
+    home = _find_home(os.path.dirname(archives[0]))
+    _check_type(os.path.join(home, "dataset_type.txt"))
+    names = _read_classnames(os.path.join(home, CLASSNAMES), options)
+    templates = _read_templates(os.path.join(home, TEMPLATES))
+    indices = [index_archive(archive) for archive in archives]
+    notes += describe_left_out(indices)
+    pictures = [picture for index in indices for picture in index.pictures]
+    _check_labels(pictures, names, path, notes)
+    is_imagenet = tuple(names) == imagenet_names()
+    ids = list(imagenet_ids()) if is_imagenet else [str(number) for number in range(len(names))]
+    choice, more = _choose(ids, names, pictures, options, path)
+    places = choice.label_of
+    one_each = len(set(places.values())) == len(places)
+    one = ShiftSet(
+        name,
+        "webdataset tars",
+        path,
+        choice.classes,
+        choice.ids,
+        tuple(Sample(each.key, places[ids[each.label]], each.member) for each in pictures),
+        templates=templates,
+        family="imagenet" if one_each and set(choice.ids) <= set(imagenet_ids()) else None,
+        notes=(*notes, *more),
+    )
+    return (one,)
+
+
+def _check_labels(pictures: list[Picture], names: list[str], path: str, notes: list[str]) -> None:
+    if not pictures:
+        raise SourceError(
+            f'"{path}" holds no usable picture. {" ".join(notes)}{" " * bool(notes)}Expected '
+            "pictures (s0000001.jpg), each with its label number beside it (s0000001.cls). "
+            "If the archives hold class folders instead, unpack them and name the folder."
+        )
+    for picture in pictures:
+        if not 0 <= picture.label < len(names):
+            raise SourceError(
+                f'"{picture.key}" in "{path}" has the label {picture.label}: expected 0 to '
+                f"{len(names) - 1}, as there are {len(names)} class names. Add the missing names, "
+                "or take the ones that belong to these pictures."
+            )
+
+
+def _choose(
+    ids: list[str], names: list[str], pictures: list[Picture], options: ReadOptions, where: str
+) -> tuple[Choice, tuple[str, ...]]:
+    """The classes, and what is to be told of them."""
+    found = dict(zip(ids, names, strict=True))
+    present = {ids[picture.label]: "" for picture in pictures}
+    if options.classes is not None:  # it need not name classes that have no pictures
+        found = {key: name for key, name in found.items() if key in present}
+    choice = match_classes(found, options, where)
+    return choice, (*choice.notes, *note_absent(choice, present))
+
+
+# --- archives ---
+
+
+def _find_archives(path: str) -> tuple[list[str], list[str]]:
+    """The archives to read, in natural order, and what is to be told of them."""
+    if not os.path.isdir(path):
+        return [path], []
+    folder = _find_folder(path) or path  # where the user says that they are tars
+    if not any(map(_is_tar, _list(folder)[0])):
+        raise SourceError(
+            f'The folder "{path}" holds no tar archives: expected test/0.tar, test/1.tar, ..., or '
+            "archives directly in it. Name the folder that holds classnames.txt."
+        )
+    archives, notes = _list_archives(folder)
+    if folder != path:
+        others = [split for split in _splits_of(path) if split != os.path.basename(folder)]
+        beside = f", those of {some(others)} are not" if others else ""
+        notes.insert(0, f'The archives of "{os.path.basename(folder)}" are read{beside}.')
+    return archives, notes
+
+
+def _find_folder(path: str) -> str | None:
+    """The folder whose archives are read: the preferred split's, or `path` itself."""
+    for split in _splits_of(path):
+        return os.path.join(path, split)
+    files, folders = _list(path)
+    # Other folders are classes, and the archive beside them is what they were unpacked from.
+    classes = [name for name in folders if name.lower() not in _SPLITS]
+    if any(map(_is_tar, files)) and (CLASSNAMES in files or not classes):
+        return path
+    return None
+
+
+def _splits_of(path: str) -> list[str]:
+    """Sub-folders that are named as a split and hold archives, the preferred one first."""
+    splits = [name for name in _list(path)[1] if name.lower() in _SPLITS]
+    held = {name: _list(os.path.join(path, name)) for name in splits}
+    usable = [name for name in splits if any(map(_is_tar, held[name][0])) and not held[name][1]]
+    return sorted(usable, key=lambda name: _SPLITS.index(name.lower()))
+
+
+def _list_archives(folder: str) -> tuple[list[str], list[str]]:
+    names = [name for name in _list(folder)[0] if _is_tar(name)]
+    paths = [os.path.join(folder, name) for name in names]
+    digits = [re.fullmatch(r"(\d{1,9})\.tar", name, re.ASCII | re.IGNORECASE) for name in names]
+    numbers = [int(match[1]) for match in digits if match]
+    told = _read_count(os.path.join(folder, "nshards.txt"))
+    count = told if told is not None else max(numbers, default=-1) + 1
+    missing = [f"{number}.tar" for number in range(count) if number not in numbers]
+    if told is None:  # without it nothing says how many there should be
+        gaps = missing and len(numbers) == len(names)
+        return paths, [f"There is no {some(missing)} in {folder}."] if gaps else []
+    if missing or len(names) != told:
+        known = {number for number in range(told) if number in numbers}
+        more = [n for n, m in zip(names, digits, strict=True) if not m or int(m[1]) not in known]
+        what = f"{some(missing)} missing" if missing else f"{some(more)} there as well"
+        raise SourceError(
+            f'"{os.path.join(folder, "nshards.txt")}" says that 0.tar to {told - 1}.tar are there '
+            f"({told} in all), but {len(names)} are, with {what}. Fetch what is missing, or put "
+            "the number right."
+        )
+    return paths, []
+
+
+def _read_count(path: str) -> int | None:
+    if not os.path.exists(path):
+        return None
+    text = _read_text(path).strip()
+    if not re.fullmatch(r"[1-9]\d{0,5}", text, re.ASCII):
+        raise SourceError(
+            f'"{path}" holds {text[:40]!r}: expected the number of archives. Correct the file, or '
+            "remove it."
+        )
+    return int(text)
+
+
+def _is_tar(name: str) -> bool:
+    return name.lower().endswith((".tar", *COMPRESSED))
+
+
+def _list(folder: str) -> tuple[list[str], list[str]]:
+    """Names of the files and of the folders in a folder, in natural order, without hidden ones."""
+    try:
+        with os.scandir(folder or os.curdir) as entries:
+            found = {e.name: e.is_dir() for e in entries if not e.name.startswith(".")}
+    except OSError as error:
+        raise SourceError(
+            f'The folder "{folder}" cannot be read ({error.strerror}). Give this user the right to '
+            "read it, or name another."
+        ) from error
+    names = natsorted(found, alg=ns.IGNORECASE)
+    return [name for name in names if not found[name]], [name for name in names if found[name]]
+
+
+# --- text files ---
+
+
+def _find_home(folder: str) -> str:
+    """Where the class names are: beside the archives, or above the folder of a split."""
+    above, name = os.path.split(os.path.abspath(folder))
+    if name.lower() in _SPLITS and not os.path.exists(os.path.join(folder, CLASSNAMES)):
+        return os.path.dirname(folder) if os.path.basename(folder) == name else above
+    return folder
+
+
+def _check_type(path: str) -> None:
+    kind = _read_text(path).strip() if os.path.exists(path) else ""
+    if kind not in ("", "classification"):
+        raise SourceError(
+            f'"{path}" says {kind[:40]!r}: expected a set for classification, where each picture '
+            "has one class. Name such a set."
+        )
+
+
+def _read_classnames(path: str, options: ReadOptions) -> list[str]:
+    """Class names by label number."""
+    if os.path.exists(path):
+        names = [line.strip() for line in _read_text(path).rstrip().split("\n")]
+        if not all(names):
+            raise SourceError(
+                f'Line {names.index("") + 1} of "{path}" is empty: expected a class name in every '
+                "line, because the line's number tells the label. Fill it in."
+            )
+        return names
+    if options.classes is None:
+        raise SourceError(
+            f'There is no "{path}": expected the names of the classes, one a line, that of label '
+            "0 first. Add that file, or give the names with --classes. If the archives hold class "
+            "folders instead, unpack them and name the folder."
+        )
+    if keyword_of(options.classes) == "imagenet":
+        return list(imagenet_names())
+    asked = [entry.rpartition("=") for entry in options.classes]
+    if not any(equals for _, equals, _ in asked):
+        return list(options.classes)  # plain names stand in the order of the labels
+    numbers = [int(key) for key, _, _ in asked if re.fullmatch(r"\s*\d{1,6}\s*", key, re.ASCII)]
+    return [str(number) for number in range(max(numbers, default=-1) + 1)]
+
+
+def _read_templates(path: str) -> tuple[str, ...]:
+    """The set's templates, with {} where the file has {c}."""
+    lines = _read_text(path).split("\n") if os.path.exists(path) else []
+    templates = [line.strip().replace("{c}", "{}") for line in lines]
+    for number, template in enumerate(templates, start=1):
+        if template and template.count("{}") != 1:
+            raise SourceError(
+                f'Line {number} of "{path}" is {template[:80]!r}: expected one {{c}} in it, where '
+                "the class name stands. Correct or remove the line."
+            )
+    return tuple(template for template in templates if template)
+
+
+def _read_text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise SourceError(
+            f'"{path}" cannot be read ({why}): expected UTF-8 text. Save it as such.'
+        ) from error

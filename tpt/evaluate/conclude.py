@@ -1,0 +1,185 @@
+"""From predictions.jsonl to results.json, tables and the report page.
+
+Each result set is read on its own, so that memory holds the numbers of one set at a time (some
+forty bytes a picture and method), whatever the length of the run.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tpt.corrupt.corruption_kinds import Pixels
+from tpt.corrupt.corruptions import corrupt
+from tpt.evaluate.confusions import ChangeCounter
+from tpt.evaluate.evaluation import Evaluation
+from tpt.evaluate.gallery import Lottery, draw_items
+from tpt.evaluate.image_scores import collect_scores
+from tpt.evaluate.method_specs import BASELINE
+from tpt.evaluate.metrics import SetMetrics, measure_set
+from tpt.evaluate.predictions import Extents, find_extents, read_set
+from tpt.evaluate.results import MethodEntry, SetInfo, Times, build_results, write_results
+from tpt.evaluate.walks import ResultSet, Variant, Walk
+from tpt.report.eval_tables import latex_tables, markdown_tables
+from tpt.report.page import Confusion, GalleryItem, write_report
+from tpt.runs.whole_files import write_whole
+from tpt.text import as_text
+
+GALLERY_SETS = 12
+"""Result sets that show pictures, spread evenly over the run's: more would make a heavy page."""
+
+GALLERY_ITEMS = 240
+"""Pictures of the whole gallery, about; some 15 KB each with their views."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(eq=False)
+class Found:
+    """What is gathered over the result sets."""
+
+    sets: list[SetInfo] = field(default_factory=list)
+    measured: dict[str, dict[str, SetMetrics]] = field(default_factory=dict)
+    ms: dict[str, dict[str, Times]] = field(default_factory=dict)
+    gallery: list[GalleryItem] = field(default_factory=list)
+    confusions: list[Confusion] = field(default_factory=list)
+
+
+def conclude(evaluation: Evaluation, predictions: str, say: Say) -> dict[str, Any]:
+    """Measure every result set and write results.json, tables.md, tables.tex and report.html.
+
+    They go beside the predictions, each whole or not at all, over those of an earlier run.
+
+    Args:
+        evaluation: the run.
+        predictions: its predictions.jsonl, complete.
+        say: told what is being measured.
+
+    Returns:
+        What results.json holds.
+    """
+    extents = find_extents(predictions)
+    found = Found()
+    heads = [(walk, variant, head) for walk in evaluation.walks for variant, head in walk.heads()]
+    shares = share_gallery(len(heads), len(evaluation.shelf.specs) - 1)
+    for (walk, variant, head), pictures in zip(heads, shares, strict=True):
+        say(f"Measuring {head.name}")
+        watch = _measure_head(evaluation, head, predictions, extents, pictures, found)
+        found.sets.append(_describe_set(walk, variant, head, watch))
+        if pictures:
+            found.gallery += _draw(evaluation, walk, variant, head, watch.lottery)
+    entries = [MethodEntry(**entry) for entry in evaluation.settings["methods"]]
+    shown = {k: v for k, v in evaluation.settings.items() if k not in ("methods", "sets")}
+    results = build_results(
+        found.sets, entries, found.measured, shown, evaluation.environment, BASELINE, found.ms
+    )
+    folder = Path(os.path.dirname(predictions))
+    write_results(results, folder / "results.json")
+    write_whole(folder / "tables.md", markdown_tables(results).encode(), what="tables")
+    write_whole(folder / "tables.tex", latex_tables(results).encode(), what="tables")
+    write_report(folder / "report.html", results, found.gallery, found.confusions)
+    return results
+
+
+def share_gallery(sets: int, methods: int) -> list[int]:
+    """How many pictures of each kind and method every result set shows, in their order."""
+    shown = min(sets, GALLERY_SETS)
+    each = min(4, max(1, GALLERY_ITEMS // max(1, 2 * methods * shown)))
+    chosen = {place * sets // shown for place in range(shown)}
+    return [each if place in chosen else 0 for place in range(sets)]
+
+
+def _measure_head(
+    evaluation: Evaluation,
+    head: ResultSet,
+    predictions: str,
+    extents: Extents,
+    pictures: int,
+    found: Found,
+) -> _Watch:
+    """One result set: its numbers and its changed answers; its pictures are with the watch."""
+    names = [spec.name for spec in evaluation.shelf.specs]
+    watch = _Watch(head.name, names, evaluation.seed, pictures)
+    rows = watch.follow(read_set(predictions, head.name, extents))
+    columns = collect_scores(rows, names, len(head.classes))
+    found.measured[head.name] = measure_set(columns, BASELINE, seed=evaluation.seed)
+    found.ms[head.name] = watch.times()
+    found.confusions += watch.changes.confusions(head.name, head.classes)
+    return watch
+
+
+class _Watch:
+    """Sees every row of a result set once, on its way to the metrics."""
+
+    def __init__(self, name: str, methods: list[str], seed: int, pictures: int) -> None:
+        self.done = self.failed = 0
+        self.lottery = Lottery(name, BASELINE, pictures, seed)
+        self.changes = ChangeCounter(BASELINE)
+        self._image_ms = array("f")
+        self._ms = {method: array("f") for method in methods}
+
+    def follow(self, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for row in rows:
+            if "error" in row:
+                self.failed += 1
+            else:
+                self.done += 1
+                self.lottery.add(row)
+                self.changes.add(row)
+                self._image_ms.append(row["image_ms"])
+                for method, ms in self._ms.items():
+                    ms.append(row["methods"][method]["ms"])
+            yield row
+
+    def times(self) -> dict[str, Times]:
+        return {
+            method: Times(_median(self._image_ms), _median(ms)) for method, ms in self._ms.items()
+        }
+
+
+def _median(values: array[float]) -> float | None:
+    return statistics.median(values) if values else None
+
+
+def _describe_set(walk: Walk, variant: Variant, head: ResultSet, watch: _Watch) -> SetInfo:
+    read = walk.set
+    return SetInfo(
+        name=head.name,
+        layout=read.layout,
+        path=as_text(read.path),
+        classes=head.classes,
+        images=watch.done,
+        role=head.role,
+        failed=watch.failed,
+        domain=read.domain,
+        corruption=variant.corruption or read.corruption,
+        severity=variant.severity or read.severity,
+        clean=head.clean,
+        part=head.part,
+        notes=tuple(map(as_text, (*read.notes, *walk.notes))),
+    )
+
+
+def _draw(
+    evaluation: Evaluation, walk: Walk, variant: Variant, head: ResultSet, lottery: Lottery
+) -> list[GalleryItem]:
+    """The pictures of the gallery, corrupted and cut into views again as the run had them."""
+    wanted = {candidate.key for candidate in lottery.candidates}
+    samples = {sample.key: sample for sample in walk.set.samples if sample.key in wanted}
+
+    def change(pixels: Pixels, key: str) -> Pixels:
+        assert variant.severity is not None
+        return corrupt(pixels, str(variant.corruption), variant.severity, evaluation.seed, key)
+
+    return draw_items(
+        lottery.candidates,
+        samples.__getitem__,
+        head.classes,
+        evaluation.views if evaluation.views.n > 1 else None,
+        change if variant.corruption else None,
+    )

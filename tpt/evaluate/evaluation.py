@@ -1,0 +1,195 @@
+"""An evaluation: from settings to walks, methods and a folder of results.
+
+`build_evaluation` checks all that can be checked before the first picture; `Evaluation.run` makes
+the lines of predictions.jsonl, walk by walk; `tpt.evaluate.conclude` measures them. Nothing here
+prints or writes: a front end does, and shows progress.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tpt.errors import MethodError, TptError
+from tpt.evaluate.method_pool import MethodPool, Starts
+from tpt.evaluate.method_specs import MethodSpec
+from tpt.evaluate.runner import Line, Methods, keeps_state, run_walk
+from tpt.evaluate.walks import Walk
+from tpt.images.views import Views
+from tpt.methods.registry import find_method, make_settings
+from tpt.model.clip import Clip
+from tpt.model.load import load_clip
+from tpt.prompts import Context
+from tpt.streaming.predict_job import (
+    DEFAULT_VIEWS,
+    PredictSettings,
+    check_gate_views,
+    choose_model,
+    describe_environment,
+)
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """What a user asks for, beside the sets; None means "not said"."""
+
+    specs: tuple[MethodSpec, ...]
+    starts: Starts
+    model: str | None = None  # None: the prompt files' own model, else the embedded one
+    pretrained: str | None = None
+    views: int | None = None
+    augment: str | None = None
+    gate: float | None = None
+    gate_views: int | None = None
+    precision: str = "fp32"
+    device: str = "auto"
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Everything that a run needs, and the settings to keep beside its predictions."""
+
+    clip: Clip
+    shelf: MethodPool
+    views: Views
+    walks: tuple[Walk, ...]
+    settings: dict[str, Any]  # decides what the predictions say
+    environment: dict[str, Any]  # worth knowing besides
+
+    @property
+    def seed(self) -> int:
+        seed: int = self.settings["seed"]
+        return seed
+
+    def methods(self, walk: Walk) -> dict[str, Methods]:
+        """For each head of a walk the methods; those that keep state have one stream a head."""
+        return {head.name: self.shelf.methods(head.classes, walk.set) for _, head in walk.heads()}
+
+    def run(
+        self, walk: Walk, *, batch_size: int, num_workers: int, done: int = 0
+    ) -> Generator[Line, None, None]:
+        """The lines of a walk, without the first `done`; frees what earlier walks needed."""
+        self.shelf.forget(keep={head.classes for _, head in walk.heads()})
+        return run_walk(
+            walk,
+            self.methods(walk),
+            self.views,
+            seed=self.seed,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            done=done,
+        )
+
+    def count_sentences(self) -> int:
+        """How many sentences the template ensembles of all class lists hold, encoded once each."""
+        every = {
+            (head.classes, self.shelf.templates(spec, walk.set))
+            for walk in self.walks
+            for _, head in walk.heads()
+            for spec in self.shelf.specs
+            if spec.ensemble
+        }
+        return sum(len(classes) * len(templates) for classes, templates in every)
+
+    def keeps_state(self) -> bool:
+        """Whether a method's answers depend on the pictures before."""
+        return keeps_state({"": self.methods(self.walks[0])[next(self.walks[0].heads())[1].name]})
+
+
+def build_evaluation(wanted: EvalSettings, walks: Sequence[Walk]) -> Evaluation:
+    """Load the model and the prompts, and make every method for every class list once.
+
+    Warns:
+        UserWarning: what the plan has to tell (`Walk.notes`).
+
+    Raises:
+        TptError: anything that would fail later, now and in a sentence.
+    """
+    check_options(wanted)
+    clip = _load(wanted)
+    gate = None if wanted.gate is None else (wanted.gate, wanted.gate_views or 1)
+    shelf = MethodPool(clip, wanted.specs, wanted.starts, gate)
+    reads = any(_reads_views(spec) for spec in wanted.specs)
+    count = (wanted.views or DEFAULT_VIEWS) if reads else 1
+    views = Views(clip, count, wanted.augment or "crop", wanted.seed)
+    settings = {
+        "model": clip.name,
+        "pretrained": clip.pretrained,
+        "precision": wanted.precision,
+        "seed": wanted.seed,
+        **({"views": count, "augment": views.kind} if reads else {}),
+        **({"gate": wanted.gate, "gate_views": wanted.gate_views or 1} if gate else {}),
+        "methods": [shelf.describe(spec) for spec in wanted.specs],
+        "sets": [_describe_walk(walk) for walk in walks],
+    }
+    evaluation = Evaluation(clip, shelf, views, tuple(walks), settings, describe_environment(clip))
+    for walk in walks:
+        for note in walk.notes:
+            warnings.warn(f"{walk.set.name}: {note}", UserWarning, stacklevel=2)
+        try:
+            evaluation.methods(walk)
+        except TptError as error:
+            raise type(error)(f'On the set "{walk.set.name}": {error}') from error
+    return evaluation
+
+
+def check_options(wanted: EvalSettings) -> None:
+    """Refuse options that no method of the run would heed.
+
+    Raises:
+        MethodError: which, and why.
+    """
+    reads = any(_reads_views(spec) for spec in wanted.specs)
+    for option in ("views", "augment", "gate"):
+        if getattr(wanted, option) is not None and not reads:
+            names = ", ".join(spec.name for spec in wanted.specs)
+            raise MethodError(
+                f"--{option} has no meaning with these methods ({names}), which look at the plain "
+                "picture alone. Leave it out, or add another method, such as tpt."
+            )
+    check_gate_views(wanted.gate_views, wanted.gate, wanted.views)
+
+
+def _reads_views(spec: MethodSpec) -> bool:
+    return find_method(spec.method).reads_views(make_settings(spec.method, spec.options))
+
+
+def _load(wanted: EvalSettings) -> Clip:
+    """The model that was asked for, or that the prompt files were made for."""
+    first = next(iter(wanted.starts.prompts.values()), None)
+    job = PredictSettings(model=wanted.model, pretrained=wanted.pretrained, init=first)
+    name, pretrained = choose_model(job, None if first is None else Context.load(first))
+    return load_clip(
+        name, pretrained, device=wanted.device, precision=wanted.precision, seed=wanted.seed
+    )
+
+
+def _describe_walk(walk: Walk) -> dict[str, Any]:
+    """A set's part of the settings: enough to notice that its pictures or labels changed."""
+    digest = hashlib.sha256()
+    for sample in walk.set.samples:
+        digest.update(f"{sample.key}\0{sample.label}\0".encode("utf-8", "surrogateescape"))
+    return {
+        "name": walk.set.name,
+        "pictures": len(walk.set.samples),
+        "sha256": digest.hexdigest()[:16],
+        "templates": list(walk.set.templates),
+        "heads": [
+            {
+                "name": head.name,
+                "classes": list(head.classes),
+                "corruption": variant.corruption,
+                "severity": variant.severity,
+            }
+            for variant, head in walk.heads()
+        ],
+    }
+
+
+def total_lines(walks: Sequence[Walk]) -> int:
+    """How many lines a whole run makes: every picture once for each of its result sets."""
+    return sum(walk.lines(sample) for walk in walks for sample in walk.set.samples)

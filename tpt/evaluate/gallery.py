@@ -1,0 +1,221 @@
+"""Pictures that a method put right or put wrong, drawn by lot, with the views it kept.
+
+Which pictures are shown is not chosen by anyone: every picture that qualifies is given a ticket,
+the SHA-256 of seed, set, method, kind and the picture's key, and the lowest tickets win. That is a
+uniform draw without replacement in one pass and bounded memory (reservoir sampling by random keys:
+"bottom-k", Cohen and Kaplan, PODC 2007). The draw depends on no order, so a run that was resumed
+shows the same pictures, and nobody can redraw until the pictures look good without naming another
+seed.
+
+The kept views are drawn again from the picture, by the run's own `Views` with the picture's key:
+they are what adaptation saw, made smaller.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from bisect import insort
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import kornia
+import torch
+from PIL import Image
+
+from tpt.data.labelled_sets import Sample, open_source
+from tpt.errors import ImageError
+from tpt.evaluate.confusions import compare_answers
+from tpt.images.decode import Pixels, decode_image
+from tpt.images.views import Views
+from tpt.report.page import Answer, GalleryItem
+
+PICTURE_SIDE = 160  # pixels on the long side of a shown picture
+VIEW_SIDE = 64
+KEPT_SHOWN = 6  # kept views drawn again, the most confident first
+
+Kind = Literal["right", "wrong"]
+KINDS: tuple[Kind, Kind] = ("right", "wrong")
+Score = tuple[int, float | None]  # place of a class, and its probability; None where votes decide
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What `predictions.jsonl` says of one picture under one method, for the gallery."""
+
+    dataset: str
+    method: str
+    key: str
+    kind: Kind
+    label: int
+    before: tuple[Score, ...]
+    after: tuple[Score, ...]
+    entropy: tuple[float | None, float | None]  # nats, before and after
+    kept: tuple[tuple[int, float], ...]  # (place of the view, its entropy in nats)
+
+
+class Lottery:
+    """Draw the gallery of one result set, while its rows go by.
+
+    A picture qualifies as "right" where the baseline's top class is wrong and the method's is the
+    true one, as "wrong" where it is the other way round. Of each method and kind, `per_kind` are
+    drawn, each set of them equally likely; where fewer qualify, all are shown. No more than
+    `per_kind` are held at any time.
+
+    Args:
+        dataset: name of the result set; with `seed`, method, kind and key it decides the draw.
+        baseline: the method whose answers are "before".
+        per_kind: pictures of each kind a method.
+        seed: another seed draws other pictures.
+    """
+
+    def __init__(
+        self, dataset: str, baseline: str = "zero-shot", per_kind: int = 4, seed: int = 0
+    ) -> None:
+        self.dataset, self.baseline, self.per_kind, self.seed = dataset, baseline, per_kind, seed
+        self._drawn: dict[tuple[str, Kind], list[tuple[bytes, Candidate]]] = {}
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Let one row of `predictions.jsonl` take part."""
+        for method, before, after in compare_answers(row, self.baseline):
+            was, now = before == row["label"], after == row["label"]
+            if was != now:
+                self._offer(row, method, "right" if now else "wrong")
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Those drawn so far: by method as first seen, put right before put wrong."""
+        methods = dict.fromkeys(method for method, _ in self._drawn)
+        lists = (self._drawn.get((method, kind), []) for method in methods for kind in KINDS)
+        return tuple(candidate for drawn in lists for _, candidate in drawn)
+
+    def _offer(self, row: Mapping[str, Any], method: str, kind: Kind) -> None:
+        drawn = self._drawn.setdefault((method, kind), [])
+        ticket = self._ticket(method, kind, row["key"])
+        if len(drawn) < self.per_kind or (drawn and ticket < drawn[-1][0]):
+            candidate = _read_row(row, self.dataset, self.baseline, method, kind)
+            insort(drawn, (ticket, candidate), key=lambda pair: pair[0])
+            del drawn[self.per_kind :]
+
+    def _ticket(self, method: str, kind: Kind, key: str) -> bytes:
+        text = f"{self.seed}\0{self.dataset}\0{method}\0{kind}\0{key}"
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def _read_row(
+    row: Mapping[str, Any], dataset: str, baseline: str, method: str, kind: Kind
+) -> Candidate:
+    answer = row["methods"][method]
+    before, after = answer.get("entropy") or (None, None)
+    return Candidate(
+        dataset=dataset,
+        method=method,
+        key=row["key"],
+        kind=kind,
+        label=row["label"],
+        before=_read_top(row["methods"][baseline]),
+        after=_read_top(answer),
+        entropy=(before, after),
+        kept=tuple(zip(answer.get("kept", ()), answer.get("kept_entropy", ()), strict=True)),
+    )
+
+
+def _read_top(answer: Mapping[str, Any]) -> tuple[Score, ...]:
+    votes = answer.get("votes", False)  # then the numbers are counts of views, no probabilities
+    return tuple((place, None if votes else score) for place, score in answer["top"])
+
+
+def draw_items(
+    candidates: Iterable[Candidate],
+    find: Callable[[str], Sample],
+    classes: Sequence[str],
+    make_views: Views | None = None,
+    change: Callable[[Pixels, str], Pixels] | None = None,
+) -> list[GalleryItem]:
+    """The candidates with their pictures, in the order given.
+
+    A picture that is gone or broken by now comes without picture and views; what the run said of
+    it stays.
+
+    Args:
+        candidates: of one result set.
+        find: the set's sample of a key; may raise LookupError where there is none.
+        classes: the set's class names, in the order of its labels.
+        make_views: what made the run's views; None shows none.
+        change: what the run did to every picture before it made views, from pixels (H, W, 3) uint8
+            and the sample's key: an on-the-fly corruption; None where it did nothing.
+    """
+    items = []
+    for chosen in candidates:
+        pixels = _open_picture(chosen.key, find, change)
+        views: list[Pixels] = []
+        if pixels is not None and make_views is not None:
+            places = [place for place, _ in chosen.kept[:KEPT_SHOWN]]
+            views = redraw_views(pixels, chosen.key, places, make_views)
+        items.append(_name_item(chosen, classes, pixels, views))
+    return items
+
+
+def _name_item(
+    chosen: Candidate, classes: Sequence[str], pixels: Pixels | None, views: list[Pixels]
+) -> GalleryItem:
+    return GalleryItem(
+        dataset=chosen.dataset,
+        method=chosen.method,
+        key=chosen.key,
+        kind=chosen.kind,
+        label=classes[chosen.label],
+        before=tuple(Answer(classes[place], score) for place, score in chosen.before),
+        after=tuple(Answer(classes[place], score) for place, score in chosen.after),
+        entropy=chosen.entropy,
+        kept=chosen.kept,
+        picture=None if pixels is None else encode_thumbnail(pixels, PICTURE_SIDE),
+        kept_pictures=tuple(encode_thumbnail(view, VIEW_SIDE) for view in views),
+    )
+
+
+def _open_picture(
+    key: str, find: Callable[[str], Sample], change: Callable[[Pixels, str], Pixels] | None
+) -> Pixels | None:
+    """The pixels that the run saw, or None where they cannot be had any more."""
+    try:
+        source = open_source(find(key).source)
+    except (ImageError, LookupError):  # the set or its array has become smaller
+        return None
+    try:
+        pixels = decode_image(source)
+        return pixels if change is None else change(pixels, key)
+    except ImageError:
+        return None
+
+
+def redraw_views(pixels: Pixels, key: str, places: Sequence[int], views: Views) -> list[Pixels]:
+    """The views at `places` of a picture (H, W, 3), as bytes (h, w, 3) of the model's input size.
+
+    Args:
+        pixels: the picture as the run had it, uint8.
+        key: what the run drew its views from.
+        places: which of the `views.n` views; view 0 is the plain picture.
+        views: with the run's settings; it makes all of a picture's views or none.
+    """
+    if not places:
+        return []
+    facts = views.clip.preprocess
+    with torch.inference_mode():
+        chosen = views([pixels], keys=[key])[0, list(places)]  # (n, 3, h, w), normalised
+        mean, std = (torch.tensor(v, device=chosen.device) for v in (facts.mean, facts.std))
+        shown = kornia.enhance.denormalize(chosen, mean, std).clamp(0, 1) * 255
+    return list(shown.round().byte().permute(0, 2, 3, 1).cpu().numpy())
+
+
+def encode_thumbnail(pixels: Pixels, longest: int) -> bytes:
+    """A JPEG of pixels (H, W, 3) uint8, shrunk to `longest` pixels on its long side.
+
+    Smaller pictures keep their size. Colours are not subsampled: it would blur a 32-pixel picture.
+    """
+    image = Image.fromarray(pixels)
+    image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=80, subsampling=0)
+    return file.getvalue()

@@ -1,0 +1,154 @@
+"""The methods of a run, made for the class list of each result set.
+
+Prompt files are read once. Methods that keep no state between images are shared by all result
+sets of the same classes, so that the class features (and the graph that tuning goes through) are
+made once a class list; the others are made anew for every stream.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tpt.data.imagenet import imagenet_templates, simple_templates
+from tpt.data.labelled_sets import ShiftSet
+from tpt.errors import MethodError
+from tpt.evaluate.method_specs import BASELINE, ENSEMBLE, MethodSpec
+from tpt.methods import Gate, Method
+from tpt.methods.registry import find_method, make_settings
+from tpt.model.clip import Clip
+from tpt.prompts import Context, PromptEngine
+from tpt.streaming.predict_job import describe_context
+from tpt.text import as_text
+
+WORDS = "a photo of a {}."
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Where the methods of a run start."""
+
+    prompts: Mapping[str, str]  # prompt files by the names that methods use
+    templates: tuple[str, ...] = ()  # one: the words of all; several: the ensemble
+    force: bool = False  # use prompt files of other models
+
+
+class MethodPool:
+    """Makes the methods of a run.
+
+    Args:
+        clip: the model.
+        specs: the methods.
+        starts: prompt files and templates.
+        gate: (threshold, views) of a gate before every method that reads views; or None.
+
+    Raises:
+        MethodError: several templates without a method that uses an ensemble.
+        PromptError: a prompt file that cannot be read.
+    """
+
+    def __init__(
+        self,
+        clip: Clip,
+        specs: Sequence[MethodSpec],
+        starts: Starts,
+        gate: tuple[float, int] | None = None,
+    ) -> None:
+        if len(starts.templates) > 1 and not any(spec.ensemble for spec in specs):
+            raise MethodError(
+                f"{len(starts.templates)} templates were given, but no method uses an ensemble of "
+                f"them. Name one, for example --methods {BASELINE},{BASELINE}+{ENSEMBLE}, or give "
+                "one template."
+            )
+        self.clip, self.specs, self.starts, self.gate = clip, tuple(specs), starts, gate
+        self._contexts = {name: Context.load(path) for name, path in starts.prompts.items()}
+        self._made: dict[tuple[Any, ...], Method] = {}
+        self._engines: dict[tuple[Any, ...], PromptEngine] = {}
+
+    def methods(self, classes: tuple[str, ...], part_of: ShiftSet) -> dict[str, Method]:
+        """Every method of the run, by name, for these classes of a set.
+
+        Raises:
+            PromptError: a prompt that does not fit the model or the classes; a name too long.
+        """
+        found = {}
+        for spec in self.specs:
+            key = (spec.name, classes, self.templates(spec, part_of))
+            method = self._made.get(key)
+            if method is None:
+                method = self._make(spec, classes, part_of)
+                if not method.keeps_state:
+                    self._made[key] = method
+            found[spec.name] = method
+        return found
+
+    def forget(self, keep: Collection[tuple[str, ...]] = ()) -> None:
+        """Let go of what was made for other class lists; that of a thousand classes is large."""
+        self._made = {key: made for key, made in self._made.items() if key[1] in keep}
+        self._engines = {key: made for key, made in self._engines.items() if key[0] in keep}
+
+    def templates(self, spec: MethodSpec, part_of: ShiftSet) -> tuple[str, ...]:
+        """The templates that a method uses on a set; () for a context."""
+        given = self.starts.templates
+        if spec.ensemble:
+            if len(given) > 1:
+                return given
+            own = part_of.templates
+            return own or (
+                imagenet_templates() if part_of.family == "imagenet" else simple_templates()
+            )
+        return given[:1] if spec.start is None and len(given) == 1 else ()
+
+    def describe(self, spec: MethodSpec) -> dict[str, Any]:
+        """The method's entry in results.json."""
+        context: dict[str, Any] = {}
+        if spec.start is not None:
+            loaded = self._contexts[spec.start]
+            trained = loaded.info
+            context = {
+                "file": as_text(os.path.basename(self.starts.prompts[spec.start])),
+                **describe_context(loaded),
+                "dataset": trained.dataset,
+                "shots": trained.shots,
+            }
+        elif not spec.ensemble:
+            context = {"words": (self.starts.templates[:1] or (WORDS,))[0]}
+        return {
+            "name": spec.name,
+            "method": spec.method,
+            "settings": asdict(make_settings(spec.method, spec.options)),
+            "context": context,
+            "templates": self._told_templates(spec),
+        }
+
+    def _told_templates(self, spec: MethodSpec) -> list[str]:
+        if not spec.ensemble:
+            return []
+        given = self.starts.templates
+        return list(given) if len(given) > 1 else ["each set's own, else open_clip's"]
+
+    def _make(self, spec: MethodSpec, classes: tuple[str, ...], part_of: ShiftSet) -> Method:
+        info = find_method(spec.method)
+        templates = self.templates(spec, part_of)
+        words = None
+        if templates and not info.takes_templates:  # it tunes a context that starts from the words
+            words, templates = templates[0], ()
+        engine = self._engine(classes, spec.start, words)
+        method = info.make(engine, make_settings(spec.method, spec.options), templates)
+        if self.gate is not None and method.reads_views:
+            method = Gate(method, *self.gate)
+        return method
+
+    def _engine(
+        self, classes: tuple[str, ...], start: str | None, words: str | None
+    ) -> PromptEngine:
+        key = (classes, start, words)
+        if key not in self._engines:
+            context = self._contexts[start] if start is not None else None
+            if words is not None:
+                context = Context.from_words(self.clip, words)
+            engine = PromptEngine(self.clip, classes, context, force=self.starts.force)
+            self._engines[key] = engine
+        return self._engines[key]

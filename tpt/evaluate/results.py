@@ -1,0 +1,283 @@
+"""`results.json`: what an evaluation measured, as one dictionary that other programs read.
+
+The keys of an entry of "results" (dataset, model, pretrained, task, language, metrics) are those of
+the field's common benchmark (CLIP_benchmark), so that its readers find them. All shares are
+fractions in [0, 1], rounded to six places; what was not measured is null. Nothing is computed from
+pictures here: `tpt.evaluate.metrics` did that.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tpt.errors import OutputError
+from tpt.evaluate.protocols import base_to_new, domain_generalisation
+from tpt.runs.whole_files import write_whole
+
+if TYPE_CHECKING:
+    from tpt.evaluate.metrics import SetMetrics, Versus
+
+FORMAT, VERSION = "tpt-eval", 1
+CLEAN = "clean"
+
+
+@dataclass(frozen=True)
+class SetInfo:
+    """One evaluated set: what it is and where it came from."""
+
+    name: str
+    layout: str  # how it was read, in words
+    path: str  # as the user gave it
+    classes: tuple[str, ...]
+    images: int  # evaluated
+    role: str = "shift"  # or "clean", or "clean, same classes"
+    failed: int = 0  # could not be read
+    domain: str | None = None
+    corruption: str | None = None
+    severity: int | None = None
+    clean: str | None = None  # the set of this run that it is compared with
+    part: str | None = None  # "base" or "new" classes of a split set
+    notes: tuple[str, ...] = ()  # what a person should be told of how it was read
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """One method of a run, under the name that the run gives it."""
+
+    name: str  # "tpt+init"
+    method: str  # of the registry: "tpt"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    context: Mapping[str, Any] = field(default_factory=dict)  # its words, or its prompt file
+    templates: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Times:
+    """Median milliseconds an image."""
+
+    image: float | None  # views and image tower, shared by all methods; not decoding
+    method: float | None  # what this method takes beside that
+
+
+def build_results(
+    sets: Sequence[SetInfo],
+    methods: Sequence[MethodEntry],
+    measured: Mapping[str, Mapping[str, SetMetrics]],
+    settings: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    baseline: str,
+    ms: Mapping[str, Mapping[str, Times]],
+    source: str | None = None,
+) -> dict[str, Any]:
+    """The whole of results.json.
+
+    The gap of a method on a set is its accuracy on the set's clean counterpart less its accuracy
+    on the set. Taori et al. (2007.00644) define effective robustness as the accuracy above a line
+    fitted through many models, from clean to shifted accuracy. A run has one model, so no line can
+    be fitted: the baseline's own gap takes its place (a line of slope one through the baseline),
+    and `effective_robustness` = the baseline's gap - the method's gap. It says how much less a
+    method loses than the baseline does, and nothing of models in general.
+
+    Args:
+        sets: in the order of the tables.
+        methods: in the order of the tables, the baseline among them.
+        measured: what was measured, by set name, then method name; a pair may be missing.
+        settings: of the run; "model" and "pretrained" are repeated in every entry.
+        environment: versions and device.
+        baseline: name of the method that the others are compared with.
+        ms: median times, by set name, then method name; a pair may be missing.
+        source: name of the set that the shifts are shifts of; by default the run's clean set,
+            where there is exactly one.
+    """
+    from tpt import __version__
+
+    results: dict[str, Any] = {
+        "format": FORMAT,
+        "format_version": VERSION,
+        "tool": f"tpt-runtime {__version__}",
+        "settings": dict(settings),
+        "environment": dict(environment),
+        "baseline": baseline,
+        "methods": [_method_entry(method) for method in methods],
+        "sets": [_set_entry(info) for info in sets],
+        "results": [
+            _result_entry(info, method.name, measured, settings, baseline, ms)
+            for info in sets
+            for method in methods
+            if method.name in measured.get(info.name, {})
+        ],
+    }
+    results = _round(results)
+    results["protocols"] = _round(_protocols(results, source or _only_clean(sets)))
+    return results
+
+
+def _method_entry(method: MethodEntry) -> dict[str, Any]:
+    return {
+        "name": method.name,
+        "method": method.method,
+        "settings": dict(method.settings),
+        "context": dict(method.context),
+        "templates": list(method.templates),
+    }
+
+
+def _set_entry(info: SetInfo) -> dict[str, Any]:
+    return {
+        "name": info.name,
+        "role": info.role,
+        "layout": info.layout,
+        "path": info.path,
+        "classes": list(info.classes),
+        "images": info.images,
+        "failed": info.failed,
+        "domain": info.domain,
+        "corruption": info.corruption,
+        "severity": info.severity,
+        "clean": info.clean,
+        "part": info.part,
+        "notes": list(info.notes),
+    }
+
+
+def _result_entry(
+    info: SetInfo,
+    method: str,
+    measured: Mapping[str, Mapping[str, SetMetrics]],
+    settings: Mapping[str, Any],
+    baseline: str,
+    ms: Mapping[str, Mapping[str, Times]],
+) -> dict[str, Any]:
+    """One method on one set."""
+    found = measured[info.name][method]
+    times = ms.get(info.name, {}).get(method, Times(None, None))
+    return {
+        "dataset": info.name,
+        "model": settings.get("model"),
+        "pretrained": settings.get("pretrained"),
+        "task": "zeroshot_classification",
+        "language": "en",
+        "method": method,
+        "images": found.images,
+        "metrics": dict(found.metrics),
+        "intervals": {
+            name: None if ends is None else list(ends) for name, ends in found.intervals.items()
+        },
+        "reliability": _reliability(found),
+        "versus_baseline": _versus(found.versus) if method != baseline else None,
+        "clean": _clean(info, method, measured, baseline),
+        "ms": {"image": times.image, "method": times.method},
+    }
+
+
+def _reliability(found: SetMetrics) -> dict[str, Any] | None:
+    if found.reliability is None:
+        return None
+    return {
+        str(bins): {
+            "count": list(diagram.count),
+            "confidence": list(diagram.confidence),
+            "accuracy": list(diagram.accuracy),
+        }
+        for bins, diagram in found.reliability.items()
+    }
+
+
+def _versus(versus: Versus | None) -> dict[str, Any] | None:
+    if versus is None:
+        return None
+    return {
+        "difference": versus.difference,
+        "interval": list(versus.interval),
+        "mcnemar_p": versus.mcnemar_p,
+        "put_right": versus.put_right,
+        "put_wrong": versus.put_wrong,
+    }
+
+
+def _clean(
+    info: SetInfo,
+    method: str,
+    measured: Mapping[str, Mapping[str, SetMetrics]],
+    baseline: str,
+) -> dict[str, Any] | None:
+    """The clean counterpart of one method on one set; None where the set has none."""
+    if info.clean is None:
+        return None
+
+    def accuracy(of: str, on: str) -> float | None:
+        found = measured.get(on, {}).get(of)
+        return None if found is None else found.metrics["acc1"]
+
+    acc1 = accuracy(method, info.clean)
+    gap = _less(acc1, accuracy(method, info.name))
+    baseline_gap = _less(accuracy(baseline, info.clean), accuracy(baseline, info.name))
+    return {
+        "dataset": info.clean,
+        "acc1": acc1,
+        "gap": gap,
+        "effective_robustness": _less(baseline_gap, gap),
+    }
+
+
+def _less(first: float | None, second: float | None) -> float | None:
+    return None if first is None or second is None else first - second
+
+
+def _only_clean(sets: Sequence[SetInfo]) -> str | None:
+    clean = [info.name for info in sets if info.role == CLEAN]
+    return clean[0] if len(clean) == 1 else None
+
+
+def _protocols(results: dict[str, Any], source: str | None) -> dict[str, Any]:
+    """The tables of the published protocols that this run can fill."""
+    tables = {
+        "domain_generalisation": domain_generalisation(results, source),
+        "base_to_new": base_to_new(results),
+    }
+    return {name: table for name, table in tables.items() if table is not None}
+
+
+def _round(value: Any) -> Any:
+    """The same with every float at six places: enough for a million pictures."""
+    if isinstance(value, float):
+        return round(value, 6) + 0.0  # no -0.0
+    if isinstance(value, dict):
+        return {key: _round(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_round(item) for item in value]
+    return value
+
+
+def write_results(results: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Write results.json as strict JSON, whole or not at all.
+
+    Raises:
+        OutputError: the disk refused, or a number is not finite.
+    """
+    place = _find_not_finite(results, "")
+    if place:
+        raise OutputError(
+            f"The results hold a number that is not finite, at {place}, and JSON has no such "
+            "number. The model gave broken scores there: try --precision fp32."
+        )
+    content = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_whole(Path(path), content.encode("utf-8"), "results")
+
+
+def _find_not_finite(value: Any, place: str) -> str | None:
+    """Where the first NaN or infinity is: `results[3].metrics.nll`."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else place
+    items: Any = ()
+    if isinstance(value, Mapping):
+        items = ((f"{place}.{key}" if place else str(key), item) for key, item in value.items())
+    elif isinstance(value, list | tuple):
+        items = ((f"{place}[{index}]", item) for index, item in enumerate(value))
+    return next((found for p, item in items if (found := _find_not_finite(item, p))), None)

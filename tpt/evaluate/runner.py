@@ -1,0 +1,215 @@
+"""Walking through the pictures of a set: decoded once, encoded once, judged by every method.
+
+The lines come in an order that the plan alone decides (picture, variant, head), so that a run that
+was killed can be continued where its last whole line ends.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from typing import Any
+
+from torch import Tensor
+
+from tpt.corrupt.corruptions import corrupt
+from tpt.data.labelled_sets import Sample, open_source
+from tpt.errors import ImageError
+from tpt.evaluate.walks import Variant, Walk
+from tpt.images.decode import decode_image
+from tpt.images.views import Views
+from tpt.methods import Adapted, Method
+from tpt.streaming.pipeline import Loaded, cut_batches, decode_ahead, encode, keep_finite
+from tpt.streaming.records import PLACES, Failure
+
+TOP = 5  # classes a line
+Methods = dict[str, Method]
+Line = dict[str, Any]
+
+
+def run_walk(
+    walk: Walk,
+    methods: dict[str, Methods],
+    views: Views,
+    *,
+    seed: int = 0,
+    batch_size: int = 1,
+    num_workers: int = 2,
+    done: int = 0,
+) -> Generator[Line, None, None]:
+    """The lines of predictions.jsonl of one walk; a generator.
+
+    Args:
+        walk: the walk.
+        methods: for each head's name the methods, the baseline among them.
+        views: what makes the views; only view 0 is made where no method reads more.
+        seed: for corruptions on the fly.
+        batch_size: pictures adapted together.
+        num_workers: decoding threads.
+        done: so many lines of this walk are there already. The walk starts again at the border of
+            a batch, so that numbers are those of an unbroken run, and leaves those lines out.
+            Methods that keep state have none of what they learned before: 0 for them.
+    """
+    for by_name in methods.values():
+        for method in by_name.values():
+            method.start_stream()
+    first, skip = _find_start(walk, done, batch_size)
+    samples = walk.set.samples[first:]
+    with closing(decode_ahead(samples, num_workers, batch_size, load_sample)) as loaded:
+        for batch in cut_batches(loaded, batch_size):
+            told: dict[int, list[Line]] = {item.index: [] for item in batch}
+            for variant in walk.variants:
+                for index, line in _run_variant(batch, samples, variant, methods, views, seed):
+                    told[index].append(line)
+            lines = [line for item in batch for line in told[item.index]]
+            yield from lines[skip:]
+            skip = 0
+
+
+def _find_start(walk: Walk, done: int, batch_size: int) -> tuple[int, int]:
+    """(the picture to start at, how many of the first lines to leave out)."""
+    start, before, lines = 0, 0, 0
+    for place, sample in enumerate(walk.set.samples):
+        if place % batch_size == 0:
+            start, before = place, lines
+        lines += walk.lines(sample)
+        if lines > done:
+            return start, done - before
+    return len(walk.set.samples), 0
+
+
+def load_sample(index: int, sample: Sample) -> Loaded:
+    """Decode one sample; what is wrong with it is data, not an exception."""
+    try:
+        return Loaded(index, sample.key, decode_image(open_source(sample.source)), None)
+    except ImageError as error:
+        return Loaded(index, sample.key, None, Failure("ImageError", str(error)))
+
+
+def _run_variant(
+    batch: list[Loaded],
+    samples: Sequence[Sample],
+    variant: Variant,
+    methods: dict[str, Methods],
+    views: Views,
+    seed: int,
+) -> Iterator[tuple[int, Line]]:
+    """(place of the picture, line) of one batch in one variant."""
+    items = [_change(item, variant, seed) for item in batch]
+    good = [item for item in items if item.pixels is not None]
+    started = time.perf_counter()
+    reader = _most_curious(methods)
+    features, sound = keep_finite(encode(good, reader, views), good) if good else (None, [])
+    image_ms = (time.perf_counter() - started) * 1e3 / max(1, len(good))
+    judged: dict[str, dict[int, dict[str, Any]]] = {}
+    for head in variant.heads:
+        here = [place for place, item in enumerate(sound) if head.label(samples[item.index]) >= 0]
+        if features is not None and here:
+            labels = [head.label(samples[sound[place].index]) for place in here]
+            answers = judge(features[here], labels, methods[head.name])
+            judged[head.name] = {
+                sound[place].index: answer for place, answer in zip(here, answers, strict=True)
+            }
+    for item in items:
+        for head in variant.heads:
+            label = head.label(samples[item.index])
+            if label >= 0:
+                line: Line = {"set": head.name, "key": item.path, "label": label}
+                answer = judged.get(head.name, {}).get(item.index)
+                yield item.index, line | _conclude(item, answer, image_ms)
+
+
+def _change(item: Loaded, variant: Variant, seed: int) -> Loaded:
+    """The picture as this variant has it."""
+    if item.pixels is None or variant.corruption is None:
+        return item
+    assert variant.severity is not None
+    try:
+        pixels = corrupt(item.pixels, variant.corruption, variant.severity, seed, item.key)
+    except ImageError as error:
+        return Loaded(item.index, item.path, None, Failure("ImageError", str(error)))
+    return Loaded(item.index, item.path, pixels, None)
+
+
+def _most_curious(methods: dict[str, Methods]) -> Method:
+    """A method that reads all views, if there is one; it decides what is encoded."""
+    every = [method for by_name in methods.values() for method in by_name.values()]
+    return next((method for method in every if method.reads_views), every[0])
+
+
+def _conclude(item: Loaded, answer: dict[str, Any] | None, image_ms: float) -> Line:
+    """The rest of a line: what every method says, or why the picture has no prediction."""
+    if item.error is not None:
+        return {"error": {"type": item.error.type, "message": item.error.message}}
+    if answer is None:
+        message = (
+            "The image tower gave NaN or infinite features for this image. Try --precision fp32 "
+            "or bf16."
+        )
+        return {"error": {"type": "ModelError", "message": message}}
+    broken = [name for name, told in answer.items() if told is None]
+    if broken:  # a picture counts for all methods or for none, or they could not be compared
+        message = (
+            f"{', '.join(broken)} gave NaN or infinite numbers for this image. Use settings nearer "
+            "to the published ones, for example a smaller --lr."
+        )
+        return {"error": {"type": "MethodError", "message": message}}
+    return {"image_ms": round(image_ms, 3), "methods": answer}
+
+
+def judge(
+    features: Tensor, labels: Sequence[int], methods: Methods
+) -> list[dict[str, dict[str, Any] | None]]:
+    """What every method says of B images, given their view features (B, N, E).
+
+    Returns:
+        For each image, by the method's name, its entry in a line; None where it gave NaN.
+    """
+    answers: list[dict[str, dict[str, Any] | None]] = [{} for _ in labels]
+    for name, method in methods.items():
+        started = time.perf_counter()
+        out = method.adapt_features(features if method.reads_views else features[:, :1])
+        outs = [out.image(place) for place in range(len(labels))]
+        tops = [_summarise(one, label, method) for one, label in zip(outs, labels, strict=True)]
+        ms = (time.perf_counter() - started) * 1e3 / len(labels)
+        for answer, told in zip(answers, tops, strict=True):
+            answer[name] = None if told is None else told | {"ms": round(ms, 3)}
+    return answers
+
+
+def _summarise(out: Adapted, label: int, method: Method) -> dict[str, Any] | None:
+    """One image's entry in a line, less its time."""
+    logits = out.logits.double().cpu()
+    if not bool(logits.isfinite().all()):
+        return None
+    order = logits.argsort(descending=True, stable=True)
+    best = order[:TOP].tolist()
+    told: dict[str, Any] = {"rank": int((order == label).nonzero())}
+    if method.gives_probabilities:
+        log_p = logits.log_softmax(-1)
+        p = log_p.exp()
+        told["top"] = [[place, _round(p[place])] for place in best]
+        told["nll"] = _round(-log_p[label])
+        told["brier"] = _round(p.square().sum() - 2 * p[label] + 1)
+    else:
+        assert out.votes is not None
+        told["top"] = [[place, int(out.votes[place])] for place in best]
+        told |= {"votes": True, "nll": None, "brier": None}
+    if out.entropy is not None:
+        told["entropy"] = [_round(out.entropy), _round(out.final_entropy)]
+        kept = out.selected.tolist()
+        told["kept"] = kept
+        told["kept_entropy"] = [_round(out.view_entropy[place]) for place in kept]
+    if out.adapted is not None and not bool(out.adapted):
+        told["skipped"] = True
+    return told
+
+
+def _round(value: Tensor | None) -> float | None:
+    return None if value is None else round(float(value), PLACES)
+
+
+def keeps_state(methods: dict[str, Methods]) -> bool:
+    """Whether any method depends on the images before."""
+    return any(m.keeps_state for by_name in methods.values() for m in by_name.values())

@@ -1,0 +1,285 @@
+"""What a run walks over: sets of pictures, what is done to each picture, which classes it may be.
+
+A *walk* goes once through the pictures of a set. Each picture is decoded once and seen in one or
+more *variants* (as it is, or corrupted on the fly), and each variant is encoded once and judged
+under one or more *heads*: lists of classes, each a result set of its own. A clean set has a head
+for its own classes, and one for the classes of every shift set that has fewer of them, so that
+accuracies are compared over the same classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from tpt.data.labelled_sets import Sample, ShiftSet
+from tpt.errors import MethodError, SourceError
+from tpt.text import fold, some
+
+SHIFT, CLEAN, RESTRICTED = "shift", "clean", "clean, same classes"
+PARTS = ("base", "new")
+
+
+@dataclass(frozen=True, eq=False)
+class ResultSet:
+    """One result set: some or all of a walk's pictures under a list of classes."""
+
+    name: str
+    classes: tuple[str, ...]
+    label_of: tuple[int, ...]  # from the walk's label to this head's; -1 where it has none
+    role: str = SHIFT
+    clean: str | None = None  # the result set that its accuracies are compared with
+    part: str | None = None  # "base" or "new", where the classes are halved
+    whole: str | None = None  # the name before they were
+
+    def label(self, sample: Sample) -> int:
+        return self.label_of[sample.label]
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """What is done to every picture of a walk, and under which heads it is judged."""
+
+    heads: tuple[ResultSet, ...]
+    corruption: str | None = None  # on the fly; None where the set came corrupted
+    severity: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """One way through a set's pictures."""
+
+    set: ShiftSet
+    variants: tuple[Variant, ...]
+    notes: tuple[str, ...] = ()  # what a person should be told of the plan, beside the set's own
+
+    def heads(self) -> Iterator[tuple[Variant, ResultSet]]:
+        return ((variant, head) for variant in self.variants for head in variant.heads)
+
+    def lines(self, sample: Sample) -> int:
+        """How many lines of predictions a picture makes."""
+        return sum(head.label(sample) >= 0 for _, head in self.heads())
+
+
+def plan_walks(
+    shifts: Sequence[ShiftSet],
+    clean: Sequence[ShiftSet] = (),
+    corruptions: Sequence[tuple[str, int]] = (),
+    halves: bool = False,
+) -> tuple[Walk, ...]:
+    """The walks of a run, the clean set's first.
+
+    Args:
+        shifts: the sets to evaluate. One that is a part of the same tree as the others and is the
+            clean set too (a domain, as a rule) is evaluated once, as the clean set.
+        clean: what the path of the clean set held; one set, or none.
+        corruptions: (kind, severity) pairs to corrupt every shift set with. Each set is then
+            evaluated as it is, too, and is the clean counterpart of its corruptions where no
+            other clean set was given.
+        halves: evaluate the first and the second half of the classes apart (base-to-new).
+
+    Raises:
+        SourceError: two sets of the same name, or a clean set that is several.
+        MethodError: what does not go together.
+    """
+    if len(clean) > 1:
+        names = ", ".join(part.name for part in clean[:3])
+        raise SourceError(
+            f'The clean set "{clean[0].path}" holds {len(clean)} sets ({names}, ...). Name one of '
+            "them."
+        )
+    if halves and clean:
+        raise MethodError(
+            "The base-to-new protocol compares the two halves of a set's own classes and has no "
+            "clean set. Leave --clean out."
+        )
+    base = clean[0] if clean else None
+    same = next((s for s in shifts if base and _is_same(s, base)), None)
+    if same is not None and not corruptions:
+        if same.domain is None and same.corruption is None:
+            raise SourceError(
+                f'"{same.path}" is given both as a set to evaluate and as the clean set. Leave it '
+                "out of the sets: the clean set is evaluated in any case."
+            )
+        shifts = [s for s in shifts if s is not same]
+    base = same or base
+    walks = [_walk_shift(s, base, corruptions) for s in shifts]
+    if base is not None:
+        plain = Variant(_clean_heads(base, shifts))
+        place = next((n for n, walk in enumerate(walks) if walk.set is base), None)
+        if place is None:
+            walks.insert(0, Walk(base, (plain,)))
+        else:  # the first variant is the set as it is
+            walks[place] = replace(walks[place], variants=(plain, *walks[place].variants[1:]))
+    if halves:
+        walks = [replace(walk, variants=tuple(map(_halve, walk.variants))) for walk in walks]
+    _check_names(walks)
+    return tuple(walks)
+
+
+def draw_some(whole: ShiftSet, limit: int, seed: int = 0) -> ShiftSet:
+    """A set with at most `limit` of its pictures, in their order.
+
+    Which ones depends on the seed and their keys alone, each equally likely, so that the same
+    pictures are drawn whatever else is in the set's folder.
+    """
+    if len(whole.samples) <= limit:
+        return whole
+
+    def ticket(sample: Sample) -> bytes:
+        text = f"{seed}\0limit\0{sample.key}"
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+
+    drawn = {sample.key for sample in sorted(whole.samples, key=ticket)[:limit]}
+    note = f"{limit:,} of the {len(whole.samples):,} pictures are drawn, by --limit."
+    samples = tuple(sample for sample in whole.samples if sample.key in drawn)
+    return replace(whole, samples=samples, notes=(*whole.notes, note))
+
+
+def _is_same(one: ShiftSet, other: ShiftSet) -> bool:
+    """Whether two sets are the same pictures, perhaps found by way of another folder."""
+    kind, other_kind = ((s.domain, s.corruption, s.severity) for s in (one, other))
+    if os.path.realpath(one.path) == os.path.realpath(other.path):
+        return kind == other_kind
+    first, other_first = (s.samples[0].source if s.samples else None for s in (one, other))
+    if not isinstance(first, str) or not isinstance(other_first, str):
+        return False
+    labels, other_labels = ([(x.key, x.label) for x in s.samples] for s in (one, other))
+    return (
+        (one.classes, labels) == (other.classes, other_labels)
+        and os.path.exists(first)
+        and os.path.exists(other_first)
+        and os.path.samefile(first, other_first)
+    )
+
+
+def _walk_shift(
+    shift: ShiftSet, clean: ShiftSet | None, corruptions: Sequence[tuple[str, int]]
+) -> Walk:
+    """A set as it is, and in its corruptions."""
+    whole = tuple(range(len(shift.classes)))
+    is_clean = shift is clean or (clean is None and bool(corruptions))
+    reference = shift.name if is_clean else _counterpart(shift, clean)
+    notes = () if reference or clean is None else (_explain_uncompared(shift, clean),)
+    if corruptions and shift.corruption is not None:
+        raise MethodError(
+            f'The set "{shift.name}" is corrupted already, so --corrupt would corrupt it twice. '
+            "Leave --corrupt out, or name the clean pictures."
+        )
+    plain = ResultSet(
+        shift.name,
+        shift.classes,
+        whole,
+        CLEAN if is_clean else SHIFT,
+        None if is_clean else reference,
+    )
+    variants = [Variant((plain,))]
+    for kind, severity in corruptions:
+        name = f"{shift.name}/{kind}/{severity}"
+        variants.append(
+            Variant((ResultSet(name, shift.classes, whole, clean=reference),), kind, severity)
+        )
+    return Walk(shift, tuple(variants), notes)
+
+
+def _explain_uncompared(shift: ShiftSet, clean: ShiftSet) -> str:
+    """Why the clean set has no counterpart to a set."""
+    there = {*map(fold, clean.classes)}
+    lacking = [name for name in shift.classes if fold(name) not in there]
+    what = f"lacks {some(lacking)}" if lacking else "knows its classes by other ids or names"
+    return f'it is not compared with the clean set "{clean.name}", which {what}.'
+
+
+def _clean_heads(clean: ShiftSet, shifts: Sequence[ShiftSet]) -> tuple[ResultSet, ...]:
+    """The clean set under its own classes, and under those of each set that has fewer."""
+    heads = [ResultSet(clean.name, clean.classes, tuple(range(len(clean.classes))), CLEAN)]
+    for shift in shifts:
+        name, labels = _counterpart(shift, clean), match_classes(clean, shift)
+        if labels is None or name is None:
+            continue
+        there = next((head for head in heads if head.name == name), None)
+        if there is None:
+            heads.append(ResultSet(name, shift.classes, labels, RESTRICTED))
+        elif there.label_of != labels:
+            raise SourceError(
+                f'Two sets called "{_name_tree(shift)}" have as many classes, but not the same '
+                f'ones, so "{name}" could be either. Give one another name, for example '
+                f'other="{shift.path}".'
+            )
+    return tuple(heads)
+
+
+def _name_tree(shift: ShiftSet) -> str:
+    """What a set is called without its domain, or its corruption and severity."""
+    return shift.name.split("/")[0] if shift.corruption or shift.domain else shift.name
+
+
+def _counterpart(shift: ShiftSet, clean: ShiftSet | None) -> str | None:
+    """The name of the clean result set over the same classes; None if there can be none."""
+    if clean is None or (labels := match_classes(clean, shift)) is None:
+        return None
+    if labels == tuple(range(len(clean.classes))):
+        return clean.name
+    return f"{clean.name} ({len(shift.classes)} classes of {_name_tree(shift)})"
+
+
+def match_classes(clean: ShiftSet, shift: ShiftSet) -> tuple[int, ...] | None:
+    """For each class of the clean set its place in the shift set's, or -1.
+
+    Classes are the same where they are known by the same id (WordNet id, folder; no number, which
+    is a place in a list of the set's own), else by name.
+    None where the shift set has a class that the clean one lacks.
+    """
+    # A number counts within its own set: label 2 is a bird in CIFAR-10 and a car in STL-10.
+    by_id = {key: place for place, key in enumerate(shift.ids) if not key.isdecimal()}
+    labels = tuple(by_id.get(key, -1) for key in clean.ids)
+    if len({label for label in labels if label >= 0}) == len(shift.classes):
+        return labels
+    by_name = {fold(name): place for place, name in enumerate(shift.classes)}
+    labels = tuple(by_name.get(fold(name), -1) for name in clean.classes)
+    found = {label for label in labels if label >= 0}
+    return labels if len(found) == len(shift.classes) else None
+
+
+def _halve(variant: Variant) -> Variant:
+    """CoOp's base and new classes: the first ceil(K / 2), and the rest."""
+    heads = []
+    for head in variant.heads:
+        count = len(head.classes)
+        if count < 4:
+            raise MethodError(
+                f'The set "{head.name}" has {count} classes; base-to-new needs at least four, two '
+                "in each half."
+            )
+        cut = (count + 1) // 2
+        for part, first, last in (("base", 0, cut), ("new", cut, count)):
+            labels = tuple(
+                label - first if first <= label < last else -1 for label in head.label_of
+            )
+            heads.append(
+                replace(
+                    head,
+                    name=f"{head.name} ({part})",
+                    classes=head.classes[first:last],
+                    label_of=labels,
+                    part=part,
+                    whole=head.name,
+                    clean=f"{head.clean} ({part})" if head.clean else None,
+                )
+            )
+    return replace(variant, heads=tuple(heads))
+
+
+def _check_names(walks: Sequence[Walk]) -> None:
+    paths: dict[str, str] = {}
+    for walk in walks:
+        for _, head in walk.heads():
+            if head.name in paths:
+                raise SourceError(
+                    f'Two sets are called "{head.name}": "{paths[head.name]}" and '
+                    f'"{walk.set.path}". Give one another name, for example '
+                    f'other="{walk.set.path}".'
+                )
+            paths[head.name] = walk.set.path

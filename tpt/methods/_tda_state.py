@@ -1,0 +1,185 @@
+"""TDA's caches as a file, so that a stream can go on in another process.
+
+A `.safetensors` file, written whole or not at all; its metadata (JSON texts) say which model,
+weights and classes the features are of. A state of others is refused: its numbers would fit and
+mean nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
+
+from tpt.errors import MethodError
+from tpt.prompts import PromptEngine
+from tpt.prompts.token_rows import clean_name
+from tpt.runs.whole_files import write_whole
+
+FORMAT, VERSION = "tpt-tda-state", 1
+
+
+def write_state(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], engine: PromptEngine
+) -> None:
+    """Write named tensors and what they belong to.
+
+    Raises:
+        MethodError: the suffix is not .safetensors.
+        OutputError: the disk refused.
+    """
+    from tpt import __version__
+
+    target = _check_suffix(path)
+    head = {
+        "format": FORMAT,
+        "format_version": VERSION,
+        "tool": f"tpt-runtime {__version__}",
+        "model": engine.clip.name,
+        "pretrained": engine.clip.pretrained,
+        "classes": engine.classes,
+    }
+    meta = {key: json.dumps(value, ensure_ascii=False) for key, value in head.items()}
+    plain = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    write_whole(target, safetensors_bytes(plain, metadata=meta), what="state of TDA")
+
+
+def check_state_path(path: str | os.PathLike[str]) -> None:
+    """Look, before the work and not after it, whether a state can be written there.
+
+    Raises:
+        MethodError: the suffix is not .safetensors, there is no such folder, or the file is there
+            and holds something else.
+    """
+    target = _check_suffix(path)
+    if not target.parent.is_dir():
+        raise MethodError(
+            f'The state of TDA cannot be saved to "{target}": there is no folder '
+            f'"{target.parent}". Make it, or choose another place.'
+        )
+    if target.is_dir() or (target.exists() and not _is_state(target)):
+        raise MethodError(
+            f'"{target}" exists already and is not a state of TDA; it is not written over. Choose '
+            "another place."
+        )
+
+
+def _check_suffix(path: str | os.PathLike[str]) -> Path:
+    target = Path(path)
+    if target.suffix != ".safetensors":
+        raise MethodError(f'A state of TDA ends in .safetensors, but "{target}" does not.')
+    return target
+
+
+def _is_state(path: Path) -> bool:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("format") == json.dumps(FORMAT)
+    except (safetensors.SafetensorError, OSError):
+        return False
+
+
+def read_state(
+    path: str | os.PathLike[str], like: Mapping[str, Tensor], engine: PromptEngine
+) -> dict[str, Tensor]:
+    """Read the tensors of a state, if it belongs to this model, these classes and these sizes.
+
+    Args:
+        path: the file.
+        like: the tensors of the method that is to go on, by name.
+        engine: its engine.
+
+    Raises:
+        MethodError: no such file, not a state, or one of something else.
+    """
+    source = Path(path)
+    try:
+        with source.open("rb"):
+            pass
+    except OSError as error:
+        raise MethodError(
+            f'The state of TDA "{source}" cannot be read: {error.strerror or error}. Expected a '
+            ".safetensors file that save_state wrote."
+        ) from error
+    try:
+        with safetensors.safe_open(source, framework="pt") as file:
+            meta = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        ours = meta.get("format") == json.dumps(FORMAT)  # other programs' metadata is not JSON
+        head = {key: json.loads(value) for key, value in meta.items()} if ours else {}
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise _damaged(source, " ".join(str(error).split())[:200]) from error
+    if not ours:
+        raise MethodError(
+            f'"{source}" is not a state of TDA. Expected a file that save_state wrote.'
+        )
+    if head.get("format_version") != VERSION:
+        raise MethodError(
+            f'The state of TDA "{source}" has format version {head.get("format_version")}, but '
+            f"this version of tpt-runtime reads {VERSION}. Use the version that wrote it."
+        )
+    _check_origin(source, head, engine)
+    _check_sizes(source, tensors, like)
+    return tensors
+
+
+def _check_origin(source: Path, head: dict[str, Any], engine: PromptEngine) -> None:
+    own = (engine.clip.name, engine.clip.pretrained)
+    kept = (head.get("model"), head.get("pretrained"))
+    if kept != own and kept[0] is not None and own[0] is not None:
+        raise MethodError(
+            f'The state of TDA "{source}" was kept for {_model(*kept)}, but the model is '
+            f"{_model(*own)}; features of one model mean nothing to another. Start without it."
+        )
+    classes = head.get("classes")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise _damaged(source, "it names no classes")
+    if len(classes) != len(engine.classes):
+        raise MethodError(
+            f'The state of TDA "{source}" was kept for {len(classes)} classes, but there are '
+            f"{len(engine.classes)}. Give the same classes in the same order, or start without it."
+        )
+    for place, (name, own_name) in enumerate(zip(classes, engine.classes, strict=True), start=1):
+        if clean_name(name) != clean_name(own_name):
+            raise MethodError(
+                f'Class number {place} of the state of TDA "{source}" is "{name}", but '
+                f'"{own_name}" was given there. Give the same classes in the same order, or start '
+                "without it."
+            )
+
+
+def _check_sizes(source: Path, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> None:
+    """Refuse caches of another capacity or width, and numbers that no cache holds."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    wanted = {name: tuple(tensor.shape) for name, tensor in like.items()}
+    if shapes != wanted:
+        raise MethodError(
+            f'The caches in the state of TDA "{source}" have the shapes {_list(shapes)}, but this '
+            f"method's have {_list(wanted)}. Use the capacities and the model it was kept with."
+        )
+    for name, tensor in tensors.items():
+        if tensor.dtype != like[name].dtype:
+            raise _damaged(source, f"{name} holds {tensor.dtype}")
+        if tensor.is_floating_point() and bool(torch.isnan(tensor).any()):
+            raise _damaged(source, f"{name} holds NaN")
+
+
+def _list(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{name} {shape}" for name, shape in sorted(shapes.items())) or "(none)"
+
+
+def _damaged(source: Path, why: str) -> MethodError:
+    return MethodError(
+        f'The state of TDA "{source}" is damaged or truncated ({why}). Start without it.'
+    )
+
+
+def _model(name: str | None, pretrained: str | None) -> str:
+    return f"{name} ({pretrained})" if pretrained else str(name)

@@ -1,0 +1,55 @@
+"""A first look at an image's views: which are confident, under the class features it starts from.
+
+With F (N, E) the view features and T (K, E) the class features, both unit, the logits are
+L = scale F T^T; the floor(keep * N) rows of lowest entropy are kept (Manli Shu et al., 2209.07511,
+equation 3). The methods that tune no context all begin with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tpt.methods.base import Adapted
+from tpt.methods.objective import entropy, marginal_entropy, select_confident
+from tpt.methods.start_classes import StartClasses
+
+
+@dataclass(frozen=True, eq=False)
+class FirstLook:
+    """What B images' views say before anything is adapted. K classes, N views, S of them kept."""
+
+    classes: Tensor  # (K, E), or (B, K, E) where every image has its own
+    logits: Tensor  # (B, N, K)
+    view_entropy: Tensor  # (B, N) nats
+    selected: Tensor  # (B, S) kept views, most confident first
+
+    def kept(self, values: Tensor) -> Tensor:
+        """The kept views' rows of (B, N, X): (B, S, X)."""
+        return values.take_along_dim(self.selected.unsqueeze(-1), dim=1)
+
+    def entropy(self) -> Tensor:
+        """Marginal entropy (B,) of the kept views, nats."""
+        return marginal_entropy(self.kept(self.logits))
+
+    def conclude(self, logits: Tensor, **more: Tensor) -> Adapted:
+        """The outcome with these final logits (B, K), and what this method has besides."""
+        return Adapted(
+            logits=logits,
+            initial_logits=self.logits[:, 0],
+            selected=self.selected,
+            view_entropy=self.view_entropy,
+            entropy=self.entropy(),
+            **more,
+        )
+
+
+@torch.no_grad()
+def take_first_look(start: StartClasses, features: Tensor, keep: float) -> FirstLook:
+    """Look at unit view features (B, N, E); view 0 is the plain one."""
+    classes = start.of(features[:, 0])
+    logits = start.engine.logits(features, classes)
+    view_entropy = entropy(logits)
+    return FirstLook(classes, logits, view_entropy, select_confident(view_entropy, keep))

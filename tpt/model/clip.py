@@ -1,0 +1,215 @@
+"""An open_clip model, frozen, seen as an image tower, a text tower and the facts about them.
+
+`tpt.model.load` finds and builds a model; `tpt.prompts` tunes a prompt. This module answers: what
+size and statistics the pictures need, what unit features they give, and whether prompts can share
+the text tower's computation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from open_clip.transformer import ResidualAttentionBlock, TextTransformer
+from torch import Tensor, nn
+
+from tpt.errors import ModelError
+from tpt.model._image_tower import find_image_tower
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How the model wants its pictures: `(height, width)`, channel statistics, resizing."""
+
+    size: tuple[int, int]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str  # "bicubic" or "bilinear"
+    resize_mode: str  # "shortest", "longest" or "squash"
+    fill: int  # grey level of the border that "longest" leaves
+
+
+@dataclass(frozen=True)
+class TextTower:
+    """The parts of open_clip's text tower, wherever its model class keeps them.
+
+    `packable` says whether the exact fast path applies: causal attention, the feature read at the
+    end token, plain residual attention blocks. Others take the full-length path.
+    """
+
+    token_embedding: nn.Embedding
+    positional_embedding: Tensor  # (L, D)
+    transformer: nn.Module
+    ln_final: nn.Module
+    projection: Tensor | nn.Linear | None
+    pool: str
+    eos_id: int | None
+    context_length: int
+    packable: bool
+
+
+class Clip:
+    """A frozen CLIP-like model.
+
+    Args:
+        model: an open_clip model object (`CLIP`, `CustomTextCLIP`, `CoCa`). It is put in eval
+            mode and its weights are frozen; pass a copy if it is still being trained.
+        tokenizer: open_clip's tokenizer for it: `tokenizer(list of str) -> (n, L)` token ids.
+        name: what `load_clip` would call the model; stored in prompt files.
+        pretrained: the weights' tag, likewise.
+        micro_batch: most views a pass of the image tower takes; default 4 views of 224 x 224 on a
+            CPU (large batches are slower there) and 256 elsewhere, scaled to the picture's size.
+
+    Raises:
+        ModelError: the text tower is of a kind that context vectors cannot enter.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Callable[..., Tensor],
+        *,
+        name: str | None = None,
+        pretrained: str | None = None,
+        micro_batch: int | None = None,
+    ) -> None:
+        self.text = find_text_tower(model)
+        self.model = model.eval().requires_grad_(False)
+        self._image_tower = find_image_tower(model)
+        self.tokenizer = tokenizer
+        self.name, self.pretrained = name, pretrained
+        self.preprocess = read_preprocess(model)
+        # exp(logit_scale), the factor in front of the cosine (100 for the published CLIPs). Read
+        # once: on a GPU every look at it would wait for the device.
+        self.logit_scale = float(cast(Tensor, model.logit_scale).exp())
+        self.micro_batch = micro_batch or self._default_micro_batch()
+
+    def _default_micro_batch(self) -> int:
+        height, width = self.preprocess.size
+        views = 4 if self.device.type == "cpu" else 256
+        return max(1, min(256, views * 224 * 224 // (height * width)))
+
+    def __repr__(self) -> str:
+        height, width = self.preprocess.size
+        path = "shared-prefix" if self.text.packable else "full-length"
+        return (
+            f"Clip({self.name or type(self.model).__name__}, {self.pretrained or 'no tag'}, "
+            f"{height}x{width}, width {self.width}, {path} text, {self.device}, {self.dtype})"
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self.text.token_embedding.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type in which the towers multiply matrices (the layer norms may be wider)."""
+        return next(
+            p.dtype for name, p in self.model.named_parameters() if name.endswith("c_fc.weight")
+        )
+
+    @property
+    def width(self) -> int:
+        """D, the width of a token and of a context vector."""
+        return self.text.token_embedding.embedding_dim
+
+    @property
+    def embedding_width(self) -> int:
+        """E, the width of image features and class features."""
+        projection = self.text.projection
+        if projection is None:
+            return self.width
+        return projection.out_features if isinstance(projection, nn.Linear) else projection.shape[1]
+
+    @property
+    def context_length(self) -> int:
+        """L, the number of tokens a prompt may have, the two end marks included."""
+        return self.text.context_length
+
+    @torch.no_grad()
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Unit features (n, E), float32, of normalised pictures (n, 3, H, W)."""
+        images = images.to(self.device, self.dtype)
+        passes = math.ceil(len(images) / self.micro_batch)
+        return torch.cat([self._encode(part) for part in images.tensor_split(passes)])
+
+    def encode_views(self, views: Tensor) -> Tensor:
+        """Unit features (B, N, E) of normalised views (B, N, 3, H, W).
+
+        On a CPU every image's views make passes of their own, so that an image's features are
+        the same to the last bit whatever shares its batch; elsewhere the passes are filled up.
+        """
+        if self.device.type == "cpu":
+            return torch.stack([self.encode_images(image) for image in views])
+        return self.encode_images(views.flatten(0, 1)).unflatten(0, views.shape[:2])
+
+    def _encode(self, images: Tensor) -> Tensor:
+        return F.normalize(self._image_tower(images).float(), dim=-1)
+
+
+def find_text_tower(model: nn.Module) -> TextTower:
+    """Locate the text tower's parts in an open_clip model object.
+
+    Raises:
+        ModelError: the model has no open_clip text transformer (a Hugging Face tower, or a model
+            of another library).
+    """
+    home: Any = getattr(model, "text", model)
+    pool = getattr(home, "pool_type" if isinstance(home, TextTransformer) else "text_pool_type", "")
+    if not pool or not hasattr(home, "transformer") or not hasattr(model, "visual"):
+        raise ModelError(
+            f"The text tower of {type(model).__name__} is a {type(home).__name__}; context vectors "
+            "can only enter open_clip's own text transformers, not a wrapped Hugging Face tower or "
+            "a model of another library. Choose another model: `tpt models` lists those that work."
+        )
+    eos = home.eos_id if isinstance(home, TextTransformer) else getattr(home, "text_eos_id", None)
+    packable = (
+        home.attn_mask is not None
+        and getattr(home, "cls_emb", None) is None
+        and pool in ("argmax", "eos")
+        and all(_is_plain_block(block) for block in home.transformer.resblocks)
+    )
+    return TextTower(
+        token_embedding=home.token_embedding,
+        positional_embedding=home.positional_embedding,
+        transformer=home.transformer,
+        ln_final=home.ln_final,
+        projection=home.text_projection,
+        pool=pool,
+        eos_id=eos,
+        context_length=home.context_length,
+        packable=packable,
+    )
+
+
+def _is_plain_block(block: nn.Module) -> bool:
+    return (
+        type(block) is ResidualAttentionBlock
+        and isinstance(block.attn, nn.MultiheadAttention)
+        and block.attn.in_proj_weight is not None
+        and isinstance(block.ln_1, nn.LayerNorm)
+        and isinstance(block.ln_2, nn.LayerNorm)
+    )
+
+
+def read_preprocess(model: nn.Module) -> Preprocess:
+    """The preprocessing facts that open_clip keeps with the image tower."""
+    visual: Any = model.visual
+    facts = dict(getattr(visual, "preprocess_cfg", None) or {})
+    size = facts.get("size", getattr(visual, "image_size", 224))
+    height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[-1]))
+    mean = facts.get("mean") or getattr(visual, "image_mean", None)
+    std = facts.get("std") or getattr(visual, "image_std", None)
+    return Preprocess(
+        size=(height, width),
+        mean=tuple(mean or (0.48145466, 0.4578275, 0.40821073)),
+        std=tuple(std or (0.26862954, 0.26130258, 0.27577711)),
+        # open_clip knows a third word, "random"; it too means bicubic where nothing is trained.
+        interpolation="bilinear" if facts.get("interpolation") == "bilinear" else "bicubic",
+        resize_mode=facts.get("resize_mode") or "shortest",
+        fill=int(facts.get("fill_color") or 0),
+    )

@@ -1,0 +1,59 @@
+"""The full-length text path: open_clip's own forward pass with the context put in.
+
+It works for every open_clip text transformer (bidirectional ones, class-token ones, unusual
+blocks), because it is that transformer: a hook exchanges the placeholders' token embeddings for
+the context vectors and everything after is the model's own code. It costs K x L tokens a pass.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tpt.model.clip import Clip
+from tpt.prompts.token_rows import PromptRows
+
+_ROWS_A_PASS = 512  # bounds memory where no graph is kept
+
+
+class FullEncoder:
+    """Class features by running every prompt at full length.
+
+    `encoder(vectors)` maps (B, M, D) or (B, K, M, D) context vectors to unit features (B, K, E).
+    """
+
+    def __init__(self, clip: Clip, rows: PromptRows) -> None:
+        self.clip = clip
+        self.ids = rows.ids.to(clip.device)
+        self.slots = rows.slots.to(clip.device)
+
+    def __call__(self, vectors: Tensor) -> Tensor:
+        batch, classes = len(vectors), len(self.ids)
+        if vectors.ndim == 3:
+            vectors = vectors.unsqueeze(1).expand(-1, classes, -1, -1)
+        ids = self.ids.repeat(batch, 1)  # (B * K, L)
+        slots = self.slots.repeat(batch, 1)
+        parts = zip(
+            ids.split(_ROWS_A_PASS),
+            slots.split(_ROWS_A_PASS),
+            vectors.flatten(0, 1).split(_ROWS_A_PASS),
+            strict=True,
+        )
+        features = torch.cat([self._encode(*part) for part in parts])
+        return F.normalize(features.float(), dim=-1).view(batch, classes, -1)
+
+    def _encode(self, ids: Tensor, slots: Tensor, vectors: Tensor) -> Tensor:
+        where = slots.unsqueeze(-1).expand(-1, -1, self.clip.width)
+
+        def put_in(module: nn.Module, inputs: Any, embedded: Tensor) -> Tensor:
+            return embedded.scatter(1, where, vectors.to(embedded.dtype))
+
+        hook = self.clip.text.token_embedding.register_forward_hook(put_in)
+        try:
+            encoded: Tensor = self.clip.model.encode_text(ids)  # type: ignore[operator]
+        finally:
+            hook.remove()
+        return encoded

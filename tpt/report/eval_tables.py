@@ -1,0 +1,245 @@
+"""The tables of an evaluation, from results.json: Markdown and LaTeX.
+
+Shares are in percent with one decimal, in the protocols' tables with two, as the papers print them.
+An interval follows its number in brackets. Nothing is measured here: every number is one of
+results.json, or a mean of several over a tree of corruptions (`tpt.evaluate.protocols`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tpt.evaluate.published import CALIBRATION
+from tpt.report.protocol_tables import corruption_tables, shift_tables, split_table
+from tpt.report.typeset import (
+    MISSING,
+    Cell,
+    Table,
+    Tell,
+    latex_document,
+    mark_best,
+    markdown_document,
+    number,
+    percent,
+    points,
+    rules_between,
+    tell_p,
+)
+
+SIGNIFICANT = 0.05  # McNemar's p below which a difference is called real
+
+Results = Mapping[str, Any]
+
+
+def markdown_tables(results: Results) -> str:
+    """tables.md: what was run, then every table."""
+    return markdown_document("Evaluation", _tell_run(results), make_tables(results))
+
+
+def latex_tables(results: Results) -> str:
+    """The same tables as LaTeX, to be put into a paper; the best of each column is bold."""
+    return latex_document(_tell_run(results), make_tables(results))
+
+
+def make_tables(results: Results) -> list[Table]:
+    """Every table that these results fill, in the order of the page."""
+    protocols = results.get("protocols") or {}
+    tables = [_main(results), _calibration(results)]
+    tables += _gaps(results)
+    tables += corruption_tables(results)
+    if "domain_generalisation" in protocols:
+        tables += shift_tables(protocols["domain_generalisation"])
+    if "base_to_new" in protocols:
+        tables.append(split_table(protocols["base_to_new"]))
+    return [*tables, _cost(results)]
+
+
+def _tell_run(results: Results) -> list[str]:
+    """The run in lines: tool, settings, methods, and what a reader must know of the sets."""
+    lines = [f"{results['tool']}: {_tell(results['settings'])}"]
+    for method in results["methods"]:
+        templates = method["templates"]
+        parts = [method["method"], _tell(method["settings"]), _tell(method["context"])]
+        parts.append(f"{len(templates)} templates" if len(templates) > 3 else "; ".join(templates))
+        lines.append(f"{method['name']}: {'; '.join(part for part in parts if part)}")
+    notes: dict[str, list[str]] = {}
+    for entry in results["sets"]:
+        count = entry["failed"]
+        plural = "s" if count != 1 else ""
+        lost = f"{count:,} picture{plural} could not be read; the numbers are of the others."
+        for note in (*entry["notes"], *([lost] if count else [])):
+            notes.setdefault(note, []).append(entry["name"])
+    for note, names in notes.items():
+        more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+        lines.append(f"{', '.join(names[:3])}{more}: {note}")
+    return lines
+
+
+def _tell(value: Any) -> str:
+    """Settings in words; what is None is not said."""
+    if isinstance(value, Mapping):
+        pairs = ((key, _tell(item)) for key, item in value.items() if item is not None)
+        return ", ".join(f"{key} {item}" for key, item in pairs if item)
+    if isinstance(value, list | tuple):
+        return " ".join(map(_tell, value))
+    text = str(value)
+    return f'"{text}"' if " " in text else text
+
+
+# --- cells ---
+
+
+def measured(result: Results, metric: str, tell: Tell = percent, ends: bool = True) -> Cell:
+    """One metric of one result, with its interval."""
+    return number(result["metrics"][metric], tell, result["intervals"][metric] if ends else None)
+
+
+def _significance(versus: Results | None) -> Cell:
+    if versus is None:
+        return Cell(MISSING)
+    p = versus["mcnemar_p"]
+    return Cell(f"{tell_p(p)} *" if p < SIGNIFICANT else f"{tell_p(p)}, not significant")
+
+
+def title_set(entry: Results) -> Cell:
+    return Cell(f"{entry['name']} (clean)" if entry["role"] == "clean" else entry["name"])
+
+
+def in_order(results: Results) -> list[tuple[Results, Results]]:
+    """(set, result) in the order of sets and methods."""
+    by_pair = {(r["dataset"], r["method"]): r for r in results["results"]}
+    pairs = ((entry, method["name"]) for entry in results["sets"] for method in results["methods"])
+    return [
+        (entry, by_pair[entry["name"], method])
+        for entry, method in pairs
+        if (entry["name"], method) in by_pair
+    ]
+
+
+# --- the tables ---
+
+
+def _main(results: Results) -> Table:
+    """Accuracy of every method on every set, and against the baseline."""
+    baseline, rows = results["baseline"], []
+    for entry, result in in_order(results):
+        versus = result["versus_baseline"]
+        change = (versus["difference"], points, versus["interval"]) if versus else (None, points)
+        traded = f"{versus['put_right']} / {versus['put_wrong']}" if versus else MISSING
+        rows.append(
+            (
+                title_set(entry),
+                Cell(result["method"]),
+                Cell(f"{result['images']:,}"),
+                measured(result, "acc1"),
+                measured(result, "acc5", ends=False),
+                measured(result, "mean_per_class_recall", ends=False),
+                Cell(number(*change).text),
+                _significance(versus),
+                Cell(traded),
+            )
+        )
+    marked = mark_best(rows, {3: True, 4: True, 5: True}, group=0)
+    header = ("Set", "Method", "Images", "Top-1, %", "Top-5, %", "Mean per class, %")
+    return Table(
+        "Accuracy",
+        (*header, f"Against {baseline}, points", "McNemar's p", "Put right / wrong"),
+        tuple(marked),
+        "llrrrrrrr",
+        rules=rules_between(marked),
+        notes=(
+            "In brackets: 95% bootstrap intervals over the images; that of a difference is "
+            f"paired. A star marks p < {SIGNIFICANT} in McNemar's exact test against {baseline} "
+            "on the same images, set by set, not corrected for the number of comparisons.",
+        ),
+    )
+
+
+def _calibration(results: Results) -> Table:
+    rows = [
+        (
+            title_set(entry),
+            Cell(result["method"]),
+            measured(result, "ece15"),
+            measured(result, "ece20"),
+            measured(result, "nll", lambda value: f"{value:.3f}"),
+            measured(result, "brier", lambda value: f"{value:.3f}"),
+        )
+        for entry, result in in_order(results)
+    ]
+    marked = mark_best(rows, dict.fromkeys(range(2, 6), False), group=0)
+    known = ", ".join(f"{method} {percent(value)}" for method, value in CALIBRATION)
+    return Table(
+        "Calibration",
+        ("Set", "Method", "ECE 15 bins, %", "ECE 20 bins, %", "NLL, nats", "Brier score"),
+        tuple(marked),
+        "llrrrr",
+        rules=rules_between(marked),
+        notes=(
+            "Less is better. A method that votes has no probabilities, so nothing stands here. "
+            "Resampling makes a calibration error larger, so its interval lies high.",
+            f"Published (arXiv 2403.14119; ECE, 20 bins, mean of eleven data sets): {known}.",
+        ),
+    )
+
+
+def _gaps(results: Results) -> list[Table]:
+    """Clean accuracy, gap and effective robustness, where a set has a clean counterpart."""
+    rows = []
+    for entry, result in in_order(results):
+        if (clean := result["clean"]) is not None:
+            rows.append(
+                (
+                    Cell(entry["name"]),
+                    Cell(clean["dataset"]),
+                    Cell(result["method"]),
+                    number(clean["acc1"], percent),
+                    measured(result, "acc1", ends=False),
+                    number(clean["gap"], points),
+                    number(clean["effective_robustness"], points),
+                )
+            )
+    if not rows:
+        return []
+    marked = mark_best(rows, {3: True, 4: True, 5: False, 6: True}, group=0)
+    columns = ("Set", "Clean set", "Method", "Clean, %", "Shifted, %", "Gap, points")
+    return [
+        Table(
+            "Clean accuracy and gap",
+            (*columns, "Effective robustness, points"),
+            tuple(marked),
+            "lllrrrr",
+            rules=rules_between(marked),
+            notes=(
+                "Gap: clean less shifted accuracy, over the same classes. Effective robustness "
+                f"here: the gap of {results['baseline']} less the method's. The paper that names "
+                "it (arXiv 2007.00644) fits a line through many models; with one model, its "
+                "baseline stands for that line.",
+            ),
+        )
+    ]
+
+
+def _cost(results: Results) -> Table:
+    rows = [
+        (
+            title_set(entry),
+            Cell(result["method"]),
+            number(result["ms"]["image"], lambda ms: f"{ms:.1f}"),
+            number(result["ms"]["method"], lambda ms: f"{ms:.1f}"),
+        )
+        for entry, result in in_order(results)
+    ]
+    return Table(
+        "Cost: median milliseconds an image",
+        ("Set", "Method", "Shared", "Method alone"),
+        tuple(rows),
+        "llrr",
+        rules=rules_between(rows),
+        notes=(
+            "Shared: views and the image tower, once for all methods; decoding runs ahead, in "
+            "threads. "
+            f"Measured on {results['environment'].get('device', 'an unknown device')}.",
+        ),
+    )

@@ -1,0 +1,111 @@
+"""Accuracy by shots: the CSV and the picture that say what more labelled pictures buy."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tpt.errors import OutputError
+from tpt.runs.whole_files import write_whole
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run's test accuracy, in [0, 1]. A hand-crafted prompt has no shots and no seed."""
+
+    method: str
+    shots: int | None
+    seed: int | None
+    accuracy: float
+
+
+def summarise(points: Sequence[Point], method: str) -> list[tuple[int | None, float, float, int]]:
+    """(shots, mean, standard deviation over seeds, seeds) of one method, fewest shots first."""
+    by_shots: dict[int | None, list[float]] = {}
+    for point in points:
+        if point.method == method:
+            by_shots.setdefault(point.shots, []).append(point.accuracy)
+    order = sorted(by_shots, key=lambda shots: (shots is None, shots or 0))
+    return [
+        (
+            shots,
+            statistics.mean(by_shots[shots]),
+            statistics.pstdev(by_shots[shots]),
+            len(by_shots[shots]),
+        )
+        for shots in order
+    ]
+
+
+def write_curve(points: Sequence[Point], path: Path) -> None:
+    """Write every point as CSV: method, shots, seed, accuracy.
+
+    Raises:
+        OutputError: the disk refused.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["method", "shots", "seed", "accuracy"])
+    for point in points:
+        shots = "" if point.seed is None else (ALL if point.shots is None else point.shots)
+        seed = "" if point.seed is None else point.seed
+        writer.writerow([point.method, shots, seed, f"{point.accuracy:.6f}"])
+    write_whole(path, text.getvalue().encode(), "curve")
+
+
+def draw_curve(points: Sequence[Point], title: str, path: Path) -> None:
+    """Draw accuracy (percent) against shots as PNG: lines with the spread over seeds.
+
+    Hand-crafted prompts, which need no shots, are dashed lines.
+
+    Raises:
+        OutputError: matplotlib is not installed.
+        OutputError: the disk refused.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise OutputError(
+            "The curve needs matplotlib to be drawn. Install it: pip install "
+            "'tpt-runtime[train]'; its numbers are in the CSV file."
+        ) from error
+    figure = Figure(figsize=(6.4, 5), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    methods = list(dict.fromkeys(point.method for point in points))
+    counts = sorted({p.shots for p in points if p.seed is not None and p.shots is not None})
+    places = {shots: place for place, shots in enumerate([*counts, None])}
+    for number, method in enumerate(methods):
+        colour = f"C{number}"
+        mine = [point for point in points if point.method == method]
+        if mine[0].seed is None:
+            axes.axhline(100 * mine[0].accuracy, color=colour, linestyle="--", label=method)
+            continue
+        rows = summarise(points, method)
+        x = [places[row[0]] for row in rows]
+        y = [100 * row[1] for row in rows]
+        axes.errorbar(
+            x, y, [100 * row[2] for row in rows], color=colour, marker="o", capsize=3, label=method
+        )
+    used = {p.shots for p in points if p.seed is not None}
+    shown = [shots for shots in places if shots in used]
+    axes.set_xticks([places[s] for s in shown], [ALL if s is None else str(s) for s in shown])
+    axes.set(xlabel="labelled pictures a class (shots)", ylabel="accuracy (%)")
+    axes.set_title(title, parse_math=False)  # a "$" in a name is a "$"
+    axes.grid(alpha=0.3)
+    legend = figure.legend(loc="outside lower center", ncols=2, fontsize="small")
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of signs that the font has not
+        figure.savefig(buffer, format="png")
+    write_whole(path, buffer.getvalue(), "curve")

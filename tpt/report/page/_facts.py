@@ -1,0 +1,184 @@
+"""`results.json` in the form the page asks for: results by set and method, and verdicts.
+
+A verdict is what McNemar's exact test against the baseline allows to say, no more: "better" or
+"worse" where p < 0.05, as in the tables, else "same" (no significant difference).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from tpt.report.eval_tables import SIGNIFICANT
+from tpt.report.page._text import is_number
+
+VERDICTS = {
+    "better": "significantly better",
+    "same": "no significant difference",
+    "worse": "significantly worse",
+    "unknown": "not compared",
+}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was run, in the order of the run."""
+
+    baseline: str
+    methods: tuple[str, ...]  # those with results, the baseline first
+    sets: tuple[dict[str, Any], ...]  # those with results
+    cells: dict[tuple[str, str], dict[str, Any]]  # (set, method) -> its entry of "results"
+
+    def get_result(self, dataset: str, method: str) -> dict[str, Any] | None:
+        return self.cells.get((dataset, method))
+
+    def get_accuracy(self, dataset: str, method: str) -> float | None:
+        """Top-1 accuracy in [0, 1], or None where it was not measured."""
+        value = self.cells.get((dataset, method), {}).get("metrics", {}).get("acc1")
+        return value if is_number(value) else None
+
+
+def read_facts(results: dict[str, Any]) -> Facts:
+    """Order what `results` holds; methods and sets without any result are left out."""
+    baseline = results.get("baseline", "zero-shot")
+    cells = {(entry["dataset"], entry["method"]): entry for entry in results.get("results", [])}
+    run = dict.fromkeys(method for _, method in cells)
+    named = [entry["name"] for entry in results.get("methods", []) if entry["name"] in run]
+    methods = sorted(dict.fromkeys([*named, *run]), key=lambda name: name != baseline)
+    known = {entry["name"]: entry for entry in results.get("sets", [])}
+    measured = dict.fromkeys(dataset for dataset, _ in cells)
+    order = [name for name in known if name in measured]
+    order += [name for name in measured if name not in known]
+    sets = tuple(known.get(name, {"name": name}) for name in order)
+    return Facts(baseline, tuple(methods), sets, cells)
+
+
+def judge(result: dict[str, Any] | None) -> str:
+    """A key of VERDICTS for one entry of "results"."""
+    versus = (result or {}).get("versus_baseline") or {}
+    p, difference = versus.get("mcnemar_p"), versus.get("difference")
+    if p is None or difference is None:
+        return "unknown"
+    if p >= SIGNIFICANT:
+        return "same"
+    return "better" if difference > 0 else "worse"
+
+
+def get_parent(dataset: str) -> str:
+    """The tree a set comes from: "pacs" of "pacs/sketch"."""
+    return dataset.split("/")[0] or dataset
+
+
+def group_sets(facts: Facts, by_corruption: bool = False) -> dict[str, list[dict[str, Any]]]:
+    """The sets by their tree, or by their tree and corruption, in the order of the run."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for entry in facts.sets:
+        title = get_parent(entry["name"])
+        if by_corruption and entry.get("corruption"):
+            title = f"{title}, {entry['corruption']}"
+        groups.setdefault(title, []).append(entry)
+    return groups
+
+
+@dataclass(frozen=True)
+class Card:
+    """The headline of a set, or of a tree of sets: the best method against the baseline."""
+
+    name: str
+    sets: int  # of how many sets the numbers are the mean
+    method: str
+    accuracy: float
+    interval: tuple[float, float] | None  # of the accuracy; None of a mean
+    rival: str | None  # the method compared with the baseline: the best other one
+    difference: float | None  # the rival's accuracy minus the baseline's
+    paired: tuple[float, float] | None
+    verdict: str  # a key of VERDICTS; of several sets "mean"
+    counts: dict[str, int]  # of several sets: on how many the rival is better, same, worse
+
+
+def make_cards(facts: Facts, most: int = 12) -> list[Card]:
+    """A card a shifted set; where there are more than `most`, a card a tree of sets."""
+    shifted = [entry for entry in facts.sets if entry.get("role", "shift") == "shift"]
+    names = [entry["name"] for entry in shifted or facts.sets]
+    if len(names) <= most:
+        parts = [(name, [name]) for name in names]
+    else:
+        trees = dict.fromkeys(get_parent(name) for name in names)
+        members = [[name for name in names if get_parent(name) == tree] for tree in trees]
+        parts = [
+            (tree if len(part) > 1 else part[0], part)
+            for tree, part in zip(trees, members, strict=True)
+        ]
+    cards = (_make_card(facts, title, members) for title, members in parts)
+    return [card for card in cards if card is not None]
+
+
+def _make_card(facts: Facts, title: str, names: Sequence[str]) -> Card | None:
+    means = {}
+    for method in facts.methods:
+        values = [facts.get_accuracy(name, method) for name in names]
+        if all(value is not None for value in values):
+            means[method] = fmean(value for value in values if value is not None)
+    if not means:
+        return None
+    best = max(means, key=lambda method: means[method])  # of equals the first: the baseline
+    others = {method: mean for method, mean in means.items() if method != facts.baseline}
+    rival = max(others, key=lambda method: others[method]) if others else None
+    base = means.get(facts.baseline)
+    mean = None if rival is None or base is None else means[rival] - base
+    result = facts.get_result(names[0], best) if len(names) == 1 else None
+    against = facts.get_result(names[0], rival) if rival and len(names) == 1 else None
+    verdicts = [judge(facts.get_result(name, rival)) for name in names] if rival else []
+    versus = (against or {}).get("versus_baseline") or {}
+    return Card(
+        name=title,
+        sets=len(names),
+        method=best,
+        accuracy=means[best],
+        interval=_read_pair((result or {}).get("intervals", {}).get("acc1")),
+        rival=rival,
+        # As measured where there is one set: 0.5875 - 0.55 is not 0.0375 to a computer.
+        difference=versus.get("difference", mean),
+        paired=_read_pair(versus.get("interval")),
+        verdict="mean" if len(names) > 1 else judge(against),
+        counts={verdict: verdicts.count(verdict) for verdict in VERDICTS},
+    )
+
+
+def _read_pair(bounds: Any) -> tuple[float, float] | None:
+    if not bounds or not all(is_number(bound) for bound in bounds):
+        return None
+    return bounds[0], bounds[1]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One method against the baseline over all shifted sets."""
+
+    method: str
+    counts: dict[str, int]  # sets by verdict
+    total: int
+    mean: float | None  # mean difference in [-1, 1] over these sets
+
+
+def make_scores(facts: Facts) -> list[Score]:
+    """A score a method other than the baseline."""
+    shifted = [entry for entry in facts.sets if entry.get("role", "shift") == "shift"]
+    names = [entry["name"] for entry in shifted or facts.sets]
+    scores = []
+    for method in facts.methods:
+        found = [facts.get_result(name, method) for name in names]
+        versus = [entry["versus_baseline"] for entry in found if entry and _is_compared(entry)]
+        if method == facts.baseline or not versus:
+            continue
+        verdicts = [judge(entry) for entry in found if entry and _is_compared(entry)]
+        counts = {verdict: verdicts.count(verdict) for verdict in VERDICTS}
+        mean = fmean(entry["difference"] for entry in versus)
+        scores.append(Score(method, counts, len(versus), mean))
+    return scores
+
+
+def _is_compared(result: dict[str, Any]) -> bool:
+    return is_number((result.get("versus_baseline") or {}).get("difference"))

@@ -1,0 +1,115 @@
+"""The protocols' tables as rows of text: what this run measured, then what papers published."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tpt.report.page._text import write_percent
+
+
+@dataclass(frozen=True)
+class Row:
+    head: str
+    values: tuple[float | None, ...]  # in [0, 1]
+    texts: tuple[str, ...]  # as shown, in percent
+    published: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    id: str
+    caption: str
+    head: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+
+def make_protocol_tables(protocols: dict[str, Any]) -> list[Table]:
+    """The tables of `results["protocols"]` (see `tpt.evaluate.protocols`), those that are there."""
+    tables = []
+    if found := protocols.get("domain_generalisation"):
+        tables += _make_shift_tables(found)
+    if found := protocols.get("base_to_new"):
+        tables += _make_split_tables(found)
+    return tables
+
+
+def _make_shift_tables(found: dict[str, Any]) -> list[Table]:
+    titles = [column["title"] for column in found["columns"]]
+    averages = ["average", "ood_average"] if found.get("source") is not None else ["ood_average"]
+    rows = _read_rows(found["rows"], averages)
+    published = found.get("published") or {}
+    theirs = _read_rows(published.get("rows", ()), averages, published=True)
+    beside = bool(published.get("beside"))
+    ends = ["Average", "OOD average"] if len(averages) > 1 else ["OOD average"]
+    notes = [*found.get("notes", ())]
+    if found.get("source") is not None:
+        notes.insert(0, f"Source: {found['source']}. OOD average: the mean without it.")
+    tables = [
+        Table(
+            "protocol-domains",
+            "Domain generalisation: top-1 accuracy, %",
+            "Method",
+            (*titles, *ends),
+            (*rows, *(theirs if beside else ())),
+            tuple(notes),
+        )
+    ]
+    if theirs and not beside:
+        tables.append(
+            Table(
+                "protocol-domains-published",
+                "Domain generalisation as published, with other sets or another model, %",
+                "Method",
+                (*published["columns"], *ends),
+                theirs,
+            )
+        )
+    return tables
+
+
+def _read_rows(
+    rows: Sequence[dict[str, Any]], averages: Sequence[str], published: bool = False
+) -> tuple[Row, ...]:
+    made = []
+    for row in rows:
+        model = f" ({row['model']})" if row.get("model") else ""
+        values = [*row["accuracy"], *(row.get(key) for key in averages)]
+        made.append(_make_row(row["method"] + model, values, published))
+    return tuple(made)
+
+
+def _make_split_tables(found: dict[str, Any]) -> list[Table]:
+    def read(row: dict[str, Any], published: bool = False) -> Row:
+        values = [row["base"], row["new"], row["harmonic_mean"]]
+        return _make_row(row["method"], values, published)
+
+    columns = ("Base", "New", "Harmonic mean")
+    parts = [
+        (parent, [row for row in found["rows"] if row["parent"] == parent])
+        for parent in found["parents"]
+    ]
+    if found.get("average"):
+        parts.append(("average over the sets", found["average"]))
+    tables = [
+        Table(
+            f"protocol-split-{i}",
+            f"Base to new classes, {parent}: top-1 accuracy, %",
+            "Method",
+            columns,
+            tuple(read(row) for row in rows),
+        )
+        for i, (parent, rows) in enumerate(parts)
+    ]
+    if found.get("published"):
+        rows = tuple(read(row, published=True) for row in found["published"])
+        caption = "Base to new classes as published: mean of eleven data sets, ViT-B/16, %"
+        tables.append(Table("protocol-split-published", caption, "Method", columns, rows))
+    return tables
+
+
+def _make_row(head: str, values: Sequence[float | None], published: bool) -> Row:
+    return Row(head, tuple(values), tuple(write_percent(value) for value in values), published)

@@ -1,0 +1,133 @@
+"""Accuracy by severity of a corruption, for each tree of corrupted sets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import fmean
+
+from tpt.evaluate.protocols import group_corruptions
+from tpt.report.page._charts import Line, draw_lines, make_axis
+from tpt.report.page._facts import Facts
+from tpt.report.page._text import write_percent
+
+CLEAN = 0  # the severity of pictures as they are
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One method under one corruption, or the mean over corruptions."""
+
+    corruption: str
+    method: str
+    place: int
+    values: tuple[float | None, ...]  # accuracy in [0, 1] by severity of the family
+
+
+@dataclass(frozen=True)
+class Panel:
+    title: str
+    svg: str
+    curves: tuple[Curve, ...]
+
+
+@dataclass(frozen=True)
+class Family:
+    """The corrupted versions of one set."""
+
+    name: str
+    severities: tuple[int, ...]  # 0 first where the clean accuracy is known
+    complete: bool  # every corruption has every severity, so that means compare like with like
+    mean: Panel | None  # over corruptions; None where there is one
+    panels: tuple[Panel, ...]  # one a corruption
+
+
+def make_families(facts: Facts) -> list[Family]:
+    """The families with at least two severities, the clean pictures counting as one."""
+    corrupted = [entry for entry in facts.sets if entry.get("severity") is not None]
+    families = (
+        _make_family(facts, name, kinds) for name, kinds in group_corruptions(corrupted).items()
+    )
+    return [family for family in families if family is not None]
+
+
+def _make_family(facts: Facts, name: str, kinds: dict[str, dict[int, str]]) -> Family | None:
+    severities = sorted({severity for sets in kinds.values() for severity in sets})
+    complete = all(len(sets) == len(severities) for sets in kinds.values())
+    first = [_read_clean(facts, sets, facts.baseline) for sets in kinds.values()]
+    if any(value is not None for value in first):
+        severities.insert(0, CLEAN)
+    if len(severities) < 2:
+        return None
+    curves = {
+        (corruption, method): _make_curve(facts, sets, severities, corruption, method)
+        for corruption, sets in kinds.items()
+        for method in facts.methods
+    }
+    means = [
+        Curve("mean", method, place, _average([curves[c, method] for c in kinds]))
+        for place, method in enumerate(facts.methods)
+    ]
+    values = [value for curve in curves.values() for value in curve.values if value is not None]
+    axis = make_axis(values, bounds=(0.0, 1.0))
+
+    def draw(title: str, drawn: list[Curve], height: int) -> Panel:
+        lines = [
+            Line(curve.place, curve.method, _pair(severities, curve.values)) for curve in drawn
+        ]
+        label = f"{name}, {title}: top-1 accuracy in percent by severity. " + "; ".join(
+            f"{curve.method} " + ", ".join(write_percent(value) for value in curve.values)
+            for curve in drawn
+        )
+        return Panel(title, draw_lines(lines, severities, axis, label, height), tuple(drawn))
+
+    panels = tuple(
+        draw(corruption, [curves[corruption, method] for method in facts.methods], 150)
+        for corruption in kinds
+    )
+    return Family(
+        name=name,
+        severities=tuple(severities),
+        complete=complete,
+        mean=draw("mean over corruptions", means, 240) if len(kinds) > 1 else None,
+        panels=panels,
+    )
+
+
+def _make_curve(
+    facts: Facts,
+    sets: dict[int, str],
+    severities: list[int],
+    corruption: str,
+    method: str,
+) -> Curve:
+    values = tuple(
+        _read_clean(facts, sets, method)
+        if severity == CLEAN
+        else facts.get_accuracy(sets.get(severity, ""), method)
+        for severity in severities
+    )
+    return Curve(corruption, method, facts.methods.index(method), values)
+
+
+def _read_clean(facts: Facts, sets: dict[int, str], method: str) -> float | None:
+    """The accuracy on clean pictures that a corruption's sets are compared with."""
+    for name in sets.values():
+        result = facts.get_result(name, method)
+        if result and result.get("clean"):
+            return result["clean"].get("acc1")
+    return None
+
+
+def _average(curves: list[Curve]) -> tuple[float | None, ...]:
+    means = []
+    for values in zip(*(curve.values for curve in curves), strict=True):
+        known = [value for value in values if value is not None]
+        means.append(fmean(known) if known else None)
+    return tuple(means)
+
+
+def _pair(
+    severities: list[int], values: tuple[float | None, ...]
+) -> tuple[tuple[float, float], ...]:
+    pairs = zip(severities, values, strict=True)
+    return tuple((severity, value) for severity, value in pairs if value is not None)

@@ -1,0 +1,76 @@
+"""How the page writes names and numbers: anything may be in a name, nothing in it is lost."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+
+from tpt.report.typeset import tell_p
+
+MISSING = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def clean_text(value: object) -> str:
+    """`value` as text that HTML can hold: bytes that were no UTF-8 and control signs as `\\x..`."""
+    text = str(value).encode("utf-8", "backslashreplace").decode()
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def is_number(value: object) -> bool:
+    """Whether `value` is a number that can be drawn: neither None, nor NaN, nor infinite."""
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def write_percent(share: float | None) -> str:
+    """0.6134 -> "61.3"; the unit stands in the column's head."""
+    return write_fixed(share, 1, 100)
+
+
+def write_points(share: float | None) -> str:
+    """A difference of shares in percentage points, with its sign: -0.012 -> "−1.2"."""
+    text = write_fixed(share, 1, 100)
+    return text if text in (MISSING, "0.0") or text.startswith(MINUS) else "+" + text
+
+
+def write_fixed(value: float | None, digits: int, factor: float = 1) -> str:
+    """`value * factor` with `digits` places; never "-0.0"."""
+    if value is None or not is_number(value):
+        return MISSING
+    text = f"{value * factor:,.{digits}f}"
+    return text.lstrip("-") if not text.strip("-0.,") else text.replace("-", MINUS)
+
+
+def write_count(value: float | None) -> str:
+    return MISSING if value is None else f"{value:,}"
+
+
+def write_p(value: float | None) -> str:
+    """A p-value as the tables tell it (`tpt.report.typeset.tell_p`)."""
+    return MISSING if value is None or not is_number(value) else tell_p(value)
+
+
+def write_interval(low: float, high: float, kind: str) -> str:
+    """An interval in the words of its column's `kind` (see `tables.Column`)."""
+    write = WRITERS[kind]
+    return f"{write(low)} to {write(high)}"
+
+
+def write_two(value: float | None) -> str:
+    return write_fixed(value, 2)
+
+
+def write_three(value: float | None) -> str:
+    return write_fixed(value, 3)
+
+
+WRITERS: dict[str, Callable[[float | None], str]] = {
+    "percent": write_percent,
+    "points": write_points,
+    "count": write_count,
+    "p": write_p,
+    "two": write_two,
+    "three": write_three,
+}

@@ -1,0 +1,161 @@
+"""The tables of a transfer between data sets, from transfer.json: Markdown, LaTeX, plain text.
+
+Rows are the hand-crafted words and the prompts, columns the targets, in percent with two decimals
+as the papers print them; then each prompt's difference to the words, with its interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from tpt.evaluate.protocols import transfer_table
+from tpt.report.eval_tables import SIGNIFICANT
+from tpt.report.protocol_tables import transfer_tables
+from tpt.report.typeset import (
+    MISSING,
+    Cell,
+    Table,
+    latex_document,
+    mark_best,
+    markdown_document,
+    number,
+    points,
+    shorten,
+    to_text,
+)
+
+OWN = " (own)"  # behind the accuracy on the set that a prompt was learned on
+WIDEST = 100  # columns of a terminal
+_SHORTEST = 8  # characters of a name that the console keeps in any case
+
+Transfer = Mapping[str, Any]
+
+
+def markdown_tables(transfer: Transfer) -> str:
+    """tables.md: what was run, two tables a method, and the published averages."""
+    return markdown_document(
+        "Transfer between data sets", tell_transfer(transfer), make_tables(transfer)
+    )
+
+
+def latex_tables(transfer: Transfer) -> str:
+    """The same as LaTeX, to be put into a paper; the best of each column is bold."""
+    return latex_document(tell_transfer(transfer), make_tables(transfer))
+
+
+def console_table(transfer: Transfer) -> str:
+    """The accuracies for the terminal; names are shortened so that most runs fit its width."""
+    tables = [_accuracies(transfer, matrix) for matrix in transfer["matrices"]]
+    count = len(transfer["targets"])
+    longest = max(_SHORTEST, (WIDEST - 45) // count - 2)
+    texts = []
+    for matrix, table in zip(transfer["matrices"], tables, strict=True):
+        first, *names = table.header
+        header = (first, *(shorten(name, longest) for name in names[:count]), "others", "vs words")
+        rows = tuple((replace(r[0], text=shorten(r[0].text, 20)), *r[1:]) for r in table.rows)
+        text = to_text(replace(table, header=header, rows=rows, notes=()))
+        texts.append(f"{matrix['method']}, top-1, %\n{text}" if len(tables) > 1 else text)
+    return "\n".join(texts).rstrip("\n")
+
+
+def tell_transfer(transfer: Transfer) -> list[str]:
+    """The run in lines: model, prompts, and what a reader must know of the sets."""
+    settings = transfer["settings"]
+    weights = f" ({settings['pretrained']})" if settings.get("pretrained") else ""
+    said = [f"{transfer['tool']}: {settings['model']}{weights}, seed {settings['seed']}"]
+    for source in transfer["sources"]:
+        shots = f"{source['shots']} shots" if source.get("shots") else "shots unknown"
+        said.append(f"{source['name']}: {source['file']}, {shots}")
+        said += [f"{source['name']}: {note}" for note in source["notes"]]
+    for target in transfer["targets"]:
+        classes, images = len(target["classes"]), target["images"]
+        said.append(f"{target['name']}: {images:,} pictures of {classes:,} classes")
+        if target["failed"]:
+            said.append(
+                f"{target['name']}: {target['failed']:,} more could not be read; the numbers are "
+                "of the others."
+            )
+        said += [f"{target['name']}: {note}" for note in target["notes"]]
+    return said
+
+
+def make_tables(transfer: Transfer) -> list[Table]:
+    """Accuracies and differences of every method, then what papers published."""
+    _, published = transfer_tables(transfer_table({}))
+    own = [
+        table
+        for matrix in transfer["matrices"]
+        for table in (_accuracies(transfer, matrix), _differences(transfer, matrix))
+    ]
+    return [*own, published]
+
+
+def _accuracies(transfer: Transfer, matrix: Transfer) -> Table:
+    targets = [target["name"] for target in transfer["targets"]]
+    sources = [source["name"] for source in transfer["sources"]]
+    words = f'"{transfer["words"]}"'
+    rows = {
+        words: matrix["words"]["accuracy"],
+        **dict(zip(sources, matrix["accuracy"], strict=True)),
+    }
+    pairs = {(row, t): v for row, vs in rows.items() for t, v in zip(targets, vs, strict=True)}
+    plain, _ = transfer_tables(transfer_table(pairs))
+    changes = [
+        Cell(MISSING),
+        *(number(v, lambda d: points(d, 2)) for v in matrix["average_difference"]),
+    ]
+    full = []
+    for row, change in zip(plain.rows, changes, strict=True):
+        own = targets.index(row[0].text) + 1 if row[0].text in targets else None
+        cells = [
+            replace(cell, text=cell.text + OWN) if place == own else cell
+            for place, cell in enumerate(row)
+        ]
+        full.append((*cells, change))
+    last = len(plain.header)
+    return replace(
+        plain,
+        title=f"Transfer between data sets, {matrix['method']}: top-1, %",
+        header=(*plain.header, "Against the words, points"),
+        rows=tuple(mark_best(full, {last: True})),
+        form=plain.form + "r",
+        rules=frozenset([1]),
+        notes=(
+            f"First row: the hand-crafted words, nothing learned; its average is over all "
+            f"targets. A prompt's average leaves out the set that it was learned on{OWN}; so does "
+            "its mean difference to the words, which is over the same sets.",
+        ),
+    )
+
+
+def _differences(transfer: Transfer, matrix: Transfer) -> Table:
+    targets = [target["name"] for target in transfer["targets"]]
+    rows = []
+    for place, source in enumerate(transfer["sources"]):
+        cells = zip(
+            targets,
+            matrix["difference"][place],
+            matrix["difference_interval"][place],
+            matrix["mcnemar_p"][place],
+            strict=True,
+        )
+        row = [Cell(source["name"])]
+        for target, value, interval, p in cells:
+            cell = number(value, points, interval)
+            star = " *" if p is not None and p < SIGNIFICANT else ""
+            own = OWN if target == source["name"] else ""
+            row.append(replace(cell, text=cell.text + star + own))
+        rows.append(tuple(row))
+    return Table(
+        f"Transfer, {matrix['method']}: difference to the hand-crafted words, points",
+        ("Learned on", *targets),
+        tuple(rows),
+        "l" + "r" * len(targets),
+        notes=(
+            "In brackets: 95% bootstrap intervals over the images, paired. A star marks "
+            f"p < {SIGNIFICANT} in McNemar's exact test against the words on the same images, "
+            "cell by cell, not corrected for the number of comparisons.",
+        ),
+    )

@@ -1,0 +1,245 @@
+"""A prediction job: from plain settings to a model, an engine, a method and a view maker.
+
+A front end describes what it wants as `PredictSettings`; `build_predict_job` checks everything that
+can be checked short of a forward pass.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tpt.errors import MethodError, PromptError
+from tpt.images.views import Views
+from tpt.methods import Gate, Method
+from tpt.methods.objective import count_kept
+from tpt.methods.registry import find_method, make_settings
+from tpt.model.clip import Clip
+from tpt.model.load import load_clip
+from tpt.prompts import Context, PromptEngine
+
+DEFAULT_MODEL = "tiny"
+DEFAULT_VIEWS = 64
+
+
+@dataclass(frozen=True)
+class PredictSettings:
+    """What a user asks for; None means "not said", and the method's default applies."""
+
+    classes: tuple[str, ...] | None = None  # None: those of the prompt file
+    model: str | None = None  # None: the prompt file's model, else the embedded one
+    pretrained: str | None = None
+    init: str | None = None  # a prompt file
+    templates: tuple[str, ...] = ()
+    method: str = "tpt"  # a name of `tpt.methods.registry`
+    views: int | None = None
+    augment: str | None = None
+    keep: float | None = None
+    steps: int | None = None
+    lr: float | None = None
+    reset: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)  # the method's other settings
+    gate: float | None = None  # the threshold of a gate before the method
+    gate_views: int | None = None
+    load_state: str | None = None  # of an earlier stream, for methods that keep some
+    precision: str = "fp32"
+    device: str = "auto"
+    seed: int = 0
+    force: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class PredictJob:
+    """Everything that a run needs, and the settings to keep beside its records."""
+
+    clip: Clip
+    engine: PromptEngine
+    method: Method
+    views: Views
+    settings: dict[str, Any]  # decides what the records say
+    environment: dict[str, Any]  # worth knowing besides
+
+    @property
+    def keeper(self) -> Method:
+        """The method itself, which may keep state, under any gate."""
+        return self.method.method if isinstance(self.method, Gate) else self.method
+
+
+def build_predict_job(wanted: PredictSettings) -> PredictJob:
+    """Load the model and the prompt, tokenise the classes, set the method up.
+
+    Raises:
+        TptError: anything that would fail later, now and in a sentence.
+    """
+    info = find_method(wanted.method)
+    settings = check_method_options(wanted)
+    context = Context.load(wanted.init) if wanted.init is not None else None
+    classes = _choose_classes(wanted, context)
+    name, pretrained = choose_model(wanted, context)
+    clip = load_clip(
+        name, pretrained, device=wanted.device, precision=wanted.precision, seed=wanted.seed
+    )
+    templates = wanted.templates
+    if templates and not info.takes_templates:  # such a method starts its context from the words
+        context, templates = Context.from_words(clip, templates[0]), ()
+    engine = PromptEngine(clip, classes, context, force=wanted.force)
+    method = info.make(engine, settings, templates)
+    facts = asdict(settings)
+    if wanted.load_state is not None:
+        facts["state"] = _load_state(method, wanted.load_state)
+    if wanted.gate is not None:
+        method = Gate(method, wanted.gate, wanted.gate_views or 1)
+        facts["gate"] = asdict(method.settings)
+    views = Views(clip, wanted.views or DEFAULT_VIEWS, wanted.augment or "crop", wanted.seed)
+    if method.reads_views:
+        facts |= {"views": views.n, "augment": views.kind}
+        if facts.get("keep") is not None:
+            facts["views_kept"] = count_kept(views.n, facts["keep"])
+    return PredictJob(
+        clip,
+        engine,
+        method,
+        views,
+        _describe(wanted, engine, facts),
+        # `settings` has the digest of the context that came from `init`.
+        {"init": wanted.init, **describe_environment(clip)},
+    )
+
+
+def check_gate_views(gate_views: int | None, gate: float | None, views: int | None) -> None:
+    """Refuse a gate that is not there, or that looks at more views than are made.
+
+    Raises:
+        MethodError: which of the two.
+    """
+    if gate_views is None:
+        return
+    if gate is None:
+        raise MethodError("--gate-views says what a gate looks at; give --gate too.")
+    made = views or DEFAULT_VIEWS
+    if gate_views > made:
+        raise MethodError(
+            f"--gate-views {gate_views} is more than the {made} views that are made. Give "
+            "fewer, or more --views."
+        )
+
+
+def check_method_options(wanted: PredictSettings) -> Any:
+    """The method's settings, if every option that was given has a meaning with it.
+
+    Raises:
+        MethodError: unknown method; an option that would silently be ignored, or out of its range.
+    """
+    info = find_method(wanted.method)
+    given = {name: getattr(wanted, name) for name in ("keep", "steps", "lr", "reset")}
+    settings = make_settings(wanted.method, {**given, **wanted.options})
+    reads_views = info.reads_views(settings)
+    for option in ("views", "augment", "gate"):
+        if getattr(wanted, option) is not None and not reads_views:
+            way = "give --keep too" if "keep" in info.options else "use another method, such as tpt"
+            raise MethodError(
+                f"--{option} has no meaning with --method {info.name}, which looks at the plain "
+                f"picture alone. Leave it out, or {way}."
+            )
+    check_gate_views(wanted.gate_views, wanted.gate, wanted.views)
+    if len(wanted.templates) > 1 and not info.takes_templates:
+        raise MethodError(
+            f"--method {info.name} starts from one template, but {len(wanted.templates)} were "
+            "given. Give one, or use another method (zero_shot, vte, tps, ...) for an ensemble."
+        )
+    if wanted.templates and wanted.init is not None:
+        raise MethodError(
+            "--init and --template both say where the prompt starts. Give one of them."
+        )
+    if wanted.load_state is not None and not info.keeps_state:
+        raise MethodError(
+            f"--load-state has no meaning with --method {info.name}, which keeps no state between "
+            "images. Leave it out, or use --method tda."
+        )
+    return settings
+
+
+def _load_state(method: Method, path: str) -> str:
+    """Let the method go on from a state file; the file's digest, for the settings."""
+    method.load_state(path)  # type: ignore[attr-defined]  # only methods that keep state get here
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+
+
+def choose_model(wanted: PredictSettings, context: Context | None) -> tuple[str, str | None]:
+    """(model, pretrained): as asked, else the prompt file's own, else the embedded model."""
+    if wanted.model is not None:
+        return wanted.model, wanted.pretrained
+    if wanted.pretrained is not None:
+        raise MethodError("--pretrained names the weights of a --model; give --model too.")
+    if context is None:
+        return DEFAULT_MODEL, None
+    if context.info.model is None:
+        raise PromptError(
+            f'The prompt file "{wanted.init}" does not say which model it was made for (official '
+            "CoOp checkpoints never do). Name it: --model ViT-B-16 --pretrained openai, say."
+        )
+    return context.info.model, context.info.pretrained
+
+
+def _choose_classes(wanted: PredictSettings, context: Context | None) -> tuple[str, ...]:
+    if wanted.classes is not None:
+        return wanted.classes
+    if context is not None and context.info.classes is not None:
+        return context.info.classes
+    raise MethodError(
+        "No class names were given. Use --classes cat,dog or --classes FILE with a name a line"
+        + ("; the prompt file holds none." if context is not None else ".")
+    )
+
+
+def _describe(
+    wanted: PredictSettings, engine: PromptEngine, facts: dict[str, Any]
+) -> dict[str, Any]:
+    """Every setting that decides what the records say."""
+    clip = engine.clip
+    return {
+        "model": clip.name,
+        "pretrained": clip.pretrained,
+        "precision": wanted.precision,
+        "method": find_method(wanted.method).name,
+        **facts,
+        "seed": wanted.seed,
+        "context": describe_context(engine.context),
+        "templates": list(wanted.templates),
+        "classes": list(engine.classes),
+    }
+
+
+def describe_context(context: Context) -> dict[str, Any]:
+    """What a context is, and a digest of its numbers."""
+    parts = [context.vectors, *(context.meta.tensors().values() if context.meta else ())]
+    digest = hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest()[:16]
+    blend = context.blend
+    mixed = {"templates": list(blend.templates), "weight": blend.weight} if blend else None
+    return {
+        "words": context.info.words,
+        "position": context.position,
+        "vectors": list(context.vectors.shape),
+        "sha256": digest,
+        **({"conditional": True} if context.conditional else {}),
+        **({"blend": mixed} if mixed else {}),
+    }
+
+
+def describe_environment(clip: Clip) -> dict[str, Any]:
+    """What is worth knowing of where a run ran."""
+    from tpt import __version__
+
+    place = clip.device
+    name = torch.cuda.get_device_name(place) if place.type == "cuda" else platform.machine()
+    return {
+        "tpt_runtime": __version__,
+        "torch": torch.__version__,
+        "device": f"{place} ({name})",
+    }

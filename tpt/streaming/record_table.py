@@ -1,0 +1,82 @@
+"""Records as a table for people: fixed columns, a line an image, printed as they come."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from tpt.streaming.records import Adaptation, Prediction, Record
+
+_WIDTHS = (32, 25, 27, 4, 16, 6)
+_TITLES = ("image", "zero-shot", "adapted", "kept", "entropy (nats)", "ms")
+
+
+def table_header() -> str:
+    """The column titles and a rule."""
+    titles = _line(_TITLES)
+    return f"{titles}\n{'-' * len(titles)}"
+
+
+def table_row(record: Record) -> str:
+    """One image: its name, what plain CLIP says, what the adapted prompt says, and the cost."""
+    name = record.path if record.path is not None else f"#{record.index}"
+    shown = _elide(_printable(name), _WIDTHS[0])
+    if record.error is not None:
+        return f"{_pad(shown, _WIDTHS[0])}  error: {_printable(record.error.message)}"
+    adapt = record.adapt
+    cells = (
+        shown,
+        _say(record.zero_shot),
+        _say(record.predictions[0]) + _change(record),
+        str(adapt.views_kept) if adapt else "",
+        _tell_entropy(adapt),
+        f"{adapt.ms:.0f}" if adapt else "",
+    )
+    return _line(cells)
+
+
+def _change(record: Record) -> str:
+    first, before = record.predictions[0], record.zero_shot
+    return "  *" if before is not None and first.index != before.index else ""
+
+
+def _tell_entropy(adapt: Adaptation | None) -> str:
+    if adapt is None or adapt.entropy_before is None:
+        return "skipped" if adapt and adapt.skipped else ""
+    after = "" if adapt.entropy_after is None else f" -> {adapt.entropy_after:.3f}"
+    return f"{adapt.entropy_before:.3f}{after}"
+
+
+def _say(prediction: Prediction | None) -> str:
+    if prediction is None:
+        return ""
+    label = _printable(prediction.label)
+    if prediction.score is None:
+        noun = "vote " if prediction.votes == 1 else "votes"
+        return f"{_elide(label, 14)} {prediction.votes:3d} {noun}"
+    return f"{_elide(label, 17)} {prediction.score:6.1%}"
+
+
+def _line(cells: tuple[str, ...]) -> str:
+    return "  ".join(_pad(cell, width) for cell, width in zip(cells, _WIDTHS, strict=True)).rstrip()
+
+
+def _pad(text: str, width: int) -> str:
+    return text + " " * max(0, width - _columns(text))
+
+
+def _columns(text: str) -> int:
+    """Columns a terminal needs: East Asian wide characters take two, accents none."""
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
+
+
+def _elide(text: str, width: int) -> str:
+    """The end of a long text, where paths differ."""
+    while _columns(text) > width:
+        text = "…" + text[2:]
+    return text
+
+
+def _printable(text: str) -> str:
+    """Line breaks, control characters and undecodable bytes made visible."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
