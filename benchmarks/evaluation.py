@@ -14,6 +14,8 @@ import statistics
 import time
 from pathlib import Path
 
+import torch
+
 from tpt.data.layouts import read_sets
 from tpt.evaluate.evaluation import EvalSettings, Evaluation, build_evaluation
 from tpt.evaluate.method_pool import Starts
@@ -28,7 +30,7 @@ def answers_of(evaluation: Evaluation) -> tuple[float, dict[str, list[object]]]:
     (walk,) = evaluation.walks
     for by_name in evaluation.methods(walk).values():
         for method in by_name.values():
-            method.start.features()
+            method.start_classes(torch.zeros(1, evaluation.clip.embedding_width))
     started = time.perf_counter()
     lines = list(evaluation.run(walk, batch_size=1, num_workers=2))
     seconds = time.perf_counter() - started

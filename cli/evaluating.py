@@ -174,7 +174,7 @@ def _predict_walk(
     from tpt.errors import ImageError
     from tpt.evaluate.predictions import PredictionWriter
 
-    size = options["batch_size"] or (1 if evaluation.clip.device.type == "cpu" else 8)
+    size = options["batch_size"] or evaluation.clip.batch_size
     lines = evaluation.run(
         walk, batch_size=size, num_workers=options["num_workers"], done=before.lines
     )

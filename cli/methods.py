@@ -1,4 +1,4 @@
-"""`tpt methods`: the shelf of methods, what each costs, and its settings."""
+"""`tpt methods`: the methods, what each costs, and its settings."""
 
 from __future__ import annotations
 
@@ -21,9 +21,13 @@ def command(name: str, form: str) -> None:
     `--steps`, `--lr`, `--reset` and `--set NAME=VALUE` of `tpt predict` change.
     """
     with told_plainly():
-        from tpt.methods.registry import METHODS, find_method
+        from tpt.methods.registry import MethodInfo, find_method, list_methods
 
-        chosen = [find_method(name)] if name else list(METHODS.values())
+        listed = [find_method(name)] if name else list(list_methods())
+        chosen = [info for info in listed if isinstance(info, MethodInfo)]
+    for broken in listed:
+        if not isinstance(broken, MethodInfo):
+            click.echo(f"Warning: {broken}", err=True)
     if form == "json":
         click.echo(json.dumps([describe(info) for info in chosen], indent=1))
     elif name:
@@ -33,7 +37,7 @@ def command(name: str, form: str) -> None:
         for info in chosen:  # without their settings, which would import torch
             click.echo(
                 f"{info.name:10} {_yes(info.keeps_state):5} {_yes(info.gradient):8}  "
-                f"{'arXiv ' + info.paper:16}  {info.summary}"
+                f"{info.paper and 'arXiv ' + info.paper:16}  {info.summary}"
             )
         click.echo(
             "\n`tpt methods NAME` shows a method's cost and settings; `tpt predict --gate 0.9` "
@@ -52,9 +56,9 @@ def describe(info: Any) -> dict[str, Any]:
 def tell_one(row: dict[str, Any]) -> str:
     """One method in lines of `name: value`."""
     lines = [
-        f"{row['title']} (--method {row['name']}), arXiv {row['paper']}",
+        f"{row['title']} (--method {row['name']})" + (row["paper"] and f", arXiv {row['paper']}"),
         f"  {row['summary']}",
-        f"  cost an image, beside its views: {row['cost']}",
+        f"  cost per image, besides its views: {row['cost']}",
         f"  keeps state between images: {_yes(row['keeps_state'])}",
         f"  template ensembles: {_yes(row['takes_templates'])}",
     ]

@@ -211,7 +211,7 @@ def load_job(options: dict[str, Any], classes: tuple[str, ...] | None, say: Any)
             "images left is gone. Run it again with --overwrite."
         )
     if options["save_state"] is not None:
-        if not hasattr(job.keeper, "save_state"):
+        if not hasattr(job.method.go_on, "save_state"):
             raise MethodError(
                 f"--save-state has no meaning with --method {job.settings['method']}, which has no "
                 "state to save. Leave it out, or use --method tda."
@@ -263,7 +263,7 @@ def run(
 
     settings = {**job.settings, "top_k": options["top_k"], "format": target.form}
     done = prepare(target, settings, job.environment, options["resume"])
-    size = options["batch_size"] or (1 if job.clip.device.type == "cpu" else 8)
+    size = options["batch_size"] or job.clip.batch_size
     todo, again = plan_rest(paths, done, size)
     tally = Tally(total=len(todo) - again)
     on_screen = target.path == "-" and sys.stdout.isatty()  # a bar would be drawn into the records
@@ -290,7 +290,7 @@ def run(
                 tally.skipped += bool(record.adapt and record.adapt.skipped)
                 show(tally)
             if options["save_state"] is not None:
-                job.keeper.save_state(options["save_state"])  # type: ignore[attr-defined]
+                job.method.go_on.save_state(options["save_state"])  # type: ignore[attr-defined]
     except KeyboardInterrupt:
         hint = " Go on with --resume." if target.can_resume and not job.method.keeps_state else ""
         hint += " No state was saved." if options["save_state"] is not None else ""

@@ -98,10 +98,10 @@ class FeatureBank:
         todo = [path for path in paths if path not in self.failed]
         with closing(decode_ahead(todo, self.num_workers, 1)) as loaded:
             for done, (path, item) in enumerate(zip(todo, loaded, strict=True), start=1):
-                if item.pixels is None:
+                if item.picture is None:
                     self.failed[path] = item.error.message if item.error else "unreadable"
                 else:
-                    pixels = torch.from_numpy(item.pixels).to(self.clip.device)
+                    pixels = torch.from_numpy(item.picture.pixels).to(self.clip.device)
                     yield path, pixels.permute(2, 0, 1).unsqueeze(0)
                 if tell:
                     tell(done, len(todo))
@@ -122,7 +122,7 @@ class FeatureBank:
         On a CPU every picture makes passes of its own, so that its numbers do not depend on what
         it shares a batch with; elsewhere the passes are filled up.
         """
-        room = 1 if self.clip.device.type == "cpu" else self.clip.micro_batch
+        room = self.clip.images_a_pass(self.clip.micro_batch)
         waiting: list[tuple[str, Tensor]] = []
         for item in views:
             waiting.append(item)

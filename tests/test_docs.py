@@ -1,87 +1,99 @@
 """The documentation's commands are spelt right, and its example of a method works.
 
-The example in docs/adding-a-method.md passes the checks that every method of the shelf passes.
+The example in docs/adding-a-method.md is installed as somebody's package would be, and passes the
+checks that every method passes.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType, ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import click
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 import tpt
 from cli.main import main
-from tpt.methods import registry
-from tpt.methods.registry import METHODS, MethodInfo, make_method
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "adding-a-method.md").read_text(encoding="utf-8")
-METHOD, ENTRY, TEST = re.findall(r"```python\n(.*?)```", PAGE, flags=re.S)
-MODULE = "tpt.methods.average"
-
-# A plugin of pytest that puts the example on the shelf before any test is collected.
-PLUGIN = """
-import importlib.util, sys
-from types import MappingProxyType
-from tpt.methods import registry
-from tpt.methods.registry import MethodInfo
-
-spec = importlib.util.spec_from_file_location({module!r}, {path!r})
-sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(sys.modules[spec.name])
-info = {entry}
-registry.METHODS = MappingProxyType({{**registry.METHODS, info.name: info}})
+METHOD, TEST = re.findall(r"```python\n(.*?)```", PAGE, flags=re.S)
+(ENTRY,) = re.findall(r"```toml\n(.*?)```", PAGE, flags=re.S)
+PROJECT = """
+[build-system]
+requires = ["setuptools"]
+build-backend = "setuptools.build_meta"
+[project]
+name = "their-methods"
+version = "1.0"
+[tool.setuptools]
+py-modules = ["average", "broken"]
 """
 
 
-@pytest.fixture
-def shelf(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, MethodInfo]:
-    """A copy of the shelf with the page's method on it."""
-    module = ModuleType(MODULE)
-    monkeypatch.setitem(sys.modules, MODULE, module)
-    exec(METHOD, vars(module))
-    info = eval(ENTRY.strip(), {"MethodInfo": MethodInfo})
-    assert info.home.partition(":")[0] == MODULE
-    shelf = MappingProxyType({**METHODS, info.name: info})
-    monkeypatch.setattr(registry, "METHODS", shelf)
-    return shelf
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment in which somebody's package with the page's method is installed."""
+    source, site = tmp_path_factory.mktemp("theirs"), tmp_path_factory.mktemp("site")
+    (source / "average.py").write_text(METHOD, encoding="utf-8")
+    (source / "broken.py").write_text("raise OSError('no disk')", encoding="utf-8")
+    entries = ENTRY + 'broken = "broken:Broken"\nodd = "average:AverageSettings"\n'
+    (source / "pyproject.toml").write_text(PROJECT + entries, encoding="utf-8")
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*install, "--target", str(site), str(source)], check=True, capture_output=True)
+    path = os.pathsep.join([str(site), str(ROOT)])
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
 
 
-def test_the_example_runs_by_its_name(
-    shelf: Mapping[str, MethodInfo], golden: SimpleNamespace
-) -> None:
-    engine = tpt.PromptEngine(golden.clip, ["cat", "dog", "cup"])
-    method = make_method("average", engine, {"plain_weight": 2})
-    assert vars(method.settings) == {"plain_weight": 2}
-    pixels = np.random.RandomState(0).randint(0, 256, (40, 48, 3), dtype=np.uint8)
-    (record,) = tpt.stream([pixels], method, tpt.Views(golden.clip, n=4))
-    assert record.error is None
-    assert len(record.predictions) == 3
-    assert record.adapt is not None
-    assert record.adapt.views_kept == 4
-    with pytest.raises(tpt.MethodError, match="how much view 0 counts, a number above 0; got 0"):
-        make_method("average", engine, {"plain_weight": 0})
+def run(environment: dict[str, str], *words: str, module: str = "cli") -> Any:
+    command = [sys.executable, "-m", module, *words]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
-def test_the_examples_own_test_passes_and_can_fail(
-    shelf: Mapping[str, MethodInfo], golden: SimpleNamespace
-) -> None:
+@pytest.mark.slow
+def test_an_installed_method_predicts_by_its_name(installed: dict[str, str]) -> None:
+    words = ["predict", "examples/images/cat.jpg", "--classes", "cat,dog", "--method", "average"]
+    done = run(installed, *words, "--set", "plain-weight=2", "--views", "4", "--gate", "1")
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert record["adapt"]["views_kept"] == 4
+    refused = run(installed, *words, "--set", "plain-weight=0")
+    assert refused.returncode == 2
+    assert "how much view 0 counts, a number above 0; got 0" in refused.stderr
+
+
+def test_installed_methods_are_listed_and_broken_ones_told(installed: dict[str, str]) -> None:
+    done = run(installed, "methods")
+    assert done.returncode == 0
+    assert "average    no    no        arXiv 2405.14977  average the features of" in done.stdout
+    warnings = [line for line in done.stderr.splitlines() if line.startswith("Warning")]
+    assert warnings == [
+        'Warning: The method "broken", "broken:Broken" of the package their-methods, cannot be '
+        "imported (OSError: no disk). Repair or uninstall that package, or use another method.",
+        'Warning: The method "odd", "average:AverageSettings" of the package their-methods, is '
+        "not a subclass of tpt.methods.Method. Repair or uninstall that package, or use another "
+        "method.",
+    ]
+    assert "plain_weight = 1.0" in run(installed, "methods", "average").stdout
+    refused = run(installed, "predict", "examples", "--classes", "a,b", "--method", "broken")
+    assert refused.returncode == 2
+    assert "cannot be imported (OSError: no disk)" in refused.stderr
+
+
+def test_the_examples_own_test_passes_and_can_fail(golden: SimpleNamespace) -> None:
     names: dict[str, Any] = {"tpt": tpt, "torch": torch, "F": F, "SimpleNamespace": SimpleNamespace}
-    names["Average"] = sys.modules[MODULE].Average  # type: ignore[attr-defined]
+    exec(METHOD, names)
     exec(TEST, names)
-    (test,) = [value for name, value in names.items() if name.startswith("test_")]
+    test = names["test_it_is_the_mean_of_all_views"]
     test(golden)
     names["Average"] = tpt.VTE
     with pytest.raises(AssertionError):
@@ -89,24 +101,10 @@ def test_the_examples_own_test_passes_and_can_fail(
 
 
 @pytest.mark.slow
-def test_the_shared_checks_take_the_example_by_themselves(tmp_path: Path) -> None:
-    path = tmp_path / "average.py"
-    path.write_text(METHOD, encoding="utf-8")
-    entry = ENTRY.strip()
-    plugin = PLUGIN.format(module=MODULE, path=str(path), entry=entry)
-    (tmp_path / "shelf_with_example.py").write_text(plugin, encoding="utf-8")
-    files = [f"tests/{name}" for name in re.findall(r"`tests/([\w/]+/test_\w+\.py)`", PAGE)]
-    checked = [name for name in files if name not in ("tests/methods/test_average.py",)]
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
-            *("-p", "shelf_with_example", "-k", "average", "-rf", *checked),
-        ],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
-        capture_output=True,
-        text=True,
-    )
+def test_the_shared_checks_take_the_example_by_themselves(installed: dict[str, str]) -> None:
+    checks = re.findall(r"`(tests/[\w/]+/test_\w+\.py)`", PAGE)
+    options = ["-q", "-p", "no:cacheprovider", "-k", "average", "-rf"]
+    done = run(installed, *options, *checks, module="pytest")
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed is not None
@@ -115,8 +113,7 @@ def test_the_shared_checks_take_the_example_by_themselves(tmp_path: Path) -> Non
 
 def test_the_page_names_files_that_exist() -> None:
     named = set(re.findall(r"`((?:tests|tpt|cli)/[\w/]+(?:\.py)?)`", PAGE))
-    missing = {name for name in named if not (ROOT / name).exists()}
-    assert missing == {"tpt/methods/average.py", "tests/methods/test_average.py"}
+    assert {name for name in named if not (ROOT / name).exists()} == set()
 
 
 def list_commands(page: str) -> list[str]:

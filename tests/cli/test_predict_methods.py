@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
+from every_method import METHODS
 
 import tpt
-from tpt.methods.registry import METHODS, make_settings
+from tpt.methods.registry import make_settings
 from tpt.streaming import predict_job as job
 
 CLASSES = ("cat", "dog", "cup")

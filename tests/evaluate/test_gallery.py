@@ -7,6 +7,7 @@ import io
 import random
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import tpt
 from tpt.corrupt import corrupt
 from tpt.data.labelled_sets import ArrayRow, Sample, TarMember
 from tpt.evaluate.gallery import Candidate, Lottery, draw_items, encode_thumbnail, redraw_views
-from tpt.images.decode import decode_image
+from tpt.images.decode import load_picture
 from tpt.images.views import Views
 from tpt.report.page import Answer, GalleryItem
 
@@ -187,9 +188,9 @@ def test_a_small_picture_keeps_its_size() -> None:
 @pytest.mark.parametrize("kind", ["crop", "augmix"])
 def test_a_redrawn_view_is_the_view_of_the_run(tiny: tpt.Clip, kind: str) -> None:
     views = Views(tiny, n=8, kind=kind, seed=3)
-    pixels = decode_image(str(CAT))
-    run = views([pixels], keys=["pets/cat.jpg"])[0]  # (8, 3, 64, 64)
-    redrawn = redraw_views(pixels, "pets/cat.jpg", [5, 0, 2], views)
+    picture = load_picture(str(CAT))
+    run = views([str(CAT)])[0]  # (8, 3, 64, 64)
+    redrawn = redraw_views(picture, [5, 0, 2], views)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (tiny.preprocess.mean, tiny.preprocess.std))
     for place, view in zip([5, 0, 2], redrawn, strict=True):
         grey = (run[place] * std + mean) * 255
@@ -201,7 +202,7 @@ def test_a_redrawn_view_is_the_view_of_the_run(tiny: tpt.Clip, kind: str) -> Non
 def test_kept_views_are_shown_in_the_order_of_their_confidence(tiny: tpt.Clip) -> None:
     views = Views(tiny, n=8, seed=3)
     item = show(str(CAT), make_views=views)
-    wanted = redraw_views(decode_image(str(CAT)), "cat.jpg", [5, 0, 2], views)
+    wanted = redraw_views(load_picture(str(CAT)), [5, 0, 2], views)
     shown = [unpack(jpeg) for jpeg in item.kept_pictures]
     gaps = [[measure_gap(one, other) for other in wanted] for one in shown]
     assert [row.index(min(row)) for row in gaps] == [0, 1, 2]
@@ -226,7 +227,7 @@ def test_a_corrupted_set_is_shown_corrupted(tiny: tpt.Clip) -> None:
     views = Views(tiny, n=8, seed=3)
     item = show(ArrayRow(plain[None], 0), key="0", make_views=views, change=worsen)
     assert item.picture == encode_thumbnail(foggy, 160)
-    seen = redraw_views(foggy, "0", [5, 0, 2], views)
+    seen = redraw_views(replace(load_picture(plain), pixels=foggy), [5, 0, 2], views)
     assert item.kept_pictures == tuple(encode_thumbnail(view, 64) for view in seen)
 
 

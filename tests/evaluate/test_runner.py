@@ -18,6 +18,7 @@ from tpt.data.labelled_sets import ArrayRow, Sample, ShiftSet
 from tpt.evaluate.predictions import PredictionWriter, find_done, find_extents, read_set
 from tpt.evaluate.runner import judge, run_walk
 from tpt.evaluate.walks import Walk, plan_walks
+from tpt.images.decode import Picture, load_picture
 from tpt.methods import Method
 
 CLASSES = ("cat", "dog", "horse")
@@ -70,7 +71,7 @@ def test_a_line_says_what_the_streaming_api_says(tiny: tpt.Clip, views: tpt.View
     keys = [sample.key for sample in walk.set.samples]
     assert [line["key"] for line in lines] == keys
     for number, line in enumerate(lines):
-        features = tiny.encode_views(views([draw(number)], keys=[keys[number]]))[0]
+        features = tiny.encode_views(views([draw(number)]))[0]
         out = methods["set"]["tpt"].adapt_features(features)
         p = out.logits.double().softmax(-1)
         told = line["methods"]["tpt"]
@@ -98,12 +99,12 @@ def test_pictures_are_decoded_and_encoded_once_for_all_methods(
         seen["views"] += len(images)
         return encode(images)
 
-    def decode(source: Any) -> Any:
+    def decode(source: Any) -> Picture:
         seen["decoded"] += 1
-        return source
+        return load_picture(source)
 
     monkeypatch.setattr(tiny, "_encode", count)
-    monkeypatch.setattr("tpt.evaluate.runner.decode_image", decode)
+    monkeypatch.setattr("tpt.streaming.pipeline.load_picture", decode)
     (walk,) = plan_walks([make_set()], corruptions=[("contrast", 2)])
     list(run_walk(walk, make_methods(tiny, walk, "zero-shot", "tpt", "zero"), views))
     assert seen == {"views": 4 * 2 * 6, "decoded": 4}
@@ -237,7 +238,7 @@ def test_methods_that_keep_state_have_a_stream_for_each_head(
 def test_judge_takes_a_batch(tiny: tpt.Clip, views: tpt.Views) -> None:
     (walk,) = plan_walks([make_set()])
     methods = make_methods(tiny, walk, "zero-shot", "tpt", "zero")["set"]
-    features = tiny.encode_views(views([draw(0), draw(1)], keys=["a", "b"]))
+    features = tiny.encode_views(views([draw(0), draw(1)]))
     both = judge(features, [0, 1], methods)
     apart = [*judge(features[:1], [0], methods), *judge(features[1:], [1], methods)]
     assert [forget_ms(a) for a in both] == [forget_ms(a) for a in apart]  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from torch import Tensor
 import tpt
 from tpt.errors import ImageError, MethodError
 from tpt.images import views as module
+from tpt.images.decode import load_picture
 from tpt.images.views import cut, draw_crops, preprocess_plain, shrink_huge
 from tpt.model.clip import Preprocess
 
@@ -205,7 +206,7 @@ def test_a_huge_picture_is_shrunk_first_and_the_features_hardly_notice(tiny: tpt
     views = tpt.Views(tiny, n=17)
     crops = draw_crops(views._rng(0, "crop"), (700, 550), 16, views.scale)
     exact = pillow_views(pixels, crops, 64, factor=2)
-    got = views([pixels])[0, 1:]
+    got = views([pixels], keys=[0])[0, 1:]
     assert (grey_levels(tiny, got) - exact).abs().mean() < 1
     cosine = (tiny.encode_images(got) * tiny.encode_images(normalise(tiny, exact))).sum(-1)
     assert cosine.min() > 0.99
@@ -320,11 +321,28 @@ def test_neighbours_and_their_order_leave_an_images_views_alone(tiny: tpt.Clip, 
             assert torch.equal(views, alone[key]), (order, key)
 
 
-def test_without_keys_the_place_in_the_batch_is_the_key(tiny: tpt.Clip) -> None:
-    images = [natural(80, 100), natural(80, 100)]
-    made = make(tiny, images)
-    assert torch.equal(made, make(tiny, images, [0, 1]))
-    assert not torch.equal(made[0], made[1])
+def test_without_keys_the_content_is_the_key(tiny: tpt.Clip) -> None:
+    one, other = natural(80, 100), natural(80, 100, seed=1)
+    made = make(tiny, [one, other, one])
+    assert torch.equal(made[0], made[2])
+    assert torch.equal(made[1:2], make(tiny, [other]))
+    keys = [load_picture(image).digest for image in (one, other, one)]
+    assert torch.equal(made, make(tiny, [one, other, one], keys))
+    assert len(set(keys)) == 2
+
+
+def test_the_shape_is_a_part_of_the_content() -> None:
+    flat = np.zeros((4, 6, 3), np.uint8)
+    assert load_picture(flat).digest != load_picture(flat.reshape(6, 4, 3)).digest
+
+
+def test_a_decoded_picture_is_not_decoded_again(
+    tiny: tpt.Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = load_picture(natural(80, 100))
+    expected = make(tiny, [natural(80, 100)])
+    monkeypatch.setattr(module, "load_picture", None)
+    assert torch.equal(make(tiny, [picture]), expected)
 
 
 def test_the_callers_chance_is_neither_used_nor_changed(tiny: tpt.Clip) -> None:
@@ -356,11 +374,11 @@ def test_all_kinds_of_images_give_the_same_views(tiny: tpt.Clip, tmp_path: Path)
     Image.fromarray(pixels).save(path)
     channels_first = torch.from_numpy(pixels).permute(2, 0, 1)
     expected = make(tiny, [pixels])
+    encoded = make(tiny, [path])
+    assert torch.equal(encoded[:, 0], expected[:, 0])
+    assert torch.equal(make(tiny, [str(path), path.read_bytes()]), encoded.repeat(2, 1, 1, 1, 1))
     images = [
         Image.fromarray(pixels),
-        path,
-        str(path),
-        path.read_bytes(),
         channels_first,
         channels_first.float() / 255,
         channels_first.double() / 255,

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from every_method import METHODS
 from torch import Tensor
 
 import tpt
 from tpt.errors import MethodError
 from tpt.methods.base import Method, check_features, encode_views
-from tpt.methods.registry import METHODS, make_method
+from tpt.methods.registry import make_method
 
 NAMES = ["cat", "dog", "golden retriever"]
 KEPT = {"zero": 6, "mta": 20}  # of 20 views, where it is not a tenth

@@ -81,8 +81,9 @@ def test_the_class_features_end_further_apart_than_tpt_leaves_them(
 
 
 def test_every_image_starts_afresh_from_one_first_pass(
-    engine: tpt.PromptEngine, monkeypatch: pytest.MonkeyPatch
+    golden: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    engine = tpt.PromptEngine(golden.clip, NAMES)
     method = tpt.CTPT(engine)
     passes = []
     encode = engine.class_features

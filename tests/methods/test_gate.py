@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from every_method import METHODS
 from torch import Tensor
 
 import tpt
 from tpt.errors import MethodError
-from tpt.methods.registry import METHODS, make_method
+from tpt.methods.registry import make_method
 
 NAMES = ["cat", "dog", "golden retriever", "ice cream"]
 

@@ -72,7 +72,7 @@ def test_the_text_tower_is_not_run_for_an_image(
 ) -> None:
     method = tpt.TPS(engine, steps=2)
     expected = method.adapt_features(unit_features()).logits
-    cached = method.start.features().clone()
+    cached = method.start_classes(unit_features()[:1]).clone()
     monkeypatch.setattr(engine, "_encode", None)
     assert torch.equal(method.adapt_features(unit_features()).logits, expected)
-    assert torch.equal(method.start.features(), cached)
+    assert torch.equal(method.start_classes(unit_features()[:1]), cached)

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from every_method import METHODS
 from PIL import Image
 
 import tpt
-from tpt.methods.registry import METHODS, make_method
+from tpt.methods.registry import make_method
 from tpt.streaming import pipeline as streaming
 from tpt.streaming.records import Prediction, Record
 
@@ -86,7 +87,7 @@ def test_a_record_ranks_the_classes_and_tells_what_adaptation_did(
 
 def test_the_record_holds_the_methods_own_numbers(method: tpt.TPT, views: tpt.Views) -> None:
     (record,) = tpt.stream([picture(0)], method, views, top_k=9)
-    out = method.adapt(views([picture(0)], [0]))
+    out = method.adapt(views([picture(0)]))
     scores = out.logits.softmax(-1)[0].tolist()
     assert [p.score for p in record.predictions] == sorted(scores, reverse=True)
     assert record.adapt is not None
@@ -151,12 +152,23 @@ def test_a_named_image_depends_on_neither_neighbours_nor_order(
     assert replace(forward[1], index=0) == alone[0]
 
 
-def test_an_unnamed_images_views_depend_on_its_place(method: tpt.TPT, views: tpt.Views) -> None:
-    first, second = timeless(tpt.stream([picture(0), picture(0)], method, views))
-    _, again = timeless(tpt.stream([picture(1), picture(0)], method, views))
-    assert first.adapt != second.adapt
-    assert again == second
-    assert first.zero_shot == second.zero_shot
+def test_one_picture_gets_one_answer_at_any_place(method: tpt.TPT, views: tpt.Views) -> None:
+    first, other, again = timeless(tpt.stream([picture(0), picture(1), picture(0)], method, views))
+    assert again == replace(first, index=2)
+    assert other.adapt != first.adapt
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_the_same_bytes_get_the_same_answer_under_any_name(
+    method: tpt.TPT, views: tpt.Views, tmp_path: Path, batch_size: int
+) -> None:
+    paths = [tmp_path / "a.png", tmp_path / "b" / "c.png"]
+    paths[1].parent.mkdir()
+    for path in paths:
+        Image.fromarray(picture(0)).save(path)
+    items = [*paths, paths[0].read_bytes()]
+    records = timeless(tpt.stream(items, method, views, batch_size=batch_size))
+    assert len({replace(record, index=0, path=None) for record in records}) == 1
 
 
 def test_another_seed_makes_other_views(method: tpt.TPT, tiny: tpt.Clip) -> None:
@@ -284,7 +296,7 @@ def test_a_record_says_what_the_method_found(
     small: tpt.PromptEngine, few_views: tpt.Views, name: str
 ) -> None:
     (record,) = tpt.stream([picture(5)], make_method(name, small), few_views)
-    out = make_method(name, small).adapt(few_views([picture(5)], [0])).image(0)
+    out = make_method(name, small).adapt(few_views([picture(5)])).image(0)
     order = out.logits.argsort(descending=True).tolist()
     assert [p.index for p in record.predictions] == order
     if name == "zero":
@@ -394,8 +406,7 @@ def overflowing(
     clip: tpt.Clip, views: tpt.Views, path: str, view: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Let this view of this picture have features that are not finite."""
-    pixels = streaming.decode_image(path)
-    target, encode = views([pixels], [path])[0, view], clip.encode_views
+    target, encode = views([path])[0, view], clip.encode_views
 
     def overflow(batch: torch.Tensor) -> torch.Tensor:
         features = encode(batch)
@@ -538,9 +549,9 @@ def test_an_endless_source_is_pulled_only_a_few_images_ahead(
 def test_records_come_in_order_whichever_thread_is_first(
     zero_shot: tpt.ZeroShot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decode, second_done = streaming.decode_image, threading.Event()
+    decode, second_done = streaming.load_picture, threading.Event()
 
-    def wait_for_the_second(item: Any) -> np.ndarray:
+    def wait_for_the_second(item: Any) -> Any:
         if item is items[0]:
             assert second_done.wait(10)
         pixels = decode(item)
@@ -549,7 +560,7 @@ def test_records_come_in_order_whichever_thread_is_first(
         return pixels
 
     items = [picture(seed) for seed in range(5)]
-    monkeypatch.setattr(streaming, "decode_image", wait_for_the_second)
+    monkeypatch.setattr(streaming, "load_picture", wait_for_the_second)
     records = list(tpt.stream(items, zero_shot, num_workers=2))
     assert [r.index for r in records] == list(range(5))
     plain = list(tpt.stream(items, zero_shot, num_workers=0))

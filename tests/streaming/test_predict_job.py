@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from every_method import METHODS
 
 import tpt
 from tpt.errors import TptError
-from tpt.methods.registry import METHODS, make_settings
+from tpt.methods.registry import make_settings
 from tpt.prompts.context import Blend
 from tpt.prompts.meta_network import MetaNet
 from tpt.streaming import predict_job as job
@@ -178,7 +179,7 @@ def test_templates_are_an_ensemble_and_the_context_stays(
     build: Callable[..., PredictJob], name: str
 ) -> None:
     plain, made = build(method=name), build(method=name, templates=("a {}", "the {}"))
-    assert made.method.start.templates == ("a {}", "the {}")
+    assert made.method.templates == ("a {}", "the {}")
     assert made.settings == {**plain.settings, "templates": ["a {}", "the {}"]}
 
 
@@ -187,7 +188,7 @@ def test_one_template_is_the_start_of_a_context_that_is_tuned(
     build: Callable[..., PredictJob], name: str
 ) -> None:
     made = build(method=name, templates=("itap of my {}",))
-    assert made.method.start.templates == ()
+    assert made.method.templates == ()
     assert made.settings["context"]["words"] == "itap of my {}"
     assert made.settings["templates"] == ["itap of my {}"]
 

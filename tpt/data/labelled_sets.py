@@ -42,7 +42,7 @@ Source = str | ArrayRow | TarMember
 class Sample:
     """One labelled picture of a set."""
 
-    key: str  # its name inside the set, with "/": its views are drawn from it; unique in the set
+    key: str  # its name inside the set, with "/"; unique in the set
     label: int  # place in the set's classes
     source: Source
 

@@ -7,8 +7,8 @@ uniform draw without replacement in one pass and bounded memory (reservoir sampl
 shows the same pictures, and nobody can redraw until the pictures look good without naming another
 seed.
 
-The kept views are drawn again from the picture, by the run's own `Views` with the picture's key:
-they are what adaptation saw, made smaller.
+The kept views are drawn again from the picture, by the run's own `Views`: they are what adaptation
+saw, made smaller.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import hashlib
 import io
 from bisect import insort
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import kornia
@@ -27,7 +27,7 @@ from PIL import Image
 from tpt.data.labelled_sets import Sample, open_source
 from tpt.errors import ImageError
 from tpt.evaluate.confusions import compare_answers
-from tpt.images.decode import Pixels, decode_image
+from tpt.images.decode import Picture, Pixels, load_picture
 from tpt.images.views import Views
 from tpt.report.page import Answer, GalleryItem
 
@@ -148,11 +148,12 @@ def draw_items(
     """
     items = []
     for chosen in candidates:
-        pixels = _open_picture(chosen.key, find, change)
+        picture = _open_picture(chosen.key, find, change)
         views: list[Pixels] = []
-        if pixels is not None and make_views is not None:
+        if picture is not None and make_views is not None:
             places = [place for place, _ in chosen.kept[:KEPT_SHOWN]]
-            views = redraw_views(pixels, chosen.key, places, make_views)
+            views = redraw_views(picture, places, make_views)
+        pixels = None if picture is None else picture.pixels
         items.append(_name_item(chosen, classes, pixels, views))
     return items
 
@@ -177,25 +178,20 @@ def _name_item(
 
 def _open_picture(
     key: str, find: Callable[[str], Sample], change: Callable[[Pixels, str], Pixels] | None
-) -> Pixels | None:
-    """The pixels that the run saw, or None where they cannot be had any more."""
+) -> Picture | None:
+    """The picture that the run saw, or None where it cannot be had any more."""
     try:
-        source = open_source(find(key).source)
-    except (ImageError, LookupError):  # the set or its array has become smaller
-        return None
-    try:
-        pixels = decode_image(source)
-        return pixels if change is None else change(pixels, key)
-    except ImageError:
+        picture = load_picture(open_source(find(key).source))
+        return picture if change is None else replace(picture, pixels=change(picture.pixels, key))
+    except (ImageError, LookupError):  # the set or its array has become smaller, or the file broke
         return None
 
 
-def redraw_views(pixels: Pixels, key: str, places: Sequence[int], views: Views) -> list[Pixels]:
-    """The views at `places` of a picture (H, W, 3), as bytes (h, w, 3) of the model's input size.
+def redraw_views(picture: Picture, places: Sequence[int], views: Views) -> list[Pixels]:
+    """The views at `places` of a picture, as bytes (h, w, 3) of the model's input size.
 
     Args:
-        pixels: the picture as the run had it, uint8.
-        key: what the run drew its views from.
+        picture: as the run had it.
         places: which of the `views.n` views; view 0 is the plain picture.
         views: with the run's settings; it makes all of a picture's views or none.
     """
@@ -203,7 +199,7 @@ def redraw_views(pixels: Pixels, key: str, places: Sequence[int], views: Views) 
         return []
     facts = views.clip.preprocess
     with torch.inference_mode():
-        chosen = views([pixels], keys=[key])[0, list(places)]  # (n, 3, h, w), normalised
+        chosen = views([picture])[0, list(places)]  # (n, 3, h, w), normalised
         mean, std = (torch.tensor(v, device=chosen.device) for v in (facts.mean, facts.std))
         shown = kornia.enhance.denormalize(chosen, mean, std).clamp(0, 1) * 255
     return list(shown.round().byte().permute(0, 2, 3, 1).cpu().numpy())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -17,10 +18,9 @@ from tpt.corrupt.corruptions import corrupt
 from tpt.data.labelled_sets import Sample, open_source
 from tpt.errors import ImageError
 from tpt.evaluate.walks import Variant, Walk
-from tpt.images.decode import decode_image
 from tpt.images.views import Views
 from tpt.methods import Adapted, Method
-from tpt.streaming.pipeline import Loaded, cut_batches, decode_ahead, encode, keep_finite
+from tpt.streaming.pipeline import OVERFLOW, Loaded, cut_batches, decode_ahead, encode, load_as
 from tpt.streaming.records import PLACES, Failure
 
 TOP = 5  # classes a line
@@ -81,10 +81,7 @@ def _find_start(walk: Walk, done: int, batch_size: int) -> tuple[int, int]:
 
 def load_sample(index: int, sample: Sample) -> Loaded:
     """Decode one sample; what is wrong with it is data, not an exception."""
-    try:
-        return Loaded(index, sample.key, decode_image(open_source(sample.source)), None)
-    except ImageError as error:
-        return Loaded(index, sample.key, None, Failure("ImageError", str(error)))
+    return load_as(index, sample.key, lambda: open_source(sample.source))
 
 
 def _run_variant(
@@ -97,10 +94,11 @@ def _run_variant(
 ) -> Iterator[tuple[int, Line]]:
     """(place of the picture, line) of one batch in one variant."""
     items = [_change(item, variant, seed) for item in batch]
-    good = [item for item in items if item.pixels is not None]
+    good = [item for item in items if item.picture is not None]
     started = time.perf_counter()
-    reader = _most_curious(methods)
-    features, sound = keep_finite(encode(good, reader, views), good) if good else (None, [])
+    every = [method for by_name in methods.values() for method in by_name.values()]
+    count = None if any(method.reads_views for method in every) else 1
+    features, sound = encode(good, every[0].engine.clip, views, count) if good else (None, [])
     image_ms = (time.perf_counter() - started) * 1e3 / max(1, len(good))
     judged: dict[str, dict[int, dict[str, Any]]] = {}
     for head in variant.heads:
@@ -121,21 +119,16 @@ def _run_variant(
 
 
 def _change(item: Loaded, variant: Variant, seed: int) -> Loaded:
-    """The picture as this variant has it."""
-    if item.pixels is None or variant.corruption is None:
+    """The picture as this variant has it. Its views stay those of the original's content."""
+    if item.picture is None or variant.corruption is None:
         return item
     assert variant.severity is not None
+    picture, key = item.picture, item.path or ""
     try:
-        pixels = corrupt(item.pixels, variant.corruption, variant.severity, seed, item.key)
+        pixels = corrupt(picture.pixels, variant.corruption, variant.severity, seed, key)
     except ImageError as error:
         return Loaded(item.index, item.path, None, Failure("ImageError", str(error)))
-    return Loaded(item.index, item.path, pixels, None)
-
-
-def _most_curious(methods: dict[str, Methods]) -> Method:
-    """A method that reads all views, if there is one; it decides what is encoded."""
-    every = [method for by_name in methods.values() for method in by_name.values()]
-    return next((method for method in every if method.reads_views), every[0])
+    return Loaded(item.index, item.path, replace(picture, pixels=pixels))
 
 
 def _conclude(item: Loaded, answer: dict[str, Any] | None, image_ms: float) -> Line:
@@ -143,11 +136,7 @@ def _conclude(item: Loaded, answer: dict[str, Any] | None, image_ms: float) -> L
     if item.error is not None:
         return {"error": {"type": item.error.type, "message": item.error.message}}
     if answer is None:
-        message = (
-            "The image tower gave NaN or infinite features for this image. Try --precision fp32 "
-            "or bf16."
-        )
-        return {"error": {"type": "ModelError", "message": message}}
+        return {"error": {"type": OVERFLOW.type, "message": OVERFLOW.message}}
     broken = [name for name, told in answer.items() if told is None]
     if broken:  # a picture counts for all methods or for none, or they could not be compared
         message = (
@@ -180,9 +169,9 @@ def judge(
 
 def _summarise(out: Adapted, label: int, method: Method) -> dict[str, Any] | None:
     """One image's entry in a line, less its time."""
-    logits = out.logits.double().cpu()
-    if not bool(logits.isfinite().all()):
+    if not out.is_finite:
         return None
+    logits = out.logits.double().cpu()
     order = logits.argsort(descending=True, stable=True)
     best = order[:TOP].tolist()
     told: dict[str, Any] = {"rank": int((order == label).nonzero())}

@@ -10,11 +10,13 @@ and does not use JPEG draft mode, so that pixels never depend on a later size.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import stat
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import IO, Any, TypeAlias
 
 import numpy as np
@@ -51,6 +53,39 @@ _UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
 }
 
 
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A decoded image."""
+
+    pixels: Pixels  # (H, W, 3) uint8
+    digest: str  # of its content: what its views are drawn from
+
+
+def load_picture(source: object) -> Picture:
+    """Decode one image, and take the digest of its content.
+
+    The digest is that of the encoded bytes for files and bytes, so that one file is the same
+    picture under any path, in a tar or uploaded; of shape and pixels for images in memory.
+
+    Args:
+        source: as for `decode_image`.
+
+    Raises:
+        ImageError: whatever is wrong with the image, in one line that names it.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        name, data = _read_file(os.fsdecode(source))
+    elif isinstance(source, (bytes, bytearray, memoryview)):
+        name, data = "The image given as bytes", bytes(source)
+    else:
+        pixels = _from_memory(source)
+        content = hashlib.sha256(repr(pixels.shape).encode())
+        content.update(pixels.data)
+        return Picture(pixels, content.hexdigest())
+    pixels = _from_pil(_open(io.BytesIO(data), name), name)
+    return Picture(pixels, hashlib.sha256(data).hexdigest())
+
+
 def decode_image(source: object) -> Pixels:
     """Decode one image to RGB pixels.
 
@@ -66,11 +101,10 @@ def decode_image(source: object) -> Pixels:
     Raises:
         ImageError: whatever is wrong with the image, in one line that names it.
     """
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        name = "The image given as bytes"
-        return _from_pil(_open(io.BytesIO(source), name), name)
-    if isinstance(source, (str, os.PathLike)):
-        return _from_path(os.fsdecode(source))
+    return load_picture(source).pixels
+
+
+def _from_memory(source: object) -> Pixels:
     if isinstance(source, Image.Image):
         return _from_pil(source, "The PIL image")
     if isinstance(source, np.ndarray):
@@ -84,7 +118,8 @@ def decode_image(source: object) -> Pixels:
     )
 
 
-def _from_path(path: str) -> Pixels:
+def _read_file(path: str) -> tuple[str, bytes]:
+    """How messages name a file, and its bytes."""
     name = repr(path)  # keeps a message on one line when the name holds newlines or odd bytes
     try:
         mode = os.stat(path).st_mode
@@ -92,7 +127,7 @@ def _from_path(path: str) -> Pixels:
             kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
             raise ImageError(f"{name} is {kind}: expected an image file. Name such a file instead.")
         with open(path, "rb") as file:
-            return _from_pil(_open(file, name), name)
+            return name, file.read()
     except FileNotFoundError as error:
         raise ImageError(
             f"{name} does not exist: expected an image file. Check the spelling, and the folder "

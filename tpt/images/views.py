@@ -4,8 +4,9 @@ View 0 is the plain picture, preprocessed as the model wants it (open_clip's own
 crop). The others are random resized crops with flips ("crop"), or those crops put through AugMix
 ("augmix", Hendrycks et al., 1912.02781, severity 1 as in the TPT paper's fine-grained sets).
 
-What an image's views are depends on the seed and on the image's key (its path, or its place in a
-stream) alone: all chance is drawn from a generator seeded by the two, before any pixel is touched.
+An image's views depend only on the seed and on the image's content (`Picture.digest`): all random
+numbers come from a generator seeded by the two, before any pixel is touched. So a picture has the
+same views under any path, at any place of a stream, in any batch, on any machine.
 
 Crops are resampled by torch's antialiased kernel, which is Pillow's filter: on a CPU it works on
 bytes as Pillow does and differs from it by at most one grey level. kornia's own crops
@@ -32,6 +33,7 @@ from torch import Tensor
 
 from tpt.errors import MethodError
 from tpt.images._augmix import mix_chains
+from tpt.images.decode import Picture, load_picture
 from tpt.model.clip import Clip, Preprocess
 
 KINDS = ("crop", "augmix")
@@ -54,7 +56,7 @@ class Views:
         clip: the model; its picture size, statistics and device are used.
         n: views an image, the plain one included; the published number is 64.
         kind: "crop" (random resized crop and flip) or "augmix" (the same, then AugMix).
-        seed: from which, with an image's key, its views are drawn.
+        seed: from which, with an image's content, its views are drawn.
         scale: the smallest and largest share of the image's area that a crop covers.
 
     Raises:
@@ -85,31 +87,35 @@ class Views:
 
         Args:
             images: B images of any sizes: a list of tensors (3, H, W) (uint8, or floats in
-                [0, 1]), arrays (H, W, 3), PIL images or paths; or one tensor (B, 3, H, W).
-            keys: what each image's chance is drawn from besides the seed; default its place here.
+                [0, 1]), arrays (H, W, 3), PIL images, paths or decoded `Picture`s; or one tensor
+                (B, 3, H, W).
+            keys: what each image's views are drawn from besides the seed; default its content.
 
         Raises:
             ImageError: an image that cannot be read.
             MethodError: no image, one that is not in a list, or another number of keys.
         """
-        pictures = self._decode(images)
-        keys = range(len(pictures)) if keys is None else keys
+        pictures = self._load(images)
+        keys = [picture.digest for picture in pictures] if keys is None else keys
         if len(keys) != len(pictures):
             raise MethodError(
                 f"{len(pictures)} images came with {len(keys)} keys; expected as many."
             )
-        views = [self._views(picture, key) for picture, key in zip(pictures, keys, strict=True)]
+        views = [
+            self._views(self._to_device(picture), key)
+            for picture, key in zip(pictures, keys, strict=True)
+        ]
         return self._finish(torch.stack(views), keys)
 
     def plain(self, images: Any) -> Tensor:
         """View 0 alone, (B, 1, 3, H, W): all that a method without adaptation looks at."""
-        pictures = self._decode(images)
+        pictures = [self._to_device(picture) for picture in self._load(images)]
         views = torch.stack([preprocess_plain(p, self.clip.preprocess) for p in pictures])
         pixels = views.to(self.clip.device).float() / 255
         return normalise(pixels, self.clip.preprocess).unsqueeze(1)
 
-    def _decode(self, images: Any) -> list[Tensor]:
-        """The images one by one, as `_to_device` gives them."""
+    def _load(self, images: Any) -> list[Picture]:
+        """The images one by one, decoded once."""
         many = isinstance(images, (Tensor, np.ndarray))
         if isinstance(images, (str, bytes, os.PathLike, Image)) or (many and images.ndim != 4):
             shape = f" of shape {tuple(images.shape)}" if many else ""
@@ -117,16 +123,14 @@ class Views:
                 f"Images are expected as a list, or as one tensor (B, 3, H, W), but a single "
                 f"{type(images).__name__}{shape} came. Write views([image])."
             )
-        pictures = [self._to_device(image) for image in images]
+        pictures = [i if isinstance(i, Picture) else load_picture(i) for i in images]
         if not pictures:
             raise MethodError("No images came; views can be made of at least one.")
         return pictures
 
-    def _to_device(self, image: Any) -> Tensor:
+    def _to_device(self, picture: Picture) -> Tensor:
         """One image as uint8 (1, 3, H, W) in channels-last order, the resampler's fastest."""
-        from tpt.images.decode import decode_image
-
-        pixels = torch.from_numpy(decode_image(image)).to(self.clip.device)
+        pixels = torch.from_numpy(picture.pixels).to(self.clip.device)
         return pixels.permute(2, 0, 1).unsqueeze(0)
 
     def _views(self, picture: Tensor, key: str | int) -> Tensor:

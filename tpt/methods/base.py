@@ -1,18 +1,24 @@
-"""What every method takes and gives: unit view features in, `Adapted` out."""
+"""What every method takes and gives, and the one base class they share.
+
+A method is a frozen dataclass of settings and a hook, `_adapt`, from unit view features (B, N, E)
+to `Adapted`. The base class checks and cuts what comes in, encodes views, and builds the
+constructor from the settings; `docs/adding-a-method.md` shows a whole one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from inspect import Parameter, Signature
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from tpt.errors import MethodError
-from tpt.methods.start_classes import StartClasses
 from tpt.model.clip import Clip
 from tpt.prompts import PromptEngine
+from tpt.prompts.engine import check_templates
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,8 +26,8 @@ class Adapted:
     """The outcome for one image, or for B images with a leading axis B on every tensor.
 
     K classes, N views, S kept views, M context vectors of width D. A field is None where the method
-    has no such thing. In a batch of which `tpt.Gate` left some images as they were, their rows
-    are padded (NaN, and -1 in `selected`); `image` takes the padding off again.
+    has no such thing. In a batch of which `tpt.Gate` skipped some images, their rows are padded
+    (NaN, and -1 in `selected`); `image` removes the padding.
     """
 
     logits: Tensor  # (K,) the prediction for view 0; the votes, where the method votes
@@ -36,77 +42,146 @@ class Adapted:
     entropy: Tensor | None = None  # () nats, marginal entropy of the kept views before anything
     final_entropy: Tensor | None = None  # () the same under what was tuned
     votes: Tensor | None = None  # (K,) how many kept views name each class
-    adapted: Tensor | None = None  # () False where `tpt.Gate` left the image as it was
+    adapted: Tensor | None = None  # () False where `tpt.Gate` skipped the image
+
+    @property
+    def is_finite(self) -> bool:
+        """False where the method diverged, so that the logits predict nothing."""
+        return bool(self.logits.isfinite().all())
 
     def image(self, index: int) -> Adapted:
         """One image's part of a batch."""
         one = Adapted(**{k: None if v is None else v[index] for k, v in vars(self).items()})  # type: ignore[arg-type]
-        return one if one.adapted is None or bool(one.adapted) else one._as_left()
-
-    def _as_left(self) -> Adapted:
-        """What can be said of an image that was not adapted."""
+        if one.adapted is None or bool(one.adapted):
+            return one
         return Adapted(
-            logits=self.logits,
-            initial_logits=self.initial_logits,
-            selected=self.selected[self.selected >= 0],
-            view_entropy=self.view_entropy[self.view_entropy.isfinite()],
-            votes=self.votes,
-            adapted=self.adapted,
+            logits=one.logits,
+            initial_logits=one.initial_logits,
+            selected=one.selected[one.selected >= 0],
+            view_entropy=one.view_entropy[one.view_entropy.isfinite()],
+            votes=one.votes,
+            adapted=one.adapted,
         )
 
 
-class Method(Protocol):
-    """The two calls of every method, and what the runtime asks of it."""
-
-    engine: PromptEngine
-
-    @property
-    def start(self) -> StartClasses:
-        """The class features that every image starts from."""
-
-    @property
-    def reads_views(self) -> bool:
-        """False where only view 0 matters, so that only view 0 has to be made."""
-
-    @property
-    def keeps_state(self) -> bool:
-        """True where the result depends on the images before."""
-
-    @property
-    def gives_probabilities(self) -> bool:
-        """False where `logits` are votes, of which a softmax means nothing."""
-
-    def adapt(self, views: Tensor) -> Adapted: ...
-
-    def adapt_features(self, features: Tensor) -> Adapted: ...
-
-    def reset(self) -> None: ...
-
-    def start_stream(self) -> None: ...
+@dataclass(frozen=True)
+class NoSettings:
+    """For methods without anything to set."""
 
 
-def adapt_images(
-    clip: Clip, features: Tensor, adapt: Callable[[Tensor], Adapted], *, in_order: bool = False
-) -> Adapted:
-    """Run `adapt`, which takes (B, N, E), on checked features (N, E) or (B, N, E).
+class Method:
+    """Base of the methods: the two calls, the settings, where every image starts.
 
-    Args:
-        clip: the model the features are of.
-        features: unit view features; view 0 is the plain one.
-        adapt: the method itself.
-        in_order: one image after the other, because each depends on those before.
+    A subclass names its `Settings` and writes `_adapt`. The constructor follows: `engine`, then one
+    argument per setting, then, if `takes_templates`, `templates`: sentences with one `{}` each,
+    taken word for word, whose ensemble replaces the engine's context.
 
     Raises:
-        MethodError: features that are not finite unit vectors of the expected shape.
+        MethodError: a setting out of its range.
+        PromptError: a template without exactly one `{}`, or too long with some class name.
     """
-    batch = check_features(clip, features)
-    # One by one on a CPU: there it costs nothing, and an image's numbers are then the same to the
-    # last bit whatever shares its batch.
-    if in_order or batch.device.type == "cpu":
-        result = join_images([adapt(one) for one in batch.split(1)])
-    else:
-        result = adapt(batch)
-    return result if features.ndim == 3 else result.image(0)
+
+    Settings: ClassVar[type] = NoSettings
+    title: ClassVar[str] = ""  # as in its paper; the class's name if empty
+    summary: ClassVar[str] = ""  # what it does, in a line
+    cost: ClassVar[str] = ""  # of one image, besides encoding its views
+    paper: ClassVar[str] = ""  # arXiv id
+    gradient: ClassVar[bool] = False  # whether it takes optimiser steps
+    takes_templates: ClassVar[bool] = True  # False where the context itself is tuned
+    gives_probabilities: Any = True  # False where `logits` are votes: their softmax means nothing
+    reads_views: Any = True  # False where only view 0 matters, so that only view 0 is made
+    keeps_state: Any = False  # True where the result depends on the images before
+
+    def __init_subclass__(cls) -> None:
+        if "__init__" in vars(cls) and "Settings" not in vars(cls):
+            return  # a constructor of its own, such as the gate's
+        kind = Parameter.POSITIONAL_OR_KEYWORD
+        known = [
+            Parameter(field.name, kind, default=field.default, annotation=field.type)
+            for field in fields(cls.Settings)
+        ]
+        if cls.takes_templates:
+            known.append(Parameter("templates", kind, default=None))
+        cls.__signature__ = Signature([Parameter("engine", kind), *known])  # type: ignore[attr-defined]
+
+    def __init__(self, engine: PromptEngine, *values: Any, **options: Any) -> None:
+        given = type(self).__signature__.bind(engine, *values, **options).arguments  # type: ignore[attr-defined]
+        del given["engine"]
+        self.engine = engine
+        self.templates = check_templates(given.pop("templates", None) or ())
+        self.settings: Any = self.Settings(**given)
+
+    # --- what a method defines ---
+
+    def _adapt(self, features: Tensor) -> Adapted:
+        """The method itself, on checked unit view features (B, N, E); view 0 is the plain one."""
+        raise NotImplementedError(f"{type(self).__name__} does not define _adapt(features).")
+
+    def reset(self) -> None:
+        """Forget the images before, where the method keeps state."""
+
+    def start_stream(self) -> None:
+        """Called by `tpt.stream` before its first image."""
+
+    # --- what a method is asked ---
+
+    def adapt(self, views: Tensor) -> Adapted:
+        """Adapt to normalised views (N, 3, H, W), or to B images' (B, N, 3, H, W).
+
+        Raises:
+            MethodError: another shape or picture size.
+        """
+        count = None if self.reads_views else 1
+        return self.adapt_features(encode_views(self.engine.clip, views, count))
+
+    def adapt_features(self, features: Tensor) -> Adapted:
+        """Adapt to unit view features (N, E), or to B images' (B, N, E). View 0 is the plain one.
+
+        Returns:
+            `Adapted`, with a leading axis B where `features` has one.
+
+        Raises:
+            MethodError: features that are not finite unit vectors of the expected shape.
+        """
+        clip = self.engine.clip
+        batch = check_features(clip, features)
+        if not self.reads_views:
+            batch = batch[:, :1]
+        images = 1 if self.keeps_state else clip.images_a_pass(len(batch))
+        result = join_images([self._adapt(part) for part in batch.split(images)])
+        return result if features.ndim == 3 else result.image(0)
+
+    @property
+    def first_views(self) -> int | None:
+        """How many of an image's views `begin` is to be given; None for all of them."""
+        return None if self.reads_views else 1
+
+    def begin(self, features: Tensor) -> tuple[Adapted, Tensor | None]:
+        """The outcome of B images from their first views (B, `first_views`, E).
+
+        Returns:
+            The outcome, and (B,) True for images that `go_on` has to see with all their views; None
+            where there is none.
+        """
+        return self.adapt_features(features), None
+
+    @property
+    def go_on(self) -> Method:
+        """The method for the images that `begin` did not decide."""
+        return self
+
+    @torch.no_grad()
+    def start_classes(self, plain: Tensor) -> Tensor:
+        """The class features before any adaptation, for images of view-0 features (B, E).
+
+        Returns:
+            (K, E) where all images share them, (B, K, E) under a conditional (CoCoOp) context.
+        """
+        if self.templates:
+            return self.engine.template_features(self.templates)
+        if self.engine.conditional:
+            return self.engine.class_features(self.engine.start_for(plain))
+        return self.engine.start_features()
 
 
 def join_images(parts: Sequence[Adapted]) -> Adapted:

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tpt.methods.base import Adapted
+from tpt.methods.base import Adapted, Method
 from tpt.methods.objective import entropy, marginal_entropy, select_confident
-from tpt.methods.start_classes import StartClasses
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +46,9 @@ class FirstLook:
 
 
 @torch.no_grad()
-def take_first_look(start: StartClasses, features: Tensor, keep: float) -> FirstLook:
-    """Look at unit view features (B, N, E); view 0 is the plain one."""
-    classes = start.of(features[:, 0])
-    logits = start.engine.logits(features, classes)
+def take_first_look(method: Method, features: Tensor, keep: float) -> FirstLook:
+    """Look at unit view features (B, N, E) where `method` starts; view 0 is the plain one."""
+    classes = method.start_classes(features[:, 0])
+    logits = method.engine.logits(features, classes)
     view_entropy = entropy(logits)
     return FirstLook(classes, logits, view_entropy, select_confident(view_entropy, keep))

@@ -23,7 +23,6 @@ from tpt.errors import MethodError
 from tpt.methods.base import Adapted, Method, check_features, encode_views
 from tpt.methods.checks import check_count, check_share
 from tpt.methods.first_look import FirstLook, take_first_look
-from tpt.methods.start_classes import StartClasses
 
 
 @dataclass(frozen=True)
@@ -42,20 +41,20 @@ class GateSettings:
         check_count("views", self.views, "how many views the gate looks at", least=1)
 
 
-class Gate:
+class Gate(Method):
     """Adapt with another method where view 0 is not sure, or not agreed with.
 
-    `adapt` encodes the other views only of the images that need them, so an image that is skipped
-    costs one view (or `views`) in the image tower and no text pass; `adapt_features`, which is
-    given all views, saves the method's own work only.
+    `adapt`, and whoever asks `begin` first as `tpt.stream` does, encodes the other views only of
+    the images that need them, so a skipped image costs one view (or `views`) in the image tower and
+    no text pass; `adapt_features`, which is given all views, saves the method's own work only.
 
     A skipped image's `Adapted` has view 0's zero-shot logits, `adapted` False and no `loss`. Under
     a method that votes it has one vote, view 0's.
 
     Args:
         method: what adapts the others; its start context (or templates) makes the decision.
-        threshold: the score, in (0, 1], from which an image is left as it is. Crops of a
-            picture have a cosine well below one, so with several views it is to be lower.
+        threshold: the score, in (0, 1], from which an image is skipped. Crops of a picture have a
+            cosine well below one, so with several views it has to be lower.
         views: how many of the first views it looks at.
 
     Raises:
@@ -63,31 +62,16 @@ class Gate:
     """
 
     def __init__(self, method: Method, threshold: float = 0.9, views: int = 1) -> None:
-        self.method = method
-        self.engine = method.engine
+        self.method, self.engine, self.templates = method, method.engine, method.templates
         self.settings = GateSettings(threshold, views)
+        self.reads_views, self.keeps_state = method.reads_views, method.keeps_state
+        self.gives_probabilities = method.gives_probabilities
         if views > 1 and not method.reads_views:
             raise MethodError(
                 f"The gate is to look at {views} views, but {type(method).__name__} reads the "
                 "plain one alone, so no others are made. Use views=1."
             )
         self.seen = self.skipped = 0
-
-    @property
-    def start(self) -> StartClasses:
-        return self.method.start
-
-    @property
-    def reads_views(self) -> bool:
-        return self.method.reads_views
-
-    @property
-    def keeps_state(self) -> bool:
-        return self.method.keeps_state
-
-    @property
-    def gives_probabilities(self) -> bool:
-        return self.method.gives_probabilities
 
     @property
     def share_skipped(self) -> float:
@@ -100,7 +84,6 @@ class Gate:
         self.method.reset()
 
     def start_stream(self) -> None:
-        """Called by `tpt.stream` before its first image."""
         self.method.start_stream()
 
     def adapt(self, views: Tensor) -> Adapted:
@@ -118,22 +101,26 @@ class Gate:
         return result if views.ndim == 5 else result.image(0)
 
     def adapt_features(self, features: Tensor) -> Adapted:
-        """Adapt to unit view features (N, E), or to B images' (B, N, E). View 0 is the plain one.
-
-        Raises:
-            MethodError: features that are not finite unit vectors of the expected shape.
-        """
         batch = check_features(self.engine.clip, features)
         result, needs = self.leave(batch)
         if bool(needs.any()):
             result = _merge(result, self.method.adapt_features(batch[needs]), needs)
         return result if features.ndim == 3 else result.image(0)
 
+    @property
+    def first_views(self) -> int:
+        return int(self.settings.views)
+
+    def begin(self, features: Tensor) -> tuple[Adapted, Tensor | None]:
+        return self.leave(features)
+
+    @property
+    def go_on(self) -> Method:
+        return self.method
+
     @torch.no_grad()
     def leave(self, features: Tensor) -> tuple[Adapted, Tensor]:
-        """The gate alone: what B images are if left as they are, and which are not to be.
-
-        A caller who makes views as they are needed asks it first, and then the method.
+        """The gate's decision: what B images are if skipped, and which may not be.
 
         Args:
             features: unit features (B, n, E) of B images' first views; only as many as the
@@ -146,9 +133,8 @@ class Gate:
             MethodError: features that are not finite unit vectors of the expected shape.
         """
         first = check_features(self.engine.clip, features)[:, : self.settings.views]
-        # One by one on a CPU, as the methods do.
-        parts = first.split(1 if first.device.type == "cpu" else len(first))
-        looks = [take_first_look(self.start, part, keep=1.0) for part in parts]
+        parts = first.split(self.engine.clip.images_a_pass(len(first)))
+        looks = [take_first_look(self, part, keep=1.0) for part in parts]
         scores = [_score(look, part) for look, part in zip(looks, parts, strict=True)]
         needs = torch.cat(scores) < self.settings.threshold
         self.seen += len(needs)

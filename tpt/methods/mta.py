@@ -13,18 +13,15 @@ text pass, and every view counts: `Adapted.selected` holds them all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tpt.methods.base import Adapted, adapt_images, encode_views
+from tpt.methods.base import Adapted, Method
 from tpt.methods.checks import check_number
 from tpt.methods.first_look import take_first_look
-from tpt.methods.start_classes import StartClasses
-from tpt.prompts import PromptEngine
 
 NEIGHBOURS = 0.3  # share of the other views that set a view's bandwidth
 ROUNDS = 5  # of the whole, and of each of its two steps
@@ -34,7 +31,7 @@ ROUNDS = 5  # of the whole, and of each of its two steps
 class MTASettings:
     """The published weights, the same for all data sets."""
 
-    lambda_y: float = 0.2  # how evenly the inlierness is spread
+    lambda_y: float = 0.2  # how evenly the inlierness is spread; towards 0 one view takes all
     lambda_q: float = 4.0  # how much views that predict alike support one another
 
     def __post_init__(self) -> None:
@@ -43,59 +40,17 @@ class MTASettings:
         check_number("lambda_q", self.lambda_q, support, above=False)
 
 
-class MTA:
-    """Predict the mode of the view features.
+class MTA(Method):
+    """Predict the mode of the view features."""
 
-    Args:
-        engine: the prompt engine; its start context makes the class features.
-        lambda_y: how evenly the views' inlierness is spread; towards 0 one view takes all.
-        lambda_q: how much views that predict alike support one another.
-        templates: sentences with one `{}` each, whose ensemble replaces the engine's context.
-
-    Raises:
-        MethodError: a setting out of its range.
-        PromptError: a template without exactly one `{}`, or too long with some class name.
-    """
-
-    reads_views = True
-    keeps_state = False
-    gives_probabilities = True
-
-    def __init__(
-        self,
-        engine: PromptEngine,
-        lambda_y: float = 0.2,
-        lambda_q: float = 4.0,
-        templates: Sequence[str] | None = None,
-    ) -> None:
-        self.engine = engine
-        self.settings = MTASettings(lambda_y, lambda_q)
-        self.start = StartClasses(engine, templates)
-
-    def adapt(self, views: Tensor) -> Adapted:
-        """Adapt to normalised views (N, 3, H, W), or to B images' (B, N, 3, H, W)."""
-        return self.adapt_features(encode_views(self.engine.clip, views))
-
-    def adapt_features(self, features: Tensor) -> Adapted:
-        """Adapt to unit view features (N, E), or to B images' (B, N, E). View 0 is the plain one.
-
-        Raises:
-            MethodError: features that are not finite unit vectors of the expected shape.
-        """
-        return adapt_images(self.engine.clip, features, self._adapt)
+    Settings = MTASettings
 
     @torch.no_grad()
     def _adapt(self, features: Tensor) -> Adapted:
-        look = take_first_look(self.start, features, keep=1.0)
+        look = take_first_look(self, features, keep=1.0)
         p = look.logits.softmax(-1)
         mode = find_mode(features, p @ p.mT, self.settings)
         return look.conclude(self.engine.logits(mode.unsqueeze(1), look.classes)[:, 0])
-
-    def reset(self) -> None:
-        """Nothing is kept between images."""
-
-    def start_stream(self) -> None:
-        """Nothing is kept between images."""
 
 
 def find_mode(features: Tensor, affinity: Tensor, settings: MTASettings) -> Tensor:

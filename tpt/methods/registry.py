@@ -1,14 +1,16 @@
-"""The shelf: every method by name, what it costs, which settings it has, how it is made.
+"""The methods by name: what each does and costs, its settings, how it is made.
 
-Nothing here imports torch before a method is made or its settings are looked at, so a command
-line can list the shelf at once.
+Methods of other packages join through the entry-point group `tpt.methods`: an entry
+`name = "package.module:Class"` of an installed distribution makes `--method name` work. Nothing
+here imports torch, or somebody else's package, before a method is looked up.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -18,27 +20,36 @@ if TYPE_CHECKING:
     from tpt.methods.base import Method
     from tpt.prompts import PromptEngine
 
+GROUP = "tpt.methods"
+"""The entry-point group in which other packages name their methods."""
+
 
 @dataclass(frozen=True)
 class MethodInfo:
-    """One method of the shelf."""
+    """What is known of a method before it is made."""
 
     name: str  # as on the command line
-    title: str  # as in its paper
-    summary: str
-    cost: str  # an image, beside encoding its views
-    paper: str  # arXiv id
     home: str  # module and class
-    needs_views: bool  # whether it looks, by default, at more than the plain view
-    keeps_state: bool  # whether results depend, by default, on the images before
-    gradient: bool  # whether it takes optimiser steps
-    takes_templates: bool  # else the context is tuned, and templates have no place
+    title: str  # as in its paper
+    paper: str  # arXiv id
+    summary: str
+    cost: str  # an image, besides encoding its views
+    needs_views: bool = True  # whether it looks, by default, at more than the plain view
+    keeps_state: bool = False  # whether results depend, by default, on the images before
+    gradient: bool = False  # whether it takes optimiser steps
+    takes_templates: bool = True  # else the context is tuned, and templates have no place
+
+    @property
+    def method(self) -> type[Method]:
+        """The class; imports torch."""
+        module, _, name = self.home.partition(":")
+        found: type[Method] = getattr(importlib.import_module(module), name)
+        return found
 
     @property
     def settings(self) -> type:
         """The frozen dataclass of its settings; the defaults are the published ones."""
-        module, _, name = self.home.partition(":")
-        return getattr(importlib.import_module(module), f"{name}Settings")
+        return self.method.Settings
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -56,7 +67,6 @@ class MethodInfo:
             MethodError: templates for a method that tunes the context.
             PromptError: a template without exactly one `{}`.
         """
-        module, _, name = self.home.partition(":")
         chosen = asdict(settings)
         if self.takes_templates:
             chosen["templates"] = templates
@@ -65,126 +75,130 @@ class MethodInfo:
                 f"{self.title} tunes the engine's context, and templates would replace it. Start "
                 "the context from the words of one template instead, or use another method."
             )
-        return getattr(importlib.import_module(module), name)(engine, **chosen)
+        return self.method(engine, **chosen)
 
 
-def _shelf(*infos: MethodInfo) -> Mapping[str, MethodInfo]:
-    return MappingProxyType({info.name: info for info in infos})
-
-
-METHODS: Mapping[str, MethodInfo] = _shelf(
+_BUILT_IN = (
     MethodInfo(
-        name="zero_shot",
-        title="Zero-shot CLIP",
-        summary="predict the plain view; no adaptation",
-        cost="nothing; one view is encoded",
-        paper="2103.00020",
-        home="tpt.methods.zero_shot:ZeroShot",
+        *("zero_shot", "tpt.methods.zero_shot:ZeroShot", "Zero-shot CLIP", "2103.00020"),
+        "predict the plain view; no adaptation",
+        "nothing; one view is encoded",
         needs_views=False,
-        keeps_state=False,
-        gradient=False,
-        takes_templates=True,
     ),
     MethodInfo(
-        name="tpt",
-        title="TPT",
-        summary="tune the context until the confident views agree sharply",
-        cost="a text backward pass and a text forward pass",
-        paper="2209.07511",
-        home="tpt.methods.tpt:TPT",
-        needs_views=True,
-        keeps_state=False,
+        *("tpt", "tpt.methods.tpt:TPT", "TPT", "2209.07511"),
+        "tune the context until the confident views agree sharply",
+        "a text backward pass and a text forward pass",
         gradient=True,
         takes_templates=False,
     ),
     MethodInfo(
-        name="vte",
-        title="VTE",
-        summary="average the features of the confident views",
-        cost="next to nothing",
-        paper="2405.14977",
-        home="tpt.methods.vte:VTE",
-        needs_views=True,
-        keeps_state=False,
-        gradient=False,
-        takes_templates=True,
+        *("vte", "tpt.methods.vte:VTE", "VTE", "2405.14977"),
+        "average the features of the confident views",
+        "next to nothing",
     ),
     MethodInfo(
-        name="zero",
-        title="ZERO",
-        summary="let the confident views vote; gives votes, no probabilities",
-        cost="next to nothing",
-        paper="2405.18330",
-        home="tpt.methods.zero:ZERO",
-        needs_views=True,
-        keeps_state=False,
-        gradient=False,
-        takes_templates=True,
+        *("zero", "tpt.methods.zero:ZERO", "ZERO", "2405.18330"),
+        "let the confident views vote; gives votes, no probabilities",
+        "next to nothing",
     ),
     MethodInfo(
-        name="mta",
-        title="MTA",
-        summary="find the mode of the views' features, outliers weighted down",
-        cost="next to nothing",
-        paper="2405.02266",
-        home="tpt.methods.mta:MTA",
-        needs_views=True,
-        keeps_state=False,
-        gradient=False,
-        takes_templates=True,
+        *("mta", "tpt.methods.mta:MTA", "MTA", "2405.02266"),
+        "find the mode of the views' features, outliers weighted down",
+        "next to nothing",
     ),
     MethodInfo(
-        name="tps",
-        title="TPS",
-        summary="shift the class features until the confident views agree sharply",
-        cost="a gradient through one matrix product",
-        paper="2403.12952",
-        home="tpt.methods.tps:TPS",
-        needs_views=True,
-        keeps_state=False,
+        *("tps", "tpt.methods.tps:TPS", "TPS", "2403.12952"),
+        "shift the class features until the confident views agree sharply",
+        "a gradient through one matrix product",
         gradient=True,
-        takes_templates=True,
     ),
     MethodInfo(
-        name="ctpt",
-        title="C-TPT",
-        summary="TPT that keeps the class features apart, for calibrated scores",
-        cost="a text backward pass and a text forward pass",
-        paper="2403.14119",
-        home="tpt.methods.ctpt:CTPT",
-        needs_views=True,
-        keeps_state=False,
+        *("ctpt", "tpt.methods.ctpt:CTPT", "C-TPT", "2403.14119"),
+        "TPT that keeps the class features apart, for calibrated scores",
+        "a text backward pass and a text forward pass",
         gradient=True,
         takes_templates=False,
     ),
     MethodInfo(
-        name="tda",
-        title="TDA",
-        summary="correct zero-shot by caches of the stream's own images",
-        cost="next to nothing; one view is encoded, the caches stay in memory",
-        paper="2403.18293",
-        home="tpt.methods.tda:TDA",
+        *("tda", "tpt.methods.tda:TDA", "TDA", "2403.18293"),
+        "correct zero-shot by caches of the stream's own images",
+        "next to nothing; one view is encoded, the caches stay in memory",
         needs_views=False,
         keeps_state=True,
-        gradient=False,
-        takes_templates=True,
     ),
 )
+
+METHODS: Mapping[str, MethodInfo] = MappingProxyType({info.name: info for info in _BUILT_IN})
+"""The methods of this package, by name."""
+
+
+def find_plugins() -> dict[str, EntryPoint]:
+    """Methods that installed packages bring, by name; none is imported. Ours keep their names."""
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    return {name: entry for name, entry in found.items() if name not in METHODS}
+
+
+def load_plugin(entry: EntryPoint) -> MethodInfo:
+    """Import a method of another package.
+
+    Raises:
+        MethodError: it cannot be imported, or is no subclass of `tpt.methods.Method`.
+    """
+    from tpt.methods.base import Method
+
+    whose = f'"{entry.value}"' + (f" of the package {entry.dist.name}" if entry.dist else "")
+    try:
+        method = entry.load()
+    except Exception as error:  # another package's code may raise anything
+        raise MethodError(
+            f'The method "{entry.name}", {whose}, cannot be imported ({type(error).__name__}: '
+            f"{error}). Repair or uninstall that package, or use another method."
+        ) from error
+    if not (isinstance(method, type) and issubclass(method, Method)):
+        raise MethodError(
+            f'The method "{entry.name}", {whose}, is not a subclass of tpt.methods.Method. Repair '
+            "or uninstall that package, or use another method."
+        )
+    return MethodInfo(
+        *(entry.name, entry.value, method.title or method.__name__, method.paper),
+        *(method.summary, method.cost),
+        needs_views=method.reads_views is True,
+        keeps_state=method.keeps_state is True,
+        gradient=method.gradient,
+        takes_templates=method.takes_templates,
+    )
+
+
+def list_methods() -> Iterator[MethodInfo | MethodError]:
+    """All methods, ours first; for one of another package that does not work, why not."""
+    yield from METHODS.values()
+    for entry in find_plugins().values():
+        try:
+            yield load_plugin(entry)
+        except MethodError as error:
+            yield error
 
 
 def find_method(name: str) -> MethodInfo:
     """The method of this name; capitals and `-` for `_` are accepted.
 
     Raises:
-        MethodError: no such method; the nearest names are told.
+        MethodError: no such method; a method of another package that does not work.
     """
     key = name.strip().lower().replace("-", "_")
     key = {"zeroshot": "zero_shot", "c_tpt": "ctpt"}.get(key, key)
-    if key not in METHODS:
-        raise MethodError(
-            f'Unknown method "{name}".{suggest(key, METHODS)} Expected one of {", ".join(METHODS)}.'
-        )
-    return METHODS[key]
+    if key in METHODS:
+        return METHODS[key]
+    plugins = find_plugins()
+    for known, entry in plugins.items():
+        if known.lower().replace("-", "_") == key:
+            return load_plugin(entry)
+    known_names = [*METHODS, *plugins]
+    raise MethodError(
+        f'Unknown method "{name}".{suggest(key, known_names)} Expected one of '
+        f"{', '.join(known_names)}."
+    )
 
 
 def make_settings(name: str, options: Mapping[str, Any]) -> Any:

@@ -18,9 +18,9 @@ import math
 import os
 import warnings
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,11 +28,10 @@ from torch import Tensor
 from tpt.errors import MethodError
 from tpt.methods._feature_cache import Cache
 from tpt.methods._tda_state import read_state, write_state
-from tpt.methods.base import Adapted, adapt_images, encode_views
+from tpt.methods.base import Adapted, Method
 from tpt.methods.checks import check_count, check_keep, check_number, check_reset
 from tpt.methods.first_look import take_first_look
 from tpt.methods.objective import marginal_entropy
-from tpt.methods.start_classes import StartClasses
 from tpt.prompts import PromptEngine
 
 WINDOW, SHARE = 50, 0.9  # when a stream looks correlated: this share of the last so many images
@@ -42,18 +41,18 @@ WINDOW, SHARE = 50, 0.9  # when a stream looks correlated: this share of the las
 class TDASettings:
     """Published defaults, those for ImageNet."""
 
-    positive_capacity: int = 3  # images a class; 0: no positive cache
-    alpha: float = 2.0
-    beta: float = 5.0
-    negative_capacity: int = 2  # 0: no negative cache
+    positive_capacity: int = 3  # images a class in the positive cache; 0: no such cache
+    alpha: float = 2.0  # weight of the positive cache's logits
+    beta: float = 5.0  # how fast a cached image's influence falls with its distance
+    negative_capacity: int = 2  # 0: none; its marks take K * capacity * K bytes
     negative_alpha: float = 0.117
     negative_beta: float = 1.0
-    entropy_low: float = 0.2  # of H / log2(K), for the negative cache
-    entropy_high: float = 0.5
-    mask_low: float = 0.03  # of a class's probability, to be marked
-    mask_high: float = 1.0
+    entropy_low: float = 0.2  # the negative cache takes images with H / log2(K) from here ...
+    entropy_high: float = 0.5  # ... to here
+    mask_low: float = 0.03  # they count against classes of more than this probability ...
+    mask_high: float = 1.0  # ... and less than this
     keep: float | None = None  # share of the views that speak for the image; None: view 0 alone
-    reset: str = "stream"  # when the caches are emptied
+    reset: str = "stream"  # when the caches are emptied: at each stream's start, or "never"
 
     def __post_init__(self) -> None:
         for name in ("positive_capacity", "negative_capacity"):
@@ -78,70 +77,28 @@ class TDASettings:
         check_reset(self.reset, ("stream", "never"), "stream")
 
 
-class TDA:
+class TDA(Method):
     """Zero-shot prediction corrected by caches of the images before.
 
-    A word of warning: the caches help where a stream is mixed. On a correlated one (video frames,
-    images sorted by class) the published gains vanish or turn negative, because the caches fill
-    with near-copies of the image at hand and confirm what was said of it. `reset()` between
-    scenes, or shuffle. Where more than 90 % of the last 50 images were taken for one of more than
-    two classes, a warning says so, once a stream.
+    The caches help on mixed streams. On a correlated one (video frames, images sorted by class) the
+    published gains vanish or turn negative, because the caches fill with near-copies of the image.
+    Call `reset()` between scenes, or shuffle. If more than 90 % of the last 50 images were taken
+    for one of more than two classes, a warning says so, once per stream.
 
-    Args:
-        engine: the prompt engine; its start context makes the class features.
-        positive_capacity: images a class in the positive cache; 0 for none.
-        alpha: weight of the positive cache's logits.
-        beta: how fast a cached image's say falls with its distance.
-        negative_capacity: images a class in the negative cache; 0 for none. It takes
-            K * capacity * K bytes for its marks, 2 MB with 1,000 classes.
-        negative_alpha: weight of the negative cache's logits.
-        negative_beta: how fast a cached image's say falls with its distance.
-        entropy_low: where the entropies that the negative cache takes begin (H / log2(K)).
-        entropy_high: where they end.
-        mask_low: a cached image speaks against classes with more than this probability ...
-        mask_high: ... and less than this.
-        keep: with a share, the mean of the confident views stands for the image, as the public
-            program does on ImageNet-A, V2, R and Sketch; default None, view 0 alone.
-        reset: when the caches are emptied: at the start of every "stream" (`tpt.stream` begins
-            one), or "never" (only on `reset()`).
-        templates: sentences with one `{}` each, whose ensemble replaces the engine's context.
-
-    Raises:
-        MethodError: a setting out of its range.
-        PromptError: a template without exactly one `{}`, or too long with some class name.
+    With a share `keep`, the mean of the confident views stands for the image, as the public program
+    does on ImageNet-A, V2, R and Sketch.
     """
 
+    Settings = TDASettings
     keeps_state = True
-    gives_probabilities = True
 
-    def __init__(
-        self,
-        engine: PromptEngine,
-        positive_capacity: int = 3,
-        alpha: float = 2.0,
-        beta: float = 5.0,
-        negative_capacity: int = 2,
-        negative_alpha: float = 0.117,
-        negative_beta: float = 1.0,
-        entropy_low: float = 0.2,
-        entropy_high: float = 0.5,
-        mask_low: float = 0.03,
-        mask_high: float = 1.0,
-        keep: float | None = None,
-        reset: str = "stream",
-        templates: Sequence[str] | None = None,
-    ) -> None:
-        self.engine = engine
-        self.settings = TDASettings(
-            *(positive_capacity, alpha, beta, negative_capacity, negative_alpha, negative_beta),
-            *(entropy_low, entropy_high, mask_low, mask_high, keep, reset),
-        )
-        self.start = StartClasses(engine, templates)
+    def __init__(self, engine: PromptEngine, *values: Any, **options: Any) -> None:
+        super().__init__(engine, *values, **options)
         self.reset()
 
     @property
     def reads_views(self) -> bool:
-        return self.settings.keep is not None
+        return bool(self.settings.keep is not None)
 
     def reset(self) -> None:
         """Empty the caches."""
@@ -162,7 +119,7 @@ class TDA:
         self._loaded = loaded
 
     def start_stream(self) -> None:
-        """Called by `tpt.stream` before its first image; a state just loaded is kept."""
+        """Empty the caches where they last for a stream; a state just loaded is kept."""
         if self.settings.reset == "stream" and not self._loaded:
             self.reset()
         self._begin()
@@ -198,29 +155,15 @@ class TDA:
         caches = self._caches.items()
         return {f"{name}.{key}": t for name, cache in caches for key, t in cache.tensors().items()}
 
-    def adapt(self, views: Tensor) -> Adapted:
-        """Adapt to normalised views (N, 3, H, W), or to B images' (B, N, 3, H, W), in order."""
-        count = None if self.reads_views else 1
-        return self.adapt_features(encode_views(self.engine.clip, views, count))
-
-    def adapt_features(self, features: Tensor) -> Adapted:
-        """Adapt to unit view features (N, E), or to B images' (B, N, E), in order.
-
-        Raises:
-            MethodError: features that are not finite unit vectors of the expected shape.
-        """
-        return adapt_images(self.engine.clip, features, self._adapt, in_order=True)
-
     @torch.inference_mode(False)  # the caches outlive the caller
     @torch.no_grad()
     def _adapt(self, features: Tensor) -> Adapted:
         """The method itself, on one image's (1, N, E)."""
         self._loaded = False
         keep = self.settings.keep
-        seen = features[:, :1] if keep is None else features
-        look = take_first_look(self.start, seen, 1.0 if keep is None else keep)
+        look = take_first_look(self, features, 1.0 if keep is None else keep)
         kept = look.kept(look.logits)[0]  # (S, K)
-        feature = look.kept(seen)[0].mean(0)  # (E,); the public program leaves it as long as it is
+        feature = look.kept(features)[0].mean(0)  # (E,); as published, not made unit again
         plain = kept.mean(0)  # (K,)
         self._remember(feature, int(plain.argmax()), kept)
         return look.conclude((plain + self._correction(feature)).unsqueeze(0))

@@ -8,19 +8,16 @@ small matrix products cost. Published: lr 5e-3 on the ImageNet family, 1e-3 else
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tpt.methods.base import Adapted, adapt_images, encode_views
+from tpt.methods.base import Adapted, Method
 from tpt.methods.checks import check_keep, check_lr, check_steps
 from tpt.methods.first_look import take_first_look
 from tpt.methods.objective import marginal_entropy
-from tpt.methods.start_classes import StartClasses
-from tpt.prompts import PromptEngine
 
 
 @dataclass(frozen=True)
@@ -28,7 +25,7 @@ class TPSSettings:
     """Published defaults; AdamW with betas (.9, .999), eps 1e-8, decay 0.01."""
 
     keep: float = 0.1  # share of the views kept
-    steps: int = 1
+    steps: int = 1  # optimiser steps an image; views are chosen at the first and stay
     lr: float = 5e-3
 
     def __post_init__(self) -> None:
@@ -37,56 +34,20 @@ class TPSSettings:
         check_lr(self.lr)
 
 
-class TPS:
+class TPS(Method):
     """Test-time prototype shifting on cached class features; every image starts from no shift.
 
     In `Adapted`, `shift` (K, E) is what was added to the class features and `gradient` the
     loss's gradient where it is zero.
-
-    Args:
-        engine: the prompt engine; its start context makes the class features.
-        keep: share of the views that are kept, max(1, floor(keep * N)) of them.
-        steps: optimiser steps an image. Views are chosen at the first and stay.
-        lr: AdamW's learning rate.
-        templates: sentences with one `{}` each, whose ensemble replaces the engine's context.
-
-    Raises:
-        MethodError: a setting out of its range.
-        PromptError: a template without exactly one `{}`, or too long with some class name.
     """
 
-    reads_views = True
-    keeps_state = False
-    gives_probabilities = True
-
-    def __init__(
-        self,
-        engine: PromptEngine,
-        keep: float = 0.1,
-        steps: int = 1,
-        lr: float = 5e-3,
-        templates: Sequence[str] | None = None,
-    ) -> None:
-        self.engine = engine
-        self.settings = TPSSettings(keep, steps, lr)
-        self.start = StartClasses(engine, templates)
-
-    def adapt(self, views: Tensor) -> Adapted:
-        """Adapt to normalised views (N, 3, H, W), or to B images' (B, N, 3, H, W)."""
-        return self.adapt_features(encode_views(self.engine.clip, views))
-
-    def adapt_features(self, features: Tensor) -> Adapted:
-        """Adapt to unit view features (N, E), or to B images' (B, N, E). View 0 is the plain one.
-
-        Raises:
-            MethodError: features that are not finite unit vectors of the expected shape.
-        """
-        return adapt_images(self.engine.clip, features, self._adapt)
+    Settings = TPSSettings
+    gradient = True
 
     @torch.inference_mode(False)  # tuning needs gradients, even where the caller has none
     @torch.enable_grad()
     def _adapt(self, features: Tensor) -> Adapted:
-        look = take_first_look(self.start, features, self.settings.keep)
+        look = take_first_look(self, features, self.settings.keep)
         with torch.no_grad():
             kept = look.kept(features)  # (B, S, E)
         shape = (len(features), *look.classes.shape[-2:])
@@ -116,9 +77,3 @@ class TPS:
     def _logits(self, features: Tensor, classes: Tensor, shift: Tensor) -> Tensor:
         """Logits (B, n, K) of (B, n, E) under the shifted class features."""
         return self.engine.logits(features, F.normalize(classes + shift, dim=-1))
-
-    def reset(self) -> None:
-        """Nothing is kept between images."""
-
-    def start_stream(self) -> None:
-        """Nothing is kept between images."""

@@ -1,14 +1,15 @@
 """Tuning the context on one image's confident views: the part that TPT and its relatives share.
 
 loss = marginal entropy of the kept views + penalty(class features). The views are encoded once,
-class features at the start context and their autograd graph are built once a class list, and an
-image then costs one vector-Jacobian product through them and the forward pass that predicts
+the engine keeps the class features at the start context with their autograd graph, and an image
+then costs one vector-Jacobian product through them and the forward pass that predicts
 (design: "Do not repeat step 1's forward pass").
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,9 +26,8 @@ class Tuner:
 
     Args:
         engine: the prompt engine; its context is where every image starts.
-        keep: share of the views that are kept, chosen at the first step.
-        steps: optimiser steps an image.
-        lr: the learning rate.
+        settings: with the share `keep` of the views that are kept, chosen at the first step, the
+            number of optimiser `steps` an image, and the learning rate `lr`.
         carry: let the context and its optimiser go on from image to image until `reset`.
         penalty: what the loss adds to the marginal entropy, a function of the class features.
     """
@@ -35,18 +35,15 @@ class Tuner:
     def __init__(
         self,
         engine: PromptEngine,
-        keep: float,
-        steps: int,
-        lr: float,
+        settings: Any,
         *,
         carry: bool = False,
         penalty: Penalty | None = None,
     ) -> None:
         self.engine = engine
-        self.keep, self.steps, self.lr = keep, steps, lr
+        self.settings = settings
         self.carry = carry
         self.penalty = penalty
-        self._start: tuple[Tensor, Tensor] | None = None
         self._carried: tuple[Tensor, torch.optim.Optimizer] | None = None
 
     def reset(self) -> None:
@@ -66,7 +63,7 @@ class Tuner:
             classes = self.engine.class_features(vectors)
             start_classes = classes.detach()
         else:
-            start_vectors, start_classes = self._first_pass()
+            start_vectors, start_classes = self.engine.start_graph()
             vectors, optimizer = self._begin(
                 start_vectors.expand(len(features), *start_vectors.shape)
             )
@@ -74,10 +71,10 @@ class Tuner:
         with torch.no_grad():
             initial = self.engine.logits(features, start_classes)  # (B, N, K)
             view_entropy = entropy(initial if fresh else self.engine.logits(features, classes))
-            selected = select_confident(view_entropy, self.keep)  # (B, S)
+            selected = select_confident(view_entropy, self.settings.keep)  # (B, S)
             kept = features.take_along_dim(selected.unsqueeze(-1), dim=1)  # (B, S, E)
         before, loss, gradient = None, None, None
-        for step in range(self.steps):
+        for step in range(self.settings.steps):
             if step == 0 and shared:
                 sharpness, losses, grads = self._first_step(kept, start_vectors, start_classes)
             else:
@@ -109,20 +106,13 @@ class Tuner:
         sharpness = marginal_entropy(self.engine.logits(kept, classes))
         return sharpness, sharpness if self.penalty is None else sharpness + self.penalty(classes)
 
-    def _first_pass(self) -> tuple[Tensor, Tensor]:
-        """The start context and its class features (K, E), with their graph; made once."""
-        if self._start is None:
-            vectors = self.engine.start.clone().requires_grad_()
-            self._start = vectors, self.engine.class_features(vectors)
-        return self._start
-
     def _begin(self, start: Tensor) -> tuple[Tensor, torch.optim.Optimizer]:
         """The vectors to tune (B, M, D) and their optimiser: fresh ones, or those carried on."""
         if self._carried is not None:
             return self._carried
         vectors = start.detach().clone().requires_grad_()
         # AdamW works element by element, so one optimiser over B contexts is B optimisers.
-        optimizer = torch.optim.AdamW([vectors], lr=self.lr, weight_decay=0.01)
+        optimizer = torch.optim.AdamW([vectors], lr=self.settings.lr, weight_decay=0.01)
         if self.carry:
             self._carried = vectors, optimizer
         return vectors, optimizer

@@ -14,19 +14,16 @@ between them is a toss.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tpt.methods.base import Adapted, adapt_images, encode_views
+from tpt.methods.base import Adapted, Method
 from tpt.methods.checks import check_keep
 from tpt.methods.first_look import take_first_look
 from tpt.methods.objective import select_confident
-from tpt.methods.start_classes import StartClasses
-from tpt.prompts import PromptEngine
 
 PUBLISHED_KEEP = 0.3
 
@@ -41,59 +38,21 @@ class ZEROSettings:
         check_keep(self.keep, PUBLISHED_KEEP)
 
 
-class ZERO:
+class ZERO(Method):
     """Predict the class that most of the confident views name.
 
     In `Adapted`, `votes` holds the counts and `logits` the same as floats, with half a vote more
     for the class that wins a tie, so that the largest is the prediction.
-
-    Args:
-        engine: the prompt engine; its start context makes the class features.
-        keep: share of the views that vote, max(1, floor(keep * N)) of them.
-        templates: sentences with one `{}` each, whose ensemble replaces the engine's context.
-
-    Raises:
-        MethodError: a setting out of its range.
-        PromptError: a template without exactly one `{}`, or too long with some class name.
     """
 
-    reads_views = True
-    keeps_state = False
+    Settings = ZEROSettings
     gives_probabilities = False
-
-    def __init__(
-        self,
-        engine: PromptEngine,
-        keep: float = PUBLISHED_KEEP,
-        templates: Sequence[str] | None = None,
-    ) -> None:
-        self.engine = engine
-        self.settings = ZEROSettings(keep)
-        self.start = StartClasses(engine, templates)
-
-    def adapt(self, views: Tensor) -> Adapted:
-        """Adapt to normalised views (N, 3, H, W), or to B images' (B, N, 3, H, W)."""
-        return self.adapt_features(encode_views(self.engine.clip, views))
-
-    def adapt_features(self, features: Tensor) -> Adapted:
-        """Adapt to unit view features (N, E), or to B images' (B, N, E). View 0 is the plain one.
-
-        Raises:
-            MethodError: features that are not finite unit vectors of the expected shape.
-        """
-        return adapt_images(self.engine.clip, features, self._adapt)
 
     @torch.no_grad()
     def _adapt(self, features: Tensor) -> Adapted:
-        look = take_first_look(self.start, features, self.settings.keep)
+        look = take_first_look(self, features, self.settings.keep)
         votes, decided = count_votes(look.logits, look.view_entropy, look.selected)
         return look.conclude(decided, votes=votes)
-
-    def reset(self) -> None:
-        """Nothing is kept between images."""
-
-    def start_stream(self) -> None:
-        """Nothing is kept between images."""
 
 
 def count_votes(logits: Tensor, view_entropy: Tensor, voters: Tensor) -> tuple[Tensor, Tensor]:

@@ -137,15 +137,26 @@ class Clip:
         passes = math.ceil(len(images) / self.micro_batch)
         return torch.cat([self._encode(part) for part in images.tensor_split(passes)])
 
-    def encode_views(self, views: Tensor) -> Tensor:
-        """Unit features (B, N, E) of normalised views (B, N, 3, H, W).
+    def images_a_pass(self, waiting: int) -> int:
+        """How many of the images that wait are computed together.
 
-        On a CPU every image's views make passes of their own, so that an image's features are
-        the same to the last bit whatever shares its batch; elsewhere the passes are filled up.
+        One on a CPU, where more gain nothing: an image's numbers are then the same to the last bit
+        whatever shares its batch. Elsewhere all.
         """
-        if self.device.type == "cpu":
-            return torch.stack([self.encode_images(image) for image in views])
-        return self.encode_images(views.flatten(0, 1)).unflatten(0, views.shape[:2])
+        return 1 if self.device.type == "cpu" else waiting
+
+    @property
+    def batch_size(self) -> int:
+        """The default number of images that a stream adapts together."""
+        return self.images_a_pass(8)
+
+    def encode_views(self, views: Tensor) -> Tensor:
+        """Unit features (B, N, E) of normalised views (B, N, 3, H, W)."""
+        parts = [
+            self.encode_images(part.flatten(0, 1)).unflatten(0, part.shape[:2])
+            for part in views.split(self.images_a_pass(len(views)))
+        ]
+        return torch.cat(parts)
 
     def _encode(self, images: Tensor) -> Tensor:
         return F.normalize(self._image_tower(images).float(), dim=-1)

@@ -69,6 +69,9 @@ class PromptEngine:
             else FullEncoder(clip, rows)
         )
         self.start = self.context.vectors.to(clip.device)
+        self._start_features: Tensor | None = None
+        self._start_graph: tuple[Tensor, Tensor] | None = None
+        self._template_features: dict[tuple[str, ...], Tensor] = {}
         self._meta = self.context.meta.to(clip.device) if self.context.meta else None
         blend = self.context.blend
         self._hand = (
@@ -117,6 +120,42 @@ class PromptEngine:
             return self._mix(self._encode(vectors.unsqueeze(0)).squeeze(0))
         return self._mix(self._encode(vectors))
 
+    # What every image starts from is a constant of the engine, computed when first asked for and
+    # shared by all methods on it. It outlives the caller, who may be in inference mode.
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def start_features(self) -> Tensor:
+        """Unit class features (K, E) at the start context; not for a conditional one."""
+        if self._start_features is None:
+            self._start_features = self.class_features()
+        return self._start_features
+
+    @torch.inference_mode(False)
+    @torch.enable_grad()
+    def start_graph(self) -> tuple[Tensor, Tensor]:
+        """The start context and its class features (K, E) with their autograd graph.
+
+        The graph of 1,000 classes holds about 1.5 GB, so it is made once. Keep it alive with
+        `retain_graph=True`.
+        """
+        if self._start_graph is None:
+            vectors = self.start.clone().requires_grad_()
+            self._start_graph = vectors, self.class_features(vectors)
+        return self._start_graph
+
+    @torch.inference_mode(False)
+    def template_features(self, templates: Sequence[str]) -> Tensor:
+        """Unit class features (K, E) of an ensemble of templates, taken word for word.
+
+        Raises:
+            PromptError: a template without exactly one `{}`, or too long with some class name.
+        """
+        key = check_templates(templates)
+        if key not in self._template_features:
+            self._template_features[key] = encode_templates(self.clip, self.classes, key)
+        return self._template_features[key]
+
     def _mix(self, soft: Tensor) -> Tensor:
         """Class features (..., K, E) with the blend's templates, where there is one."""
         if self._hand is None or self.context.blend is None:
@@ -157,8 +196,13 @@ def encode_templates(clip: Clip, classes: Sequence[str], templates: Sequence[str
     return each[0] if len(each) == 1 else F.normalize(torch.stack(each).mean(0), dim=-1)
 
 
-def check_templates(templates: Sequence[str]) -> None:
-    """Refuse a template that is no text, or without exactly one place for the class name."""
+def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
+    """The templates, if each is text with exactly one place for the class name."""
+    if isinstance(templates, str):
+        raise PromptError(
+            f'Templates are expected as a list, but the single string "{templates}" came. Write '
+            f'["{templates}"].'
+        )
     for template in templates:
         check_text(template)
         if template.count("{}") != 1:
@@ -166,6 +210,7 @@ def check_templates(templates: Sequence[str]) -> None:
                 f'The template "{template}" holds {template.count("{}")} places for the class '
                 'name; expected exactly one {}, for example "a photo of a {}."'
             )
+    return tuple(templates)
 
 
 def check_names(classes: Sequence[str]) -> tuple[str, ...]:

@@ -16,31 +16,25 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from tpt.errors import ImageError, MethodError
-from tpt.images.decode import decode_image
+from tpt.images.decode import Picture, load_picture
 from tpt.images.views import Views
 from tpt.methods.base import Adapted, Method
-from tpt.methods.gate import Gate
+from tpt.model.clip import Clip
 from tpt.streaming.records import Adaptation, Failure, Prediction, Record
 
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """One item of the stream after decoding: pixels (H, W, 3), or why there are none."""
+    """One item of the stream after decoding: the picture, or why there is none."""
 
     index: int
     path: str | None
-    pixels: npt.NDArray[Any] | None
-    error: Failure | None
-
-    @property
-    def key(self) -> str | int:
-        """What the image's views are drawn from."""
-        return self.index if self.path is None else self.path
+    picture: Picture | None
+    error: Failure | None = None
 
 
 def stream(
@@ -60,8 +54,7 @@ def stream(
             lazily, at most `batch_size + 2 * num_workers` ahead of the batch at work.
         method: what predicts, e.g. `tpt.TPT(engine)`.
         views: what makes its views; default `tpt.Views(clip, n=64)`.
-        batch_size: images adapted together; default 1 on a CPU (where more gains nothing and
-            delays the first record) and 8 elsewhere.
+        batch_size: images adapted together; default `Clip.batch_size`.
         num_workers: decoding threads; 0 decodes in the caller's thread, without reading ahead.
         top_k: predictions a record.
         strict: raise `ImageError` at the first bad image, after the records before it.
@@ -77,8 +70,7 @@ def stream(
             "in a list, or list a folder first."
         )
     clip = method.engine.clip
-    if batch_size is None:
-        batch_size = 1 if clip.device.type == "cpu" else 8
+    batch_size = clip.batch_size if batch_size is None else batch_size
     for name, value, least in (
         ("batch_size", batch_size, 1),
         ("num_workers", num_workers, 0),
@@ -172,8 +164,13 @@ def decode_ahead(
 def load_item(index: int, item: Any) -> Loaded:
     """Decode one item; what is wrong with it is data, not an exception."""
     path = os.fsdecode(item) if isinstance(item, (str, os.PathLike)) else None
+    return load_as(index, path, lambda: item)
+
+
+def load_as(index: int, path: str | None, find: Callable[[], Any]) -> Loaded:
+    """Decode what `find` returns under the name `path`; an `ImageError` becomes its failure."""
     try:
-        return Loaded(index, path, decode_image(item), None)
+        return Loaded(index, path, load_picture(find()))
     except ImageError as error:
         return Loaded(index, path, None, Failure("ImageError", str(error)))
 
@@ -184,76 +181,73 @@ def predict_batch(
     """Records of one batch, bad images included, in order."""
     started = time.perf_counter()
     records = {item.index: Record(item.path, item.index, error=item.error) for item in batch}
-    good = [item for item in batch if item.pixels is not None]
+    good = [item for item in batch if item.picture is not None]
     outcomes = adapt_batch(good, method, views) if good else {}
     ms = (time.perf_counter() - started) * 1e3 / max(1, len(good))
     for item in good:
         out = outcomes.get(item.index)
-        if out is None:
-            records[item.index] = Record(item.path, item.index, error=_OVERFLOW)
-        elif not bool(out.logits.isfinite().all()):
-            records[item.index] = Record(item.path, item.index, error=_DIVERGED)
+        if out is None or not out.is_finite:
+            failure = OVERFLOW if out is None else DIVERGED
+            records[item.index] = Record(item.path, item.index, error=failure)
         else:
             records[item.index] = describe(item, out, method, top_k, ms)
     yield from records.values()
 
 
 def adapt_batch(items: list[Loaded], method: Method, views: Views) -> dict[int, Adapted]:
-    """The outcome of every image, by its index; without those whose features overflowed."""
-    if isinstance(method, Gate) and method.reads_views:
-        return adapt_gated(items, method, views)
-    features, sound = keep_finite(encode(items, method, views), items)
+    """The outcome of every image, by its index; without those whose features overflowed.
+
+    The method sees the views it asks for first; all of them are made and encoded only for the
+    images that it cannot decide by those.
+    """
+    features, sound = encode(items, method.engine.clip, views, method.first_views)
     if not sound:
         return {}
-    out = method.adapt_features(features)
-    return {item.index: out.image(place) for place, item in enumerate(sound)}
-
-
-def adapt_gated(items: list[Loaded], gate: Gate, views: Views) -> dict[int, Adapted]:
-    """`adapt_batch` under a gate: all the views are encoded only of the images that need them."""
-    features, sound = keep_finite(encode(items, gate, views, gate.settings.views), items)
-    if not sound:
-        return {}
-    left, needs = gate.leave(features)
+    out, undecided = method.begin(features)
+    needs = [False] * len(sound) if undecided is None else undecided.tolist()
     outcomes = {
-        item.index: left.image(place) for place, item in enumerate(sound) if not needs[place]
+        item.index: out.image(place) for place, item in enumerate(sound) if not needs[place]
     }
-    rest = [item for item, need in zip(sound, needs.tolist(), strict=True) if need]
-    return outcomes | adapt_batch(rest, gate.method, views) if rest else outcomes
+    rest = [item for item, need in zip(sound, needs, strict=True) if need]
+    return outcomes | adapt_batch(rest, method.go_on, views) if rest else outcomes
 
 
-def keep_finite(features: Tensor, items: list[Loaded]) -> tuple[Tensor, list[Loaded]]:
-    """The features (B, N, E) that are finite, and whose they are."""
-    finite = features.isfinite().all(-1).all(-1)
-    sound = [item for item, fine in zip(items, finite.tolist(), strict=True) if fine]
-    return features[finite], sound
-
-
-_OVERFLOW = Failure(
+OVERFLOW = Failure(
     "ModelError",
     "The image tower gave NaN or infinite features for this image. Try --precision fp32 or bf16.",
 )
 
-_DIVERGED = Failure(
+DIVERGED = Failure(
     "MethodError",
     "Adaptation gave NaN or infinite numbers for this image. Use settings nearer to the published "
     "ones, for example a smaller --lr.",
 )
 
 
-def encode(items: list[Loaded], method: Method, views: Views, count: int | None = None) -> Tensor:
-    """Unit features (B, N, E) of the images' views, or of the first `count`, each encoded once."""
-    clip = method.engine.clip
-    plain_only = count == 1 or not method.reads_views
+def encode(
+    items: list[Loaded], clip: Clip, views: Views, count: int | None = None
+) -> tuple[Tensor, list[Loaded]]:
+    """Encode the images' views, each once.
 
-    def encode_some(some: list[Loaded]) -> Tensor:
-        pixels = [item.pixels for item in some]
-        made = views.plain(pixels) if plain_only else views(pixels, [item.key for item in some])
-        return clip.encode_views(made[:, :count])
+    Args:
+        items: images that could be decoded.
+        clip: the model.
+        views: what makes their views.
+        count: how many views are encoded, the first ones; default all.
 
-    if clip.device.type == "cpu":  # one image's views at a time: less memory, the same bits
-        return torch.cat([encode_some([item]) for item in items])
-    return encode_some(items)
+    Returns:
+        Unit features (B, N, E) of the images whose features are finite, and these images.
+    """
+    room = clip.images_a_pass(len(items))  # one image's views at a time need less memory
+    parts = []
+    for first in range(0, len(items), room):
+        pictures = [item.picture for item in items[first : first + room]]
+        made = views.plain(pictures) if count == 1 else views(pictures)
+        parts.append(clip.encode_views(made[:, :count]))
+    features = torch.cat(parts)
+    finite = features.isfinite().all(-1).all(-1)
+    sound = [item for item, fine in zip(items, finite.tolist(), strict=True) if fine]
+    return features[finite], sound
 
 
 def describe(item: Loaded, out: Adapted, method: Method, top_k: int, ms: float) -> Record:

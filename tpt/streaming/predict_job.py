@@ -65,11 +65,6 @@ class PredictJob:
     settings: dict[str, Any]  # decides what the records say
     environment: dict[str, Any]  # worth knowing besides
 
-    @property
-    def keeper(self) -> Method:
-        """The method itself, which may keep state, under any gate."""
-        return self.method.method if isinstance(self.method, Gate) else self.method
-
 
 def build_predict_job(wanted: PredictSettings) -> PredictJob:
     """Load the model and the prompt, tokenise the classes, set the method up.

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from every_method import METHODS
 from torch import Tensor
 
 import tpt
 from tpt.errors import MethodError, PromptError
 from tpt.methods.base import Method
-from tpt.methods.registry import METHODS, make_method
+from tpt.methods.registry import make_method
 from tpt.prompts.context import Blend
 from tpt.prompts.meta_network import MetaNet
 
