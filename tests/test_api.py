@@ -88,7 +88,7 @@ def test_the_contracts_ten_lines_run(tmp_path: Path) -> None:
     assert classes.shape == (4, 128)
     method = tpt.TPT(engine, keep=0.1, steps=1, lr=5e-3)
     make = tpt.Views(clip, n=16, kind="crop")
-    views = make(EXAMPLES[:2], [str(path) for path in EXAMPLES[:2]])
+    views = make(EXAMPLES[:2])
     assert views.shape == (2, 16, 3, 64, 64)
     out = method.adapt(views)
     again = method.adapt_features(clip.encode_views(views))

@@ -84,7 +84,7 @@ def test_installed_methods_are_listed_and_broken_ones_told(installed: dict[str, 
         "method.",
     ]
     assert "plain_weight = 1.0" in run(installed, "methods", "average").stdout
-    refused = run(installed, "predict", "examples", "--classes", "a,b", "--method", "broken")
+    refused = run(installed, "predict", "examples/images", "--classes", "a,b", "--method", "broken")
     assert refused.returncode == 2
     assert "cannot be imported (OSError: no disk)" in refused.stderr
 

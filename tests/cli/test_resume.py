@@ -39,13 +39,13 @@ def images(make_images: Make) -> list[str]:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The paths that were decoded since the list was last cleared."""
     seen: list[str] = []
-    decode = streaming.decode_image
+    decode = streaming.load_picture
 
     def watch(item: Any) -> Any:
         seen.append(item)
         return decode(item)
 
-    monkeypatch.setattr(streaming, "decode_image", watch)
+    monkeypatch.setattr(streaming, "load_picture", watch)
     return seen
 
 

@@ -59,13 +59,13 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def decodes(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each file has been decoded."""
     counts: Counter[str] = Counter()
-    decode = streaming.decode_image
+    decode = streaming.load_picture
 
     def count(source: Any) -> Any:
         counts[str(source)] += 1
         return decode(source)
 
-    monkeypatch.setattr(streaming, "decode_image", count)
+    monkeypatch.setattr(streaming, "load_picture", count)
     return counts
 
 
@@ -325,6 +325,7 @@ def test_off_the_cpu_passes_are_filled_up_with_several_pictures_views(
         return golden.clip.encode_images(pixels)
 
     clip = SimpleNamespace(
+        images_a_pass=lambda waiting: waiting,
         device=Elsewhere("cpu"),
         preprocess=golden.clip.preprocess,
         micro_batch=room,
