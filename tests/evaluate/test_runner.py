@@ -15,7 +15,7 @@ from PIL import Image
 import tpt
 from tpt.corrupt import corrupt
 from tpt.data.labelled_sets import ArrayRow, Sample, ShiftSet
-from tpt.evaluate.predictions import PredictionWriter, find_done, find_extents, read_set
+from tpt.evaluate.predictions import PredictionWriter, find_done, index_sets, read_set
 from tpt.evaluate.runner import judge, run_walk
 from tpt.evaluate.walks import Walk, plan_walks
 from tpt.images.decode import Picture, load_picture
@@ -218,10 +218,25 @@ def test_lines_are_read_back_by_set(tiny: tpt.Clip, views: tpt.Views, tmp_path: 
     with PredictionWriter(path) as writer:
         for line in lines:
             writer.write(line)
-    extents = find_extents(path)
+    places = index_sets(path)
     for name in ("ö \udcff", "ö \udcff/fog/1"):
-        assert list(read_set(path, name, extents)) == [x for x in lines if x["set"] == name]
-    assert list(read_set(path, "nothing", extents)) == []
+        assert list(read_set(path, name, places)) == [x for x in lines if x["set"] == name]
+    assert list(read_set(path, "nothing", places)) == []
+
+
+def test_reading_a_set_reads_no_line_of_another(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.jsonl"
+    with PredictionWriter(str(path)) as writer:
+        for key in range(3):
+            for name in ("one", "two"):
+                writer.write({"set": name, "key": key})
+    places = index_sets(str(path))
+    assert {name: list(begins) for name, begins in places.items()} == {
+        "one": [0, 44, 88],
+        "two": [22, 66, 110],
+    }
+    path.write_bytes(path.read_bytes().replace(b'"two"', b"\0\0\0\0\0"))
+    assert [line["key"] for line in read_set(str(path), "one", places)] == [0, 1, 2]
 
 
 def test_methods_that_keep_state_have_a_stream_for_each_head(

@@ -22,7 +22,7 @@ from tpt.evaluate.gallery import Lottery, draw_items
 from tpt.evaluate.image_scores import collect_scores
 from tpt.evaluate.method_specs import BASELINE
 from tpt.evaluate.metrics import SetMetrics, measure_set
-from tpt.evaluate.predictions import Extents, find_extents, read_set
+from tpt.evaluate.predictions import SetPlaces, index_sets, read_set
 from tpt.evaluate.results import MethodEntry, SetInfo, Times, build_results, write_results
 from tpt.evaluate.walks import ResultSet, Variant, Walk
 from tpt.report.eval_tables import latex_tables, markdown_tables
@@ -63,13 +63,13 @@ def conclude(evaluation: Evaluation, predictions: str, say: Say) -> dict[str, An
     Returns:
         What results.json holds.
     """
-    extents = find_extents(predictions)
+    places = index_sets(predictions)
     found = Found()
     heads = [(walk, variant, head) for walk in evaluation.walks for variant, head in walk.heads()]
     shares = share_gallery(len(heads), len(evaluation.shelf.specs) - 1)
     for (walk, variant, head), pictures in zip(heads, shares, strict=True):
         say(f"Measuring {head.name}")
-        watch = _measure_head(evaluation, head, predictions, extents, pictures, found)
+        watch = _measure_head(evaluation, head, predictions, places, pictures, found)
         found.sets.append(_describe_set(walk, variant, head, watch))
         if pictures:
             found.gallery += _draw(evaluation, walk, variant, head, watch.lottery)
@@ -98,14 +98,14 @@ def _measure_head(
     evaluation: Evaluation,
     head: ResultSet,
     predictions: str,
-    extents: Extents,
+    places: SetPlaces,
     pictures: int,
     found: Found,
 ) -> _Watch:
     """One result set: its numbers and its changed answers; its pictures are with the watch."""
     names = [spec.name for spec in evaluation.shelf.specs]
     watch = _Watch(head.name, names, evaluation.seed, pictures)
-    rows = watch.follow(read_set(predictions, head.name, extents))
+    rows = watch.follow(read_set(predictions, head.name, places))
     columns = collect_scores(rows, names, len(head.classes))
     found.measured[head.name] = measure_set(columns, BASELINE, seed=evaluation.seed)
     found.ms[head.name] = watch.times()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -260,35 +261,26 @@ class PredictionWriter:
                 raise cannot_write(self.path, failure, can_resume=True) from failure
 
 
-Extents = Mapping[str, tuple[int, int]]
+SetPlaces = Mapping[str, "array[int]"]
 
 
-def find_extents(path: str) -> dict[str, tuple[int, int]]:
-    """For each set the bytes between which its lines stand; sets of one walk are mixed."""
-    found: dict[str, tuple[int, int]] = {}
+def index_sets(path: str) -> dict[str, array[int]]:
+    """For each set the bytes at which its lines begin, found in one pass: 8 bytes a line."""
+    places: dict[str, array[int]] = {}
     place = 0
     with open(path, "rb") as file:
         for line in file:
-            name = _set_of(line)
-            first, _ = found.get(name, (place, place))
+            places.setdefault(_set_of(line), array("Q")).append(place)
             place += len(line)
-            found[name] = (first, place)
-    return found
+    return places
 
 
-def read_set(path: str, name: str, extents: Extents) -> Iterator[Line]:
-    """The lines of one set, in order, one in memory at a time."""
-    if name not in extents:
-        return
-    place, end = extents[name]
+def read_set(path: str, name: str, places: SetPlaces) -> Iterator[Line]:
+    """The lines of one set, in order, one in memory at a time; no other set's line is read."""
     with open(path, "rb") as file:
-        file.seek(place)
-        for line in file:
-            if place >= end:
-                return
-            place += len(line)
-            if _set_of(line) == name:
-                yield json.loads(line)
+        for place in places.get(name, ()):
+            file.seek(place)
+            yield json.loads(file.readline())
 
 
 def _set_of(line: bytes) -> str:

@@ -18,7 +18,7 @@ from tpt.evaluate.image_scores import collect_scores
 from tpt.evaluate.method_pool import WORDS
 from tpt.evaluate.method_specs import MethodSpec, start_from
 from tpt.evaluate.metrics import SetMetrics, measure_set
-from tpt.evaluate.predictions import Extents, Line, find_extents, read_set
+from tpt.evaluate.predictions import Line, SetPlaces, index_sets, read_set
 from tpt.evaluate.protocols import mean
 from tpt.evaluate.transfer import Prompt
 from tpt.evaluate.walks import ResultSet, Walk
@@ -49,14 +49,14 @@ def measure_transfer(
     """
     from tpt import __version__
 
-    extents = find_extents(predictions)
+    places = index_sets(predictions)
     specs = evaluation.shelf.specs
     plain = [spec for spec in specs if spec.start is None]
     targets, measured = [], {}
     for walk in evaluation.walks:
         for _, head in walk.heads():
             entry, found = _measure_target(
-                evaluation, walk, head, plain, prompts.keys(), predictions, extents
+                evaluation, walk, head, plain, prompts.keys(), predictions, places
             )
             targets.append(entry)
             measured[head.name] = found
@@ -88,11 +88,11 @@ def _measure_target(
     plain: Sequence[MethodSpec],
     keys: Collection[str],
     predictions: str,
-    extents: Extents,
+    places: SetPlaces,
 ) -> tuple[dict[str, Any], dict[str, SetMetrics]]:
     """What a target is, and what every method measured on it; each against its own words."""
     every = [spec.name for spec in evaluation.shelf.specs]
-    lines = _Counted(read_set(predictions, head.name, extents))
+    lines = _Counted(read_set(predictions, head.name, places))
     columns = collect_scores(lines, every, len(head.classes))
     found: dict[str, SetMetrics] = {}
     for spec in plain:
