@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -268,10 +268,11 @@ def read_words(options: dict[str, Any]) -> tuple[str, ...]:
 
 def finish(evaluation: Evaluation, target: Target, folder: str, say: Say) -> None:
     """Measure, write, and print the table."""
-    from tpt.evaluate.conclude import conclude
-    from tpt.report.console import console_table
+    from tpt.evaluate.measure import measure
+    from tpt.report.writer import write_report
 
     with measuring():
-        results = conclude(evaluation, target.path, say)
-    click.echo(console_table(results))
-    say(f"Report: {os.path.join(folder, 'report.html')}")
+        measure(evaluation, target.path, say)
+        table, page = write_report(Path(folder))
+    click.echo(table)
+    say(f"Report: {page}")

@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "cli.train",
     "eval": "cli.eval",
     "transfer": "cli.transfer",
+    "report": "cli.report",
     "prompt": "cli.prompt",
     "corrupt": "cli.corrupt",
     "methods": "cli.methods",
@@ -56,6 +57,7 @@ def main() -> None:
     tpt prompt show coop.safetensors                what a prompt holds, its nearest words
     tpt eval sets/sketch --output out/              accuracy and calibration under shift
     tpt transfer a/ b/ c/ --output out/             prompts learned on each set, tested on all
+    tpt report out/                                 draw the page and tables of a run again
     tpt corrupt pictures/ worse/ --kind all         corrupt a data set on purpose, in 15 ways
     tpt methods                                     list the methods and what they cost
     tpt models                                      list the models that work

@@ -51,7 +51,8 @@ def import_(
     with told_plainly():
         from dataclasses import replace
 
-        from tpt.prompts.context import Context, PromptInfo
+        from tpt.prompts.context import Context
+        from tpt.prompts.prompt_info import PromptInfo
 
         names = read_classes(classes)
         check_output(output, overwrite)

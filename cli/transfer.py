@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -153,14 +154,17 @@ def describe_learning(plan: TransferPlan) -> dict[str, Any]:
 
 def finish(evaluation: Evaluation, plan: TransferPlan, folder: str, say: Say) -> None:
     """Measure, write and draw, and print the table."""
+    from tpt.evaluate.results import write_results
     from tpt.evaluate.transfer import name_keys
-    from tpt.evaluate.transfer_measure import conclude_transfer
-    from tpt.report.transfer_tables import console_table
+    from tpt.evaluate.transfer_measure import measure_transfer
+    from tpt.report.writer import write_report
 
     keys = name_keys(row.name for row in plan.prompts)
     prompts = {keys[row.name]: row for row in plan.prompts}
     say("Measuring ...")
     with measuring():
-        transfer = conclude_transfer(evaluation, prompts, plan.target.path)
-    click.echo(console_table(transfer))
-    say(f"Heat map: {os.path.join(folder, 'heatmap.png')}")
+        content = measure_transfer(evaluation, prompts, plan.target.path)
+        write_results(content, os.path.join(folder, "transfer.json"))
+        table, picture = write_report(Path(folder))
+    click.echo(table)
+    say(f"Heat map: {picture}")

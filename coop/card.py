@@ -9,7 +9,7 @@ from typing import Any
 from coop.outputs import Outputs
 from coop.recipes import Recipe
 from coop.train_job import TrainJob
-from tpt import __version__
+from tpt._version import __version__
 
 
 def write_card(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tpt.prompts import Context, PromptEngine
     from tpt.streaming import Prediction, Record, stream
 
-__version__ = "0.1.0"
+from tpt._version import __version__
 
 _HOME = {
     "Adapted": "tpt.methods",

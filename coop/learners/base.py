@@ -12,7 +12,7 @@ from torch import Tensor
 from tpt.errors import MethodError
 from tpt.model.clip import Clip
 from tpt.prompts import Context, PromptEngine
-from tpt.prompts.context import PromptInfo
+from tpt.prompts.prompt_info import PromptInfo
 
 START_DEVIATION = 0.02  # of a random start, N(0, 0.02^2)
 

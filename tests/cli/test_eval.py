@@ -19,7 +19,7 @@ from tpt.data.imagenet import simple_templates
 from tpt.data.layouts import LAYOUTS
 from tpt.evaluate.runner import judge
 from tpt.methods import Method
-from tpt.prompts.context import PromptInfo
+from tpt.prompts.prompt_info import PromptInfo
 
 Run = Callable[..., Result]
 Make = Callable[..., list[str]]
@@ -205,6 +205,17 @@ def test_each_method_says_what_it_says_by_itself(made: SimpleNamespace, tiny: tp
             assert forget_ms(line["methods"][name])["top"] == alone["top"]
             assert line["methods"][name].get("kept") == alone.get("kept")
             assert line["methods"][name].get("entropy") == alone.get("entropy")
+
+
+def test_the_page_is_drawn_again_from_the_folder(
+    made: SimpleNamespace, run_tpt: Run, tmp_path: Path
+) -> None:
+    done = run_tpt("report", made.root / "out", "--output", tmp_path / "again", "--quiet")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "", "")
+    drawn = sorted((tmp_path / "again").iterdir())
+    assert [path.name for path in drawn] == ["report.html", "tables.md", "tables.tex"]
+    for path in drawn:
+        assert path.read_bytes() == (made.root / "out" / path.name).read_bytes()
 
 
 # --- what is said ---

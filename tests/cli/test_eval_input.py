@@ -18,7 +18,7 @@ from click.testing import Result
 
 import tpt
 from tpt.data.imagenet import subset_ids
-from tpt.prompts.context import PromptInfo
+from tpt.prompts.prompt_info import PromptInfo
 
 Run = Callable[..., Result]
 Make = Callable[..., list[str]]

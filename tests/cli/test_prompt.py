@@ -18,8 +18,8 @@ from torch import Tensor
 
 import tpt
 from tpt.model.load import load_clip
-from tpt.prompts.context import Blend, PromptInfo
 from tpt.prompts.meta_network import MetaNet
+from tpt.prompts.prompt_info import Blend, PromptInfo
 
 Run = Callable[..., Result]
 EXAMPLE = Path(__file__).parents[2] / "examples" / "prompt.safetensors"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tpt.evaluate.confusions import ChangeCounter, compare_answers
-from tpt.report.page import Change, Confusion
+from tpt.evaluate.confusions import Change, ChangeCounter, Confusion, compare_answers
 
 CLASSES = ("ant", "bee", "cat")
 

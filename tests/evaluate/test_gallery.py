@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gc
 import io
 import random
@@ -20,10 +21,17 @@ from PIL import Image
 import tpt
 from tpt.corrupt import corrupt
 from tpt.data.labelled_sets import ArrayRow, Sample, TarMember
-from tpt.evaluate.gallery import Candidate, Lottery, draw_items, encode_thumbnail, redraw_views
+from tpt.evaluate.gallery import (
+    Answer,
+    Candidate,
+    GalleryItem,
+    Lottery,
+    draw_items,
+    encode_thumbnail,
+    redraw_views,
+)
 from tpt.images.decode import load_picture
 from tpt.images.views import Views
-from tpt.report.page import Answer, GalleryItem
 
 CAT = Path(__file__).parents[2] / "examples" / "images" / "cat.jpg"
 CLASSES = ("ant", "bee", "cat")
@@ -60,8 +68,8 @@ def show(source: Any, key: str = "cat.jpg", **options: Any) -> GalleryItem:
     return item
 
 
-def unpack(jpeg: bytes) -> npt.NDArray[Any]:
-    with Image.open(io.BytesIO(jpeg)) as image:
+def unpack(jpeg: str) -> npt.NDArray[Any]:
+    with Image.open(io.BytesIO(base64.b64decode(jpeg))) as image:
         assert image.format == "JPEG"
         return np.asarray(image)
 

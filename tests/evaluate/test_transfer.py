@@ -23,9 +23,15 @@ from tpt.evaluate.transfer import (
     leave_out,
     name_keys,
 )
-from tpt.evaluate.transfer_measure import list_panels, measure_transfer
+from tpt.evaluate.transfer_measure import measure_transfer
 from tpt.evaluate.walks import plan_walks
-from tpt.report.transfer_tables import console_table, latex_tables, make_tables, markdown_tables
+from tpt.report.transfer_tables import (
+    console_table,
+    latex_tables,
+    list_panels,
+    make_tables,
+    markdown_tables,
+)
 
 SETS = ("photo", "sketch", "cars")
 

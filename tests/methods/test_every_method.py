@@ -16,8 +16,8 @@ import tpt
 from tpt.errors import MethodError, PromptError
 from tpt.methods.base import Method
 from tpt.methods.registry import make_method
-from tpt.prompts.context import Blend
 from tpt.prompts.meta_network import MetaNet
+from tpt.prompts.prompt_info import Blend
 
 NAMES = ["cat", "dog", "golden retriever", "passenger_car", "ice cream"]
 TEMPLATES = ["a sketch of a {}.", "itap of my {}"]

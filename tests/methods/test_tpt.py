@@ -13,8 +13,8 @@ from torch import Tensor
 
 import tpt
 from tpt.errors import MethodError
-from tpt.prompts.context import Blend
 from tpt.prompts.meta_network import MetaNet
+from tpt.prompts.prompt_info import Blend
 
 NAMES = ["cat", "dog", "golden retriever", "passenger_car", "ice cream"]
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 import tpt
 from tpt.errors import PromptError
-from tpt.prompts.context import Blend
 from tpt.prompts.meta_network import MetaNet
+from tpt.prompts.prompt_info import Blend
 
 NAMES = ["cat", "golden_retriever", "passenger car"]
 CLEAN = [name.replace("_", " ") for name in NAMES]

@@ -10,8 +10,8 @@ from torch import Tensor
 
 import tpt
 from tpt.errors import PromptError
-from tpt.prompts.context import Blend, PromptInfo
 from tpt.prompts.meta_network import MetaNet
+from tpt.prompts.prompt_info import Blend, PromptInfo
 
 
 def embed(clip: tpt.Clip, words: str) -> Tensor:

@@ -13,9 +13,9 @@ from torch import Tensor
 
 import tpt
 from tpt.errors import PromptError
-from tpt.prompts.context import Blend, PromptInfo
 from tpt.prompts.engine import check_templates, encode_sentences, encode_templates
 from tpt.prompts.meta_network import MetaNet
+from tpt.prompts.prompt_info import Blend, PromptInfo
 
 NAMES = ["cat", "golden retriever", "passenger_car"]
 CLEAN = [name.replace("_", " ") for name in NAMES]

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 import tpt
 from tpt.errors import OutputError, PromptError
-from tpt.prompts.context import Blend, PromptInfo
 from tpt.prompts.meta_network import NAMES, MetaNet
+from tpt.prompts.prompt_info import Blend, PromptInfo
 
 INFO = PromptInfo(
     model="ViT-B-16",

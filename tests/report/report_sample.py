@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
 
 from PIL import Image
 
-from tpt.report.page import Answer, Change, Confusion, GalleryItem
+from tpt.evaluate.confusions import Change, Confusion
+from tpt.evaluate.gallery import Answer, GalleryItem
+
+
+def with_pictures(
+    results: dict[str, Any], gallery: Sequence[GalleryItem], confusions: Sequence[Confusion]
+) -> dict[str, Any]:
+    """Results as they are read back from results.json, with a gallery and changed answers."""
+    more = {"gallery": [*map(asdict, gallery)], "confusions": [*map(asdict, confusions)]}
+    return json.loads(json.dumps({**results, **more}))
 
 
 def sample_gallery() -> list[GalleryItem]:
@@ -38,10 +52,10 @@ def _item(dataset: str, method: str, key: str, kind: str) -> GalleryItem:
     )
 
 
-def _jpeg(colour: tuple[int, int, int]) -> bytes:
+def _jpeg(colour: tuple[int, int, int]) -> str:
     buffer = io.BytesIO()
     Image.new("RGB", (16, 16), colour).save(buffer, "JPEG")
-    return buffer.getvalue()
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def sample_confusions() -> list[Confusion]:

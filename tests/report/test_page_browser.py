@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report.report_sample import sample_confusions, sample_gallery
+from report.report_sample import sample_confusions, sample_gallery, with_pictures
 from report.sample import sample_results
 
-from tpt.report.page import write_report
+from tpt.report.writer import write_report
 
 FLAGS = [
     "--no-sandbox",
@@ -59,9 +59,9 @@ def browser() -> Iterator[Any]:
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The file:// address of a page of four sets, four methods and five pictures."""
     folder = tmp_path_factory.mktemp("report")
-    (folder / "results.json").write_text(json.dumps(sample_results()))
-    results = json.loads((folder / "results.json").read_text())
-    write_report(folder / "report.html", results, sample_gallery(), sample_confusions())
+    results = with_pictures(sample_results(), sample_gallery(), sample_confusions())
+    (folder / "results.json").write_text(json.dumps(results))
+    write_report(folder)
     return (folder / "report.html").as_uri()
 
 

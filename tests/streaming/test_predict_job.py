@@ -15,8 +15,8 @@ from every_method import METHODS
 import tpt
 from tpt.errors import TptError
 from tpt.methods.registry import make_settings
-from tpt.prompts.context import Blend
 from tpt.prompts.meta_network import MetaNet
+from tpt.prompts.prompt_info import Blend
 from tpt.streaming import predict_job as job
 from tpt.streaming.predict_job import (
     PredictJob,

@@ -9,9 +9,29 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from tpt.report.page import Change, Confusion
+
+@dataclass(frozen=True)
+class Change:
+    """Pictures of one class whose answer went from one class to another."""
+
+    truth: str
+    before: str
+    after: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """The changed answers of one method on one set, most frequent first."""
+
+    dataset: str
+    method: str
+    changes: tuple[Change, ...]
+    rarer: int = 0  # changes that are not among `changes`
+    rarer_images: int = 0  # and their pictures
 
 
 class ChangeCounter:

@@ -1,7 +1,7 @@
 """An evaluation: from settings to walks, methods and a folder of results.
 
 `build_evaluation` checks all that can be checked before the first picture; `Evaluation.run` makes
-the lines of predictions.jsonl, walk by walk; `tpt.evaluate.conclude` measures them. Nothing here
+the lines of predictions.jsonl, walk by walk; `tpt.evaluate.measure` measures them. Nothing here
 prints or writes: a front end does, and shows progress.
 """
 

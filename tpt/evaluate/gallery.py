@@ -13,6 +13,7 @@ saw, made smaller.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 from bisect import insort
@@ -29,7 +30,7 @@ from tpt.errors import ImageError
 from tpt.evaluate.confusions import compare_answers
 from tpt.images.decode import Picture, Pixels, load_picture
 from tpt.images.views import Views
-from tpt.report.page import Answer, GalleryItem
+from tpt.text import as_text
 
 PICTURE_SIDE = 160  # pixels on the long side of a shown picture
 VIEW_SIDE = 64
@@ -38,6 +39,31 @@ KEPT_SHOWN = 6  # kept views drawn again, the most confident first
 Kind = Literal["right", "wrong"]
 KINDS: tuple[Kind, Kind] = ("right", "wrong")
 Score = tuple[int, float | None]  # place of a class, and its probability; None where votes decide
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A class that a method considered for a picture."""
+
+    name: str
+    score: float | None  # probability in [0, 1]; None where the method votes
+
+
+@dataclass(frozen=True)
+class GalleryItem:
+    """A picture whose answer a method corrected or broke, as results.json holds it."""
+
+    dataset: str  # name of the result set
+    method: str  # name of the method
+    key: str  # the picture's name inside its set
+    kind: Kind  # what adaptation made of it
+    label: str  # the true class
+    before: tuple[Answer, ...]  # of the baseline, best first, up to 5
+    after: tuple[Answer, ...]  # of `method`, best first, up to 5
+    entropy: tuple[float | None, float | None]  # marginal entropy of the kept views, nats
+    kept: tuple[tuple[int, float], ...]  # (place of the view, its entropy in nats), best first
+    picture: str | None  # JPEG in base64
+    kept_pictures: tuple[str, ...]  # JPEGs in base64, in the order of `kept`
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +190,7 @@ def _name_item(
     return GalleryItem(
         dataset=chosen.dataset,
         method=chosen.method,
-        key=chosen.key,
+        key=as_text(chosen.key),
         kind=chosen.kind,
         label=classes[chosen.label],
         before=tuple(Answer(classes[place], score) for place, score in chosen.before),
@@ -205,8 +231,8 @@ def redraw_views(picture: Picture, places: Sequence[int], views: Views) -> list[
     return list(shown.round().byte().permute(0, 2, 3, 1).cpu().numpy())
 
 
-def encode_thumbnail(pixels: Pixels, longest: int) -> bytes:
-    """A JPEG of pixels (H, W, 3) uint8, shrunk to `longest` pixels on its long side.
+def encode_thumbnail(pixels: Pixels, longest: int) -> str:
+    """A JPEG in base64 of pixels (H, W, 3) uint8, shrunk to `longest` pixels on its long side.
 
     Smaller pictures keep their size. Colours are not subsampled: it would blur a 32-pixel picture.
     """
@@ -214,4 +240,4 @@ def encode_thumbnail(pixels: Pixels, longest: int) -> bytes:
     image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     file = io.BytesIO()
     image.save(file, "JPEG", quality=80, subsampling=0)
-    return file.getvalue()
+    return base64.b64encode(file.getvalue()).decode("ascii")

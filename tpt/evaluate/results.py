@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tpt.evaluate.metrics import SetMetrics, Versus
 
 FORMAT, VERSION = "tpt-eval", 1
+TRANSFER_FORMAT, TRANSFER_VERSION = "tpt-transfer", 1  # of transfer.json
 CLEAN = "clean"
 
 
@@ -95,7 +96,7 @@ def build_results(
         source: name of the set that the shifts are shifts of; by default the run's clean set,
             where there is exactly one.
     """
-    from tpt import __version__
+    from tpt._version import __version__
 
     results: dict[str, Any] = {
         "format": FORMAT,
@@ -256,7 +257,7 @@ def _round(value: Any) -> Any:
 
 
 def write_results(results: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write results.json as strict JSON, whole or not at all.
+    """Write results.json or transfer.json as strict JSON, whole or not at all.
 
     Raises:
         OutputError: the disk refused, or a number is not finite.
@@ -268,7 +269,7 @@ def write_results(results: Mapping[str, Any], path: str | os.PathLike[str]) -> N
             "number. The model gave broken scores there: try --precision fp32."
         )
     content = json.dumps(results, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_whole(Path(path), content.encode("utf-8"), "results")
+    write_whole(Path(path), content.encode("utf-8", "backslashreplace"), "results")
 
 
 def _find_not_finite(value: Any, place: str) -> str | None:

@@ -1,16 +1,13 @@
 """A transfer's predictions as matrices: rows = prompts, columns = target sets.
 
 Each cell is measured against the same method from the hand-crafted words on the same pictures.
-`conclude_transfer` writes what was measured: transfer.json, tables, heat map. The run itself, and
-what its prompts and sets must be, is `tpt.evaluate.transfer`.
+The run itself, and what its prompts and sets must be, is `tpt.evaluate.transfer`; `tpt.report`
+draws transfer.json.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from tpt.evaluate.evaluation import Evaluation
@@ -20,13 +17,9 @@ from tpt.evaluate.method_specs import MethodSpec, start_from
 from tpt.evaluate.metrics import SetMetrics, measure_set
 from tpt.evaluate.predictions import Line, SetPlaces, index_sets, read_set
 from tpt.evaluate.protocols import mean
+from tpt.evaluate.results import TRANSFER_FORMAT, TRANSFER_VERSION
 from tpt.evaluate.transfer import Prompt
 from tpt.evaluate.walks import ResultSet, Walk
-from tpt.report.heatmap import Panel, draw_heatmap
-from tpt.report.transfer_tables import latex_tables, markdown_tables
-from tpt.runs.whole_files import write_whole
-
-FORMAT, VERSION = "tpt-transfer", 1
 
 
 def measure_transfer(
@@ -47,7 +40,7 @@ def measure_transfer(
         "average_difference", one a source, over the targets other than the one that it was
         learned on. Shares are fractions in [0, 1]; null where nothing could be measured.
     """
-    from tpt import __version__
+    from tpt._version import __version__
 
     places = index_sets(predictions)
     specs = evaluation.shelf.specs
@@ -65,8 +58,8 @@ def measure_transfer(
     shown = {k: v for k, v in evaluation.settings.items() if k not in ("methods", "sets")}
     described = {spec.start: evaluation.shelf.describe(spec) for spec in specs if spec.start}
     return {
-        "format": FORMAT,
-        "format_version": VERSION,
+        "format": TRANSFER_FORMAT,
+        "format_version": TRANSFER_VERSION,
         "tool": f"tpt-runtime {__version__}",
         "settings": shown,
         "environment": evaluation.environment,
@@ -185,45 +178,3 @@ def _pair(ends: tuple[float, float]) -> list[float]:
 
 def _round(value: float | None) -> float | None:
     return None if value is None else round(value, 6) + 0.0  # no -0.0
-
-
-def conclude_transfer(
-    evaluation: Evaluation, prompts: Mapping[str, Prompt], predictions: str
-) -> dict[str, Any]:
-    """Measure, and write transfer.json, tables.md, tables.tex and heatmap.png.
-
-    They go beside the predictions, each whole or not at all, over those of an earlier run. The
-    arguments and what is returned are those of `measure_transfer`.
-
-    Raises:
-        OutputError: the disk refused.
-        OutputError: matplotlib is not installed; the numbers are written by then.
-    """
-    content = measure_transfer(evaluation, prompts, predictions)
-    folder = Path(os.path.dirname(predictions))
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    for name, body in {
-        "transfer.json": text,
-        "tables.md": markdown_tables(content),
-        "tables.tex": latex_tables(content),
-    }.items():
-        write_whole(folder / name, body.encode("utf-8", "backslashreplace"), what="result")
-    model = content["settings"]["model"]
-    draw_heatmap(list_panels(content), f"Transfer, {model}: top-1, %", folder / "heatmap.png")
-    return content
-
-
-def list_panels(content: Mapping[str, Any]) -> list[Panel]:
-    """What the heat map draws of transfer.json: a panel a method."""
-    many = len(content["matrices"]) > 1
-    return [
-        Panel(
-            title=matrix["method"] if many else "",
-            words=f'"{content["words"]}"',
-            base=matrix["words"]["accuracy"],
-            rows=tuple(source["name"] for source in content["sources"]),
-            columns=tuple(target["name"] for target in content["targets"]),
-            accuracy=matrix["accuracy"],
-        )
-        for matrix in content["matrices"]
-    ]

@@ -35,7 +35,7 @@ def write_state(
         MethodError: the suffix is not .safetensors.
         OutputError: the disk refused.
     """
-    from tpt import __version__
+    from tpt._version import __version__
 
     target = _check_suffix(path)
     head = {

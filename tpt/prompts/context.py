@@ -10,50 +10,15 @@ import torch
 from torch import Tensor
 
 from tpt.errors import PromptError
+from tpt.prompts.files import load_context, save_context
 from tpt.prompts.meta_network import MetaNet
+from tpt.prompts.prompt_info import Blend, PromptInfo
 from tpt.prompts.token_rows import check_text, word_ids
 
 if TYPE_CHECKING:
     from tpt.model.clip import Clip
 
 POSITIONS = ("end", "middle", "front")
-
-
-@dataclass(frozen=True)
-class PromptInfo:
-    """What is known of where a context came from; every field may be unknown (None)."""
-
-    model: str | None = None
-    pretrained: str | None = None
-    classes: tuple[str, ...] | None = None
-    words: str | None = None
-    dataset: str | None = None
-    shots: int | None = None
-    seed: int | None = None
-
-
-@dataclass(frozen=True)
-class Blend:
-    """Hand-crafted templates that are mixed into the class features.
-
-    The class features become norm(weight * soft + (1 - weight) * hand), where `hand` are those of
-    the templates (averaged if there are several), taken word for word.
-    """
-
-    templates: tuple[str, ...]
-    weight: float = 0.5
-
-    def __post_init__(self) -> None:
-        if isinstance(self.templates, str):
-            raise PromptError(
-                f'Templates are expected as a list, but the single string "{self.templates}" '
-                f'came. Write ["{self.templates}"].'
-            )
-        if not self.templates or not 0 <= self.weight <= 1:
-            raise PromptError(
-                f"A blend needs at least one template and a weight of the soft prompt within "
-                f"[0, 1]; got {len(self.templates)} templates and weight {self.weight}."
-            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,14 +137,10 @@ class Context:
 
         Nothing in the file is executed. Raises PromptError for anything that is not a prompt.
         """
-        from tpt.prompts.files import load_context
-
-        return load_context(path)
+        return load_context(path, cls)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a .safetensors (preferred) or .pt file; an older one survives a failure."""
-        from tpt.prompts.files import save_context
-
         save_context(self, path)
 
     def described(self, **facts: object) -> Context:

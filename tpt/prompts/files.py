@@ -11,6 +11,7 @@ else is refused.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -18,20 +19,27 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors
 import torch
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
+from tpt._version import __version__
 from tpt.errors import PromptError
-from tpt.prompts.context import Blend, Context, PromptInfo
 from tpt.prompts.meta_network import MetaNet
+from tpt.prompts.prompt_info import Blend, PromptInfo
 from tpt.runs.whole_files import write_whole
+
+if TYPE_CHECKING:
+    from tpt.prompts.context import Context
 
 FORMAT, VERSION = "tpt-prompt", 2
 _META = "meta_net."
+
+Parts = tuple[dict[str, Any], dict[str, Any]]
+"""A file's metadata and its tensors by name."""
 
 
 class _Inert:
@@ -64,8 +72,6 @@ def save_context(context: Context, path: str | os.PathLike[str]) -> None:
         PromptError: the suffix is neither .safetensors nor .pt.
         OutputError: the disk refused.
     """
-    from tpt import __version__
-
     target = Path(path)
     plain = context.meta is None and context.blend is None
     head: dict[str, Any] = {
@@ -89,8 +95,6 @@ def save_context(context: Context, path: str | os.PathLike[str]) -> None:
         meta = {key: json.dumps(value, ensure_ascii=False) for key, value in head.items()}
         write_whole(target, safetensors_bytes(tensors, metadata=meta), "prompt")
     elif target.suffix == ".pt":
-        import io
-
         buffer = io.BytesIO()
         head["classes"] = list(head["classes"]) if head["classes"] else None
         torch.save({**head, **tensors}, buffer)
@@ -102,8 +106,12 @@ def save_context(context: Context, path: str | os.PathLike[str]) -> None:
         )
 
 
-def load_context(path: str | os.PathLike[str]) -> Context:
+def load_context(path: str | os.PathLike[str], make: type[Context]) -> Context:
     """Read a prompt file of any of the three forms.
+
+    Args:
+        path: the file.
+        make: the class `Context`, which this module cannot import: it saves and loads by us.
 
     Raises:
         PromptError: no such file, not a prompt, truncated, or holding code.
@@ -119,10 +127,11 @@ def load_context(path: str | os.PathLike[str]) -> Context:
         ) from error
     if not start:
         raise PromptError(f'The prompt file "{source}" is empty. It was probably never finished.')
-    return _load_safetensors(source) if start[8:9] == b"{" else _load_torch(source)
+    read = _load_safetensors if start[8:9] == b"{" else _load_torch
+    return _from_parts(source, make, *read(source))
 
 
-def _load_safetensors(source: Path) -> Context:
+def _load_safetensors(source: Path) -> Parts:
     try:
         with safetensors.safe_open(source, framework="pt") as file:
             meta = file.metadata() or {}
@@ -131,10 +140,10 @@ def _load_safetensors(source: Path) -> Context:
         head = {key: json.loads(value) for key, value in meta.items()} if ours else {}
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise _damaged(source, error) from error
-    return _from_parts(source, head, tensors)
+    return head, tensors
 
 
-def _load_torch(source: Path) -> Context:
+def _load_torch(source: Path) -> Parts:
     try:
         with torch.serialization.safe_globals(_stand_ins()), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's advice on files of other programs
@@ -148,11 +157,11 @@ def _load_torch(source: Path) -> Context:
     except Exception as error:  # the reader raises nearly every kind on broken data
         raise _damaged(source, error) from error
     if isinstance(content, Tensor):
-        return _from_parts(source, {}, {"vectors": content})
+        return {}, {"vectors": content}
     if not isinstance(content, dict):
         raise _not_a_prompt(source, f"a {type(content).__name__}")
     if content.get("format") == FORMAT:
-        return _from_parts(source, content, {key: content[key] for key in _choose(content)})
+        return content, {key: content[key] for key in _choose(content)}
     return _from_official(source, content)
 
 
@@ -167,11 +176,11 @@ def _stand_ins() -> list[Any]:
     return [defaultdict, *(type(n, (_Inert,), {"__module__": module}) for module, _, n in paths)]
 
 
-def _from_official(source: Path, content: dict[str, Any]) -> Context:
+def _from_official(source: Path, content: dict[str, Any]) -> Parts:
     state = content.get("state_dict", content)
     if not isinstance(state, dict) or not isinstance(state.get("ctx"), Tensor):
         raise _not_a_prompt(source, "a torch file without context vectors under the key ctx")
-    return _from_parts(source, {}, {key: state[key] for key in _choose(state)})
+    return {}, {key: state[key] for key in _choose(state)}
 
 
 def _choose(keys: Iterable[Any]) -> list[str]:
@@ -182,7 +191,9 @@ def _choose(keys: Iterable[Any]) -> list[str]:
     return [key for key in names if key in ("vectors", "ctx") or (meta and key.startswith(_META))]
 
 
-def _from_parts(source: Path, head: dict[str, Any], tensors: dict[str, Any]) -> Context:
+def _from_parts(
+    source: Path, make: type[Context], head: dict[str, Any], tensors: dict[str, Any]
+) -> Context:
     """The context of a file's metadata and tensors."""
     vectors = tensors.get("vectors", tensors.get("ctx"))
     meta = {key.removeprefix(_META): t for key, t in tensors.items() if key.startswith(_META)}
@@ -198,7 +209,7 @@ def _from_parts(source: Path, head: dict[str, Any], tensors: dict[str, Any]) -> 
     try:
         _check_types(known)
         known["classes"] = tuple(known["classes"]) if known["classes"] else None
-        return Context(
+        return make(
             vectors,
             position=str(head.get("position", "end")),
             before=int(head.get("before", -1)),
@@ -208,11 +219,7 @@ def _from_parts(source: Path, head: dict[str, Any], tensors: dict[str, Any]) -> 
         )
     except PromptError as error:
         raise PromptError(f'The prompt file "{source}" cannot be used. {error}') from error
-    except (
-        TypeError,
-        ValueError,
-        KeyError,
-    ) as error:  # a position or a list of classes that is none
+    except (TypeError, ValueError, KeyError) as error:  # a position or classes that are none
         raise _damaged(source, error) from error
 
 

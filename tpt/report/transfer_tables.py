@@ -12,6 +12,7 @@ from typing import Any
 
 from tpt.evaluate.protocols import transfer_table
 from tpt.report.eval_tables import SIGNIFICANT
+from tpt.report.heatmap import Panel
 from tpt.report.protocol_tables import transfer_tables
 from tpt.report.typeset import (
     MISSING,
@@ -79,6 +80,22 @@ def tell_transfer(transfer: Transfer) -> list[str]:
             )
         said += [f"{target['name']}: {note}" for note in target["notes"]]
     return said
+
+
+def list_panels(transfer: Transfer) -> list[Panel]:
+    """What the heat map draws: a panel a method."""
+    many = len(transfer["matrices"]) > 1
+    return [
+        Panel(
+            title=matrix["method"] if many else "",
+            words=f'"{transfer["words"]}"',
+            base=matrix["words"]["accuracy"],
+            rows=tuple(source["name"] for source in transfer["sources"]),
+            columns=tuple(target["name"] for target in transfer["targets"]),
+            accuracy=matrix["accuracy"],
+        )
+        for matrix in transfer["matrices"]
+    ]
 
 
 def make_tables(transfer: Transfer) -> list[Table]:

@@ -229,7 +229,7 @@ def describe_context(context: Context) -> dict[str, Any]:
 
 def describe_environment(clip: Clip) -> dict[str, Any]:
     """What is worth knowing of where a run ran."""
-    from tpt import __version__
+    from tpt._version import __version__
 
     place = clip.device
     name = torch.cuda.get_device_name(place) if place.type == "cuda" else platform.machine()

@@ -6,7 +6,7 @@ A verdict is what McNemar's exact test against the baseline allows to say, no mo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -40,7 +40,7 @@ class Facts:
         return value if is_number(value) else None
 
 
-def read_facts(results: dict[str, Any]) -> Facts:
+def read_facts(results: Mapping[str, Any]) -> Facts:
     """Order what `results` holds; methods and sets without any result are left out."""
     baseline = results.get("baseline", "zero-shot")
     cells = {(entry["dataset"], entry["method"]): entry for entry in results.get("results", [])}

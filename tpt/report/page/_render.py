@@ -7,7 +7,8 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from itertools import zip_longest
+from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
@@ -28,16 +29,12 @@ from tpt.report.page._facts import (
     read_facts,
 )
 
-if TYPE_CHECKING:
-    from tpt.report.page import Confusion, GalleryItem
-
 MOST_ROWS = 24  # sets in one chart of intervals; more fold into parts by tree and corruption
+SHOWN_ABOVE = ("gallery", "confusions")  # what the page shows whole and does not offer again
 MOST_CHANGES = 10  # changed confusions shown a set and method; half of it for many sets
 
 
-def render_page(
-    results: dict[str, Any], gallery: Sequence[GalleryItem], confusions: Sequence[Confusion]
-) -> str:
+def render_page(results: Mapping[str, Any]) -> str:
     """The page of `results`; see `render_report`."""
     facts = read_facts(results)
     script = _read("report.js")
@@ -74,11 +71,11 @@ def render_page(
         write_bins=reliability.write_bins,
         robustness=robustness if robustness.rows else None,
         protocols=protocols.make_protocol_tables(results.get("protocols") or {}),
-        changes=_list_changes(facts, confusions),
-        gallery=[_show_item(facts, item) for item in gallery],
+        changes=_list_changes(facts, results.get("confusions", ())),
+        gallery=[_show_item(facts, item) for item in results.get("gallery", ())],
         describe_tone=tables.describe_tone,
         lines=_write_lines,
-        document=embed_json(results),
+        document=embed_json({k: v for k, v in results.items() if k not in SHOWN_ABOVE}),
     )
     return page.lstrip()
 
@@ -183,41 +180,37 @@ def _draw_row(facts: Facts, name: str, level: charts.Axis, change: charts.Axis) 
     }
 
 
-def _list_changes(facts: Facts, confusions: Sequence[Confusion]) -> list[dict[str, Any]]:
+def _list_changes(facts: Facts, confusions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The most frequent changed answers, and how many more there are."""
     most = MOST_CHANGES if len(confusions) <= MOST_ROWS else MOST_CHANGES // 2
     listed = []
     for confusion in confusions:
-        rest = confusion.changes[most:]
+        rest = confusion["changes"][most:]
         listed.append(
             {
-                "dataset": confusion.dataset,
-                "method": confusion.method,
-                "place": _find_place(facts, confusion.method),
-                "shown": [(change, _name_change(change)) for change in confusion.changes[:most]],
-                "more": len(rest) + confusion.rarer,
-                "more_images": sum(change.count for change in rest) + confusion.rarer_images,
+                "dataset": confusion["dataset"],
+                "method": confusion["method"],
+                "place": _find_place(facts, confusion["method"]),
+                "shown": [(change, _name_change(change)) for change in confusion["changes"][:most]],
+                "more": len(rest) + confusion["rarer"],
+                "more_images": sum(c["count"] for c in rest) + confusion["rarer_images"],
             }
         )
     return [entry for entry in listed if entry["shown"]]
 
 
 def _name_change(change: Any) -> str:
-    right, wrong = change.after == change.truth, change.before == change.truth
+    right, wrong = change["after"] == change["truth"], change["before"] == change["truth"]
     return "put right" if right else "put wrong" if wrong else "still wrong"
 
 
-def _show_item(facts: Facts, item: GalleryItem) -> dict[str, Any]:
-    pictures = [*item.kept_pictures, *(None for _ in item.kept[len(item.kept_pictures) :])]
-    kept = [
-        (place, entropy, None if picture is None else _write_jpeg(picture))
-        for (place, entropy), picture in zip(item.kept, pictures, strict=False)
-    ]
+def _show_item(facts: Facts, item: Mapping[str, Any]) -> dict[str, Any]:
+    pairs = zip_longest(item["kept"], item["kept_pictures"])
     return {
         "item": item,
-        "place": _find_place(facts, item.method),
-        "picture": None if item.picture is None else _write_jpeg(item.picture),
-        "kept": kept,
+        "place": _find_place(facts, item["method"]),
+        "picture": _write_jpeg(item["picture"]),
+        "kept": [(place, entropy, _write_jpeg(shown)) for (place, entropy), shown in pairs],
     }
 
 
@@ -225,8 +218,8 @@ def _find_place(facts: Facts, method: str) -> int:
     return facts.methods.index(method) if method in facts.methods else 0
 
 
-def _write_jpeg(picture: bytes) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(picture).decode("ascii")
+def _write_jpeg(picture: str | None) -> str | None:
+    return None if picture is None else f"data:image/jpeg;base64,{picture}"
 
 
 def _write_lines(values: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""From predictions.jsonl to results.json, tables and the report page.
+"""From predictions.jsonl to results.json, which `tpt.report` draws.
 
 Each result set is read on its own, so that memory holds the numbers of one set at a time (some
 forty bytes a picture and method), whatever the length of the run.
@@ -10,24 +10,21 @@ import os
 import statistics
 from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tpt.corrupt.corruption_kinds import Pixels
 from tpt.corrupt.corruptions import corrupt
-from tpt.evaluate.confusions import ChangeCounter
+from tpt.evaluate.confusions import ChangeCounter, Confusion
 from tpt.evaluate.evaluation import Evaluation
-from tpt.evaluate.gallery import Lottery, draw_items
+from tpt.evaluate.gallery import GalleryItem, Lottery, draw_items
 from tpt.evaluate.image_scores import collect_scores
 from tpt.evaluate.method_specs import BASELINE
 from tpt.evaluate.metrics import SetMetrics, measure_set
 from tpt.evaluate.predictions import SetPlaces, index_sets, read_set
 from tpt.evaluate.results import MethodEntry, SetInfo, Times, build_results, write_results
 from tpt.evaluate.walks import ResultSet, Variant, Walk
-from tpt.report.eval_tables import latex_tables, markdown_tables
-from tpt.report.page import Confusion, GalleryItem, write_report
-from tpt.runs.whole_files import write_whole
 from tpt.text import as_text
 
 GALLERY_SETS = 12
@@ -50,10 +47,8 @@ class Found:
     confusions: list[Confusion] = field(default_factory=list)
 
 
-def conclude(evaluation: Evaluation, predictions: str, say: Say) -> dict[str, Any]:
-    """Measure every result set and write results.json, tables.md, tables.tex and report.html.
-
-    They go beside the predictions, each whole or not at all, over those of an earlier run.
+def measure(evaluation: Evaluation, predictions: str, say: Say) -> dict[str, Any]:
+    """Measure every result set and write results.json beside the predictions.
 
     Args:
         evaluation: the run.
@@ -78,11 +73,9 @@ def conclude(evaluation: Evaluation, predictions: str, say: Say) -> dict[str, An
     results = build_results(
         found.sets, entries, found.measured, shown, evaluation.environment, BASELINE, found.ms
     )
-    folder = Path(os.path.dirname(predictions))
-    write_results(results, folder / "results.json")
-    write_whole(folder / "tables.md", markdown_tables(results).encode(), what="tables")
-    write_whole(folder / "tables.tex", latex_tables(results).encode(), what="tables")
-    write_report(folder / "report.html", results, found.gallery, found.confusions)
+    results["gallery"] = [asdict(item) for item in found.gallery]
+    results["confusions"] = [asdict(confusion) for confusion in found.confusions]
+    write_results(results, Path(os.path.dirname(predictions)) / "results.json")
     return results
 
 

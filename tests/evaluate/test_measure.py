@@ -14,10 +14,10 @@ import pytest
 import tpt
 from tpt.corrupt import corrupt
 from tpt.data.labelled_sets import ArrayRow, Sample, ShiftSet
-from tpt.evaluate import conclude as module
-from tpt.evaluate.conclude import GALLERY_ITEMS, GALLERY_SETS, conclude, share_gallery
+from tpt.evaluate import measure as module
 from tpt.evaluate.evaluation import Evaluation
 from tpt.evaluate.gallery import PICTURE_SIDE, Lottery, encode_thumbnail
+from tpt.evaluate.measure import GALLERY_ITEMS, GALLERY_SETS, measure, share_gallery
 from tpt.evaluate.method_pool import MethodPool, Starts
 from tpt.evaluate.method_specs import parse_methods
 from tpt.evaluate.predictions import PredictionWriter
@@ -25,7 +25,7 @@ from tpt.evaluate.walks import Walk, plan_walks
 
 CLASSES = ("cat", "dog")
 PIXELS = np.random.RandomState(0).randint(0, 256, (4, 20, 24, 3), np.uint8)
-WRITTEN = ["report.html", "results.json", "tables.md", "tables.tex"]
+WRITTEN = ["results.json"]
 
 
 def make_set(name: str, **more: Any) -> ShiftSet:
@@ -77,27 +77,15 @@ def write_lines(path: Path, walks: tuple[Walk, ...], failed: tuple[str, ...] = (
     return str(path / "predictions.jsonl")
 
 
-@pytest.fixture
-def reported(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """What the report was given, in place of a page."""
-    seen = SimpleNamespace()
-
-    def catch(path: Any, results: Any, gallery: Any, confusions: Any) -> None:
-        seen.gallery, seen.confusions = gallery, confusions
-
-    monkeypatch.setattr(module, "write_report", catch)
-    return seen
-
-
 def test_each_result_set_has_its_own_numbers(tiny: tpt.Clip, tmp_path: Path) -> None:
     walks = plan_walks([make_set("set")], corruptions=[("contrast", 1)])
     told: list[str] = []
-    results = conclude(
+    results = measure(
         make_evaluation(tiny, walks), write_lines(tmp_path, walks, failed=("0.png",)), told.append
     )
     assert told == ["Measuring set", "Measuring set/contrast/1"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions.jsonl", *WRITTEN]
-    assert json.loads((tmp_path / "results.json").read_text()) == results
+    assert json.loads((tmp_path / "results.json").read_text()) == json.loads(json.dumps(results))
     assert [(part["images"], part["failed"]) for part in results["sets"]] == [(3, 1), (3, 1)]
     corrupted = results["sets"][1]
     assert (corrupted["corruption"], corrupted["severity"]) == ("contrast", 1)
@@ -116,7 +104,7 @@ def test_a_set_without_a_readable_picture_has_no_numbers(tiny: tpt.Clip, tmp_pat
     walks = plan_walks([make_set("set")])
     every = tuple(sample.key for sample in walks[0].set.samples)
     lines = write_lines(tmp_path, walks, failed=every)
-    results = conclude(make_evaluation(tiny, walks), lines, lambda text: None)
+    results = measure(make_evaluation(tiny, walks), lines, lambda text: None)
     assert (results["sets"][0]["images"], results["sets"][0]["failed"]) == (0, 4)
     for entry in results["results"]:
         assert entry["metrics"]["acc1"] is None
@@ -124,13 +112,11 @@ def test_a_set_without_a_readable_picture_has_no_numbers(tiny: tpt.Clip, tmp_pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["predictions.jsonl", *WRITTEN]
 
 
-def test_the_gallery_shows_the_pictures_as_the_run_had_them(
-    tiny: tpt.Clip, tmp_path: Path, reported: SimpleNamespace
-) -> None:
+def test_the_gallery_shows_the_pictures_as_the_run_had_them(tiny: tpt.Clip, tmp_path: Path) -> None:
     walks = plan_walks([make_set("set")], corruptions=[("gaussian_noise", 4)])
     lines = write_lines(tmp_path, walks)
-    conclude(make_evaluation(tiny, walks), lines, lambda text: None)
-    shown = {(item.dataset, item.key): item for item in reported.gallery}
+    results = measure(make_evaluation(tiny, walks), lines, lambda text: None)
+    shown = {(item["dataset"], item["key"]): SimpleNamespace(**item) for item in results["gallery"]}
     assert list(shown) == [("set", "1.png"), ("set/gaussian_noise/4", "1.png")]
     plain, noisy = shown.values()
     assert (plain.kind, plain.method, plain.label) == ("right", "tpt", "dog")
@@ -139,14 +125,14 @@ def test_the_gallery_shows_the_pictures_as_the_run_had_them(
     assert noisy.picture == encode_thumbnail(changed, PICTURE_SIDE)
     assert [len(item.kept_pictures) for item in (plain, noisy)] == [1, 1]
     assert plain.kept_pictures != noisy.kept_pictures
-    assert {confusion.dataset for confusion in reported.confusions} == {
+    assert {confusion["dataset"] for confusion in results["confusions"]} == {
         "set",
         "set/gaussian_noise/4",
     }
 
 
 def test_another_seed_draws_other_pictures(
-    tiny: tpt.Clip, tmp_path: Path, reported: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    tiny: tpt.Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seeds: list[int] = []
 
@@ -158,17 +144,15 @@ def test_another_seed_draws_other_pictures(
     monkeypatch.setattr(module, "Lottery", Seen)
     walks = plan_walks([make_set("set")])
     evaluation = make_evaluation(tiny, walks)
-    conclude(evaluation, write_lines(tmp_path, walks), lambda text: None)
+    measure(evaluation, write_lines(tmp_path, walks), lambda text: None)
     assert seeds == [evaluation.seed] == [3]
 
 
-def test_of_many_sets_some_show_pictures_spread_over_all(
-    tiny: tpt.Clip, tmp_path: Path, reported: SimpleNamespace
-) -> None:
+def test_of_many_sets_some_show_pictures_spread_over_all(tiny: tpt.Clip, tmp_path: Path) -> None:
     walks = plan_walks([make_set(f"set{n}") for n in range(2 * GALLERY_SETS)])
     lines = write_lines(tmp_path, walks)
-    conclude(make_evaluation(tiny, walks), lines, lambda text: None)
-    datasets = list(dict.fromkeys(item.dataset for item in reported.gallery))
+    results = measure(make_evaluation(tiny, walks), lines, lambda text: None)
+    datasets = list(dict.fromkeys(item["dataset"] for item in results["gallery"]))
     assert datasets == [f"set{n}" for n in range(0, 2 * GALLERY_SETS, 2)]
 
 
@@ -182,13 +166,11 @@ def test_the_gallery_stays_small_whatever_the_run() -> None:
     assert 2 * 7 * sum(many) <= GALLERY_ITEMS
 
 
-def test_what_was_told_of_a_set_and_of_the_plan_is_kept(
-    tiny: tpt.Clip, tmp_path: Path, reported: SimpleNamespace
-) -> None:
+def test_what_was_told_of_a_set_and_of_the_plan_is_kept(tiny: tpt.Clip, tmp_path: Path) -> None:
     (walk,) = plan_walks([make_set("set", notes=("One class has no pictures: latin-\udce9.",))])
     walk = replace(walk, notes=("It is not compared.",), set=replace(walk.set, path="in/\udce9"))
     lines = write_lines(tmp_path, (walk,))
-    results = conclude(make_evaluation(tiny, (walk,)), lines, lambda text: None)
+    results = measure(make_evaluation(tiny, (walk,)), lines, lambda text: None)
     (part,) = results["sets"]
     assert part["notes"] == ["One class has no pictures: latin-\\udce9.", "It is not compared."]
     assert part["path"] == "in/\\udce9"  # bytes that are no text cannot stand in JSON
