@@ -19,7 +19,7 @@ import pytest
 from click.testing import Result
 
 import tpt
-from tpt.evaluate import conclude, predictions, runner
+from tpt.evaluate import measure, predictions, runner
 from tpt.runs import whole_files as files
 
 Run = Callable[..., Result]
@@ -377,7 +377,7 @@ def test_ctrl_c_while_measuring_costs_no_prediction_and_that_is_told(
 
     words = ("eval", "two", *WORDS, "--output", "out")
     with monkeypatch.context() as patch:
-        patch.setattr(conclude, "measure_set", interrupt)
+        patch.setattr(measure, "measure_set", interrupt)
         result = run_tpt(*words)
     assert result.exit_code == 130
     assert result.stderr.endswith(

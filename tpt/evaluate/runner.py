@@ -115,7 +115,7 @@ def _run_variant(
             if label >= 0:
                 line: Line = {"set": head.name, "key": item.path, "label": label}
                 answer = judged.get(head.name, {}).get(item.index)
-                yield item.index, line | _conclude(item, answer, image_ms)
+                yield item.index, line | _describe_line(item, answer, image_ms)
 
 
 def _change(item: Loaded, variant: Variant, seed: int) -> Loaded:
@@ -131,7 +131,7 @@ def _change(item: Loaded, variant: Variant, seed: int) -> Loaded:
     return Loaded(item.index, item.path, replace(picture, pixels=pixels))
 
 
-def _conclude(item: Loaded, answer: dict[str, Any] | None, image_ms: float) -> Line:
+def _describe_line(item: Loaded, answer: dict[str, Any] | None, image_ms: float) -> Line:
     """The rest of a line: what every method says, or why the picture has no prediction."""
     if item.error is not None:
         return {"error": {"type": item.error.type, "message": item.error.message}}

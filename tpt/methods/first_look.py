@@ -33,7 +33,7 @@ class FirstLook:
         """Marginal entropy (B,) of the kept views, nats."""
         return marginal_entropy(self.kept(self.logits))
 
-    def conclude(self, logits: Tensor, **more: Tensor) -> Adapted:
+    def outcome(self, logits: Tensor, **more: Tensor) -> Adapted:
         """The outcome with these final logits (B, K), and what this method has besides."""
         return Adapted(
             logits=logits,

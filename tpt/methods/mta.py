@@ -50,7 +50,7 @@ class MTA(Method):
         look = take_first_look(self, features, keep=1.0)
         p = look.logits.softmax(-1)
         mode = find_mode(features, p @ p.mT, self.settings)
-        return look.conclude(self.engine.logits(mode.unsqueeze(1), look.classes)[:, 0])
+        return look.outcome(self.engine.logits(mode.unsqueeze(1), look.classes)[:, 0])
 
 
 def find_mode(features: Tensor, affinity: Tensor, settings: MTASettings) -> Tensor:

@@ -166,7 +166,7 @@ class TDA(Method):
         feature = look.kept(features)[0].mean(0)  # (E,); as published, not made unit again
         plain = kept.mean(0)  # (K,)
         self._remember(feature, int(plain.argmax()), kept)
-        return look.conclude((plain + self._correction(feature)).unsqueeze(0))
+        return look.outcome((plain + self._correction(feature)).unsqueeze(0))
 
     def _remember(self, feature: Tensor, label: int, kept: Tensor) -> None:
         """Offer an image of class `label` with its views' logits (S, K) to the caches."""

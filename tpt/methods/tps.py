@@ -65,7 +65,7 @@ class TPS(Method):
         with torch.no_grad():
             final_loss = marginal_entropy(self._logits(kept, look.classes, shift))
             logits = self._logits(features[:, :1], look.classes, shift)[:, 0]
-        return look.conclude(
+        return look.outcome(
             logits,
             shift=shift.detach(),
             gradient=gradient,

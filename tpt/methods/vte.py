@@ -38,4 +38,4 @@ class VTE(Method):
     def _adapt(self, features: Tensor) -> Adapted:
         look = take_first_look(self, features, self.settings.keep)
         mean = F.normalize(look.kept(features).mean(1, keepdim=True), dim=-1)  # (B, 1, E)
-        return look.conclude(self.engine.logits(mean, look.classes)[:, 0])
+        return look.outcome(self.engine.logits(mean, look.classes)[:, 0])

@@ -52,7 +52,7 @@ class ZERO(Method):
     def _adapt(self, features: Tensor) -> Adapted:
         look = take_first_look(self, features, self.settings.keep)
         votes, decided = count_votes(look.logits, look.view_entropy, look.selected)
-        return look.conclude(decided, votes=votes)
+        return look.outcome(decided, votes=votes)
 
 
 def count_votes(logits: Tensor, view_entropy: Tensor, voters: Tensor) -> tuple[Tensor, Tensor]:
