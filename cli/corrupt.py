@@ -79,11 +79,11 @@ def command(
         pairs = [(kind, level) for kind in chosen for level in levels]
         pictures = plan_pictures(source, target, form)
         settings = Settings(os.path.realpath(source), seed, form)
-        open_target(target, settings, chosen, levels)
         outcomes = write_corrupted(
             pictures, target, pairs, settings, overwrite=overwrite, num_workers=num_workers
         )
-        with closing(outcomes), warnings.catch_warnings():
+        claim = open_target(target, settings, chosen, levels)
+        with claim, closing(outcomes), warnings.catch_warnings():
             # Pillow's notes on broken metadata name no image.
             warnings.filterwarnings("ignore", module="PIL")
             failed = follow(outcomes, len(pictures), target, quiet)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tpt.data.labelled_sets import ReadOptions, ShiftSet
     from tpt.evaluate.evaluation import Evaluation
     from tpt.evaluate.walks import Walk
-    from tpt.streaming.output import Target
+    from tpt.runs.journal import Journal
 
 
 @click.command("eval")
@@ -129,17 +129,19 @@ def command(sets: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any) -
     say: Say = (lambda text: None) if quiet else (lambda text: click.echo(text, err=True))
     with told_plainly():
         check_extra("eval", ("torchmetrics", "sklearn", "scipy", "jinja2"))
-        from tpt.evaluate.predictions import open_folder
+        from tpt.evaluate.predictions import claim_folder, open_folder
 
-        folder = options["folder"]
-        target = open_folder(folder, options["resume"], options["overwrite"], dry_run)
+        folder, again = options["folder"], (options["resume"], options["overwrite"])
+        journal = open_folder(folder, *again, dry_run)
         walks = plan_walks(sets, options, say)
-        evaluation = load_evaluation(options, walks, say)
         if dry_run:
+            load_evaluation(options, walks, say)
             return
-        with telling_warnings(say):
-            failed = predict_all(evaluation, target, options, quiet)
-            finish(evaluation, target, folder, say)
+        with claim_folder(journal, walks, *again):
+            evaluation = load_evaluation(options, walks, say)
+            with telling_warnings(say):
+                failed = predict_all(evaluation, journal, options, quiet)
+                finish(evaluation, journal, folder, say)
     if failed:
         raise click.exceptions.Exit(3)
 
@@ -266,13 +268,13 @@ def read_words(options: dict[str, Any]) -> tuple[str, ...]:
 # --- results ---
 
 
-def finish(evaluation: Evaluation, target: Target, folder: str, say: Say) -> None:
+def finish(evaluation: Evaluation, journal: Journal, folder: str, say: Say) -> None:
     """Measure, write, and print the table."""
     from tpt.evaluate.measure import measure
     from tpt.report.writer import write_report
 
     with measuring():
-        measure(evaluation, target.path, say)
+        measure(evaluation, journal.path, say)
         table, page = write_report(Path(folder))
     click.echo(table)
     say(f"Report: {page}")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tpt.evaluate.evaluation import EvalSettings, Evaluation
     from tpt.evaluate.predictions import WalkProgress
     from tpt.evaluate.walks import Walk
-    from tpt.streaming.output import Target
+    from tpt.runs.journal import Journal
 
 Say = Callable[[str], None]
 
@@ -122,23 +122,23 @@ def telling_warnings(say: Say) -> Iterator[None]:
 
 
 def predict_all(
-    evaluation: Evaluation, target: Target, options: dict[str, Any], quiet: bool
+    evaluation: Evaluation, journal: Journal, options: dict[str, Any], quiet: bool
 ) -> int:
     """Predict what is not done yet; how many pictures have no prediction."""
     from tpt.evaluate.evaluation import total_lines
     from tpt.evaluate.predictions import begin, drop_begun
 
     settings, environment = evaluation.settings, evaluation.environment
-    done = begin(target, settings, environment, evaluation.walks, options["resume"])
+    done = begin(journal, settings, environment, evaluation.walks, options["resume"])
     if evaluation.keeps_state():  # what was learned before is gone: a set is whole or begun anew
-        done = [drop_begun(target.path, part) for part in done]
+        done = [drop_begun(journal.path, part) for part in done]
     earlier = sum(part.lines for part in done)
     tally = Tally(total=total_lines(evaluation.walks) - earlier)
     try:
         with progress(quiet) as show:
             for walk, before in zip(evaluation.walks, done, strict=True):
                 if not (before.complete and before.lines):
-                    _predict_walk(evaluation, walk, before, target.path, options, tally, show)
+                    _predict_walk(evaluation, walk, before, journal.path, options, tally, show)
     except KeyboardInterrupt:
         click.echo(f"\nInterrupted after {tally.summary()}. Go on with --resume.", err=True)
         raise click.exceptions.Exit(INTERRUPTED) from None
@@ -172,13 +172,13 @@ def _predict_walk(
 ) -> None:
     """Write the lines of one walk that are not there yet."""
     from tpt.errors import ImageError
-    from tpt.evaluate.predictions import PredictionWriter
+    from tpt.evaluate.predictions import write_predictions
 
     size = options["batch_size"] or evaluation.clip.batch_size
     lines = evaluation.run(
         walk, batch_size=size, num_workers=options["num_workers"], done=before.lines
     )
-    with PredictionWriter(path) as writer, closing(lines):
+    with write_predictions(path) as writer, closing(lines):
         for line in lines:
             if options["strict"] and "error" in line:
                 raise ImageError(f"{line['key']!r}: {line['error']['message']}")

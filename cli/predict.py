@@ -75,7 +75,8 @@ def command(sources: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any
 
         classes = read_classes(options["classes"])
         target = make_target(options)
-        check_target(target, options["resume"], options["overwrite"])
+        again = options["resume"], options["overwrite"]
+        check_target(target, *again)
         stdin = sys.stdin if "-" in sources else None
         paths = expand_sources(sources, recursive=options["recursive"], stdin=stdin)
         say = (lambda text: None) if quiet else (lambda text: click.echo(text, err=True))
@@ -83,7 +84,7 @@ def command(sources: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any
         if dry_run:
             click.echo(describe(job, target, options, len(paths)))
             return
-        with warnings.catch_warnings():
+        with target.claim(*again), warnings.catch_warnings():
             # Pillow's notes on broken metadata name no image; a broken picture is a record.
             warnings.filterwarnings("ignore", module="PIL")
             # A method's own, on the stream it sees, without the line of code that Python would add.
@@ -258,7 +259,7 @@ def run(
     job: PredictJob, target: Target, paths: list[str], options: dict[str, Any], quiet: bool
 ) -> int:
     """Predict and write; the exit code."""
-    from tpt.streaming.output import RecordWriter, prepare
+    from tpt.streaming.output import prepare, write_records
     from tpt.streaming.pipeline import stream
 
     settings = {**job.settings, "top_k": options["top_k"], "format": target.form}
@@ -269,7 +270,7 @@ def run(
     on_screen = target.path == "-" and sys.stdout.isatty()  # a bar would be drawn into the records
     showing = progress(quiet or on_screen)
     try:
-        with RecordWriter(target, append=done is not None) as writer, showing as show:
+        with write_records(target, append=done is not None) as writer, showing as show:
             records = stream(
                 todo,
                 job.method,

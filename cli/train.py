@@ -156,7 +156,7 @@ def command(data: str, **options: Any) -> None:
 
 def run(data: str, options: dict[str, Any]) -> int:
     """Train, tell the results; the exit code."""
-    from coop.outputs import Outputs, check_outputs
+    from coop.outputs import Outputs, claim_outputs
     from coop.runs import run_job
     from coop.train_job import build_train_job
 
@@ -164,14 +164,14 @@ def run(data: str, options: dict[str, Any]) -> int:
     runs = [(shots, seed) for shots in wanted.shots for seed in wanted.seeds]
     log = Path(options["log"]) if options["log"] else None
     outputs = Outputs(Path(options["output"]), len(runs) > 1, log)
-    check_outputs(
+    claim = claim_outputs(
         outputs,
         runs,
         probe=options["method"] == "linear-probe",
         resume=options["resume"],
         overwrite=options["overwrite"],
     )
-    with watching(options["quiet"]) as watch, warnings.catch_warnings():
+    with claim, watching(options["quiet"]) as watch, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")  # a broken picture is told by its name
         try:
             job = build_train_job(wanted)

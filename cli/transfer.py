@@ -94,11 +94,14 @@ def command(sets: tuple[str, ...], quiet: bool, **options: Any) -> None:
     say: Say = (lambda text: None) if quiet else (lambda text: click.echo(text, err=True))
     with told_plainly():
         check_extra("transfer", ("torchmetrics", "sklearn", "scipy", "matplotlib"))
+        from tpt.evaluate.predictions import claim_folder
+
         plan = plan_run(sets, options, say)
-        with telling_warnings(say):
+        again = options["resume"], options["overwrite"]
+        with claim_folder(plan.journal, plan.walks, *again), telling_warnings(say):
             unread = learn(plan, options, quiet)
             evaluation = load_evaluation(plan, options, say)
-            failed = predict_all(evaluation, plan.target, options, quiet)
+            failed = predict_all(evaluation, plan.journal, options, quiet)
             finish(evaluation, plan, options["folder"], say)
     if failed or unread:
         raise click.exceptions.Exit(3)
@@ -163,7 +166,7 @@ def finish(evaluation: Evaluation, plan: TransferPlan, folder: str, say: Say) ->
     prompts = {keys[row.name]: row for row in plan.prompts}
     say("Measuring ...")
     with measuring():
-        content = measure_transfer(evaluation, prompts, plan.target.path)
+        content = measure_transfer(evaluation, prompts, plan.journal.path)
         write_results(content, os.path.join(folder, "transfer.json"))
         table, picture = write_report(Path(folder))
     click.echo(table)

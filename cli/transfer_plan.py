@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from tpt.data.labelled_sets import ShiftSet
     from tpt.evaluate.transfer import Prompt
     from tpt.evaluate.walks import Walk
-    from tpt.streaming.output import Target
+    from tpt.runs.journal import Journal
 
 
 @dataclass(frozen=True, eq=False)
 class TransferPlan:
     """All that is known before a model is loaded."""
 
-    target: Target
+    journal: Journal
     walks: tuple[Walk, ...]  # through what is tested
     sources: tuple[Source, ...]  # what is learned from
     outputs: Mapping[str, Outputs]  # where each source's prompt goes
@@ -44,7 +44,7 @@ def plan_run(texts: Sequence[str], options: dict[str, Any], say: Say) -> Transfe
 
     folder, resume, overwrite = options["folder"], options["resume"], options["overwrite"]
     check_folder(folder)
-    target = open_folder(folder, resume, overwrite)
+    journal = open_folder(folder, resume, overwrite)
     given = read_given(options["given"])
     check_methods(options)
     read = [part for text in texts for part in read_one(text, ReadOptions(), say)]
@@ -71,7 +71,7 @@ def plan_run(texts: Sequence[str], options: dict[str, Any], say: Say) -> Transfe
     rows = (*given, *rows_of(sources, outputs))
     order = {part.name: place for place, part in enumerate(read)}
     rows = tuple(sorted(rows, key=lambda row: order.get(row.name, len(order))))
-    return TransferPlan(target, plan_walks(tested), sources, outputs, rows, learning)
+    return TransferPlan(journal, plan_walks(tested), sources, outputs, rows, learning)
 
 
 def read_given(values: Sequence[str]) -> tuple[Prompt, ...]:

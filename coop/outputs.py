@@ -8,15 +8,15 @@ With several runs each prompt has its own name: `coop-16shot-seed1.safetensors`.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import safetensors
 import torch
@@ -26,8 +26,9 @@ from coop.loop import State
 from coop.sampling import draw_shots
 from coop.train_job import TrainJob, shots_text
 from tpt.errors import OutputError
+from tpt.runs.journal import GO_ON_OR_START_AGAIN, LineWriter, check_same, read_lines
+from tpt.runs.lock import check_free, hold
 from tpt.runs.whole_files import write_whole
-from tpt.streaming.output import name_change
 
 STATE_FORMAT = "tpt-train-state"
 _FIRST = b'{"event": "start"'  # how every log begins
@@ -110,9 +111,7 @@ def check_outputs(
             "another place."
         )
     if resume and overwrite:
-        raise OutputError(
-            "--resume goes on with the output and --overwrite starts it again. Give one of them."
-        )
+        raise OutputError(GO_ON_OR_START_AGAIN)
     log, files = outputs.log, outputs.everything(runs)
     if [*files, outputs.state].count(log) > 1:
         raise OutputError(
@@ -135,103 +134,86 @@ def check_outputs(
         )
 
 
-class Log:
+@contextmanager
+def claim_outputs(
+    outputs: Outputs,
+    runs: Sequence[tuple[int | None, int]],
+    *,
+    probe: bool,
+    resume: bool,
+    overwrite: bool,
+) -> Iterator[None]:
+    """Be the only training that writes the outputs.
+
+    Raises:
+        OutputError: as `check_outputs`, which is looked at again once no other run can come
+            between; another run writes them.
+    """
+    options = {"probe": probe, "resume": resume, "overwrite": overwrite}
+    check_free(outputs.path)
+    check_outputs(outputs, runs, **options)
+    with hold(outputs.path):
+        check_outputs(outputs, runs, **options)
+        yield
+
+
+# --- the log ---
+
+
+def open_log(path: Path, append: bool) -> LineWriter[dict[str, Any]]:
     """The JSONL log of a job: one event a line, flushed when it is written."""
+    return LineWriter(str(path), json.dumps, append=append, refuse=_log_refused)
 
-    def __init__(self, path: Path, append: bool) -> None:
-        self.path = path
-        try:
-            self._file: IO[str] = path.open("a" if append else "w", encoding="utf-8")
-        except OSError as error:
-            raise self._refused(error) from error
 
-    def write(self, event: str, **facts: Any) -> None:
-        """Write and flush one event.
-
-        Raises:
-            OutputError: the disk is full or gone.
-        """
-        try:
-            self._file.write(json.dumps({"event": event, **facts}, ensure_ascii=True) + "\n")
-            self._file.flush()
-        except OSError as error:
-            raise self._refused(error) from error
-
-    def _refused(self, error: OSError) -> OutputError:
-        return OutputError(
-            f'The log "{self.path}" could not be written: {error.strerror or error}. What was '
-            "learned before is kept; make room, then go on with --resume."
-        )
-
-    def close(self) -> None:
-        """Close the file; what could not be flushed was reported by `write`."""
-        with contextlib.suppress(OSError):
-            self._file.close()
+def _log_refused(path: str, error: OSError, can_resume: bool) -> OutputError:
+    return OutputError(
+        f'The log "{path}" could not be written: {error.strerror or error}. What was learned '
+        "before is kept; make room, then go on with --resume."
+    )
 
 
 def take_up(job: TrainJob, outputs: Outputs) -> list[dict[str, Any]]:
     """The events of the earlier start of this job; none where it was stopped before the first.
 
     Raises:
-        OutputError: a file that is no log, or the log of a job with other settings.
+        OutputError: a file that is no log, or the log of a job with other settings; it is left as
+            it was.
     """
     if not outputs.log.exists():
         return []
-    events = read_log(outputs.log)
-    content = outputs.log.read_bytes()
-    begun = _FIRST.startswith(content[: len(_FIRST)]) and b"\n" not in content
-    if events or not begun:  # a file that holds something else must not be lost
-        check_same(job, outputs, events)
-        mend_log(outputs.log)
-    return events
-
-
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of an earlier log; a line that a kill has broken is left out."""
-    events = []
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-        try:
-            event = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(event, dict) and "event" in event:
+    with outputs.log.open("rb") as file:
+        if not _FIRST.startswith(file.read(len(_FIRST))):
+            raise _no_log(outputs)
+    events: list[dict[str, Any]] = []
+    for line in read_lines(str(outputs.log), lacks_end=lambda rest: _read_event(rest) is not None):
+        event = _read_event(line)
+        if not events:
+            before = event.get("settings") if event else None
+            if not isinstance(before, dict):
+                raise _no_log(outputs)
+            made = "begun with other settings"
+            check_same(before, job.describe(), str(outputs.path), made=made)
+        if event is not None:  # what is none was not written by a training
             events.append(event)
     return events
 
 
-def mend_log(path: Path) -> None:
-    """Cut off a last line that a kill has broken, so that every line is JSON."""
-    with path.open("rb+") as file:
-        content = file.read()
-        end = content.rfind(b"\n") + 1
-        try:
-            json.loads(content[end:] or b"{}")
-        except ValueError:
-            file.truncate(end)
-        else:
-            file.write(b"\n" if content[end:] else b"")
+def _read_event(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "event" in event else None
 
 
-def check_same(job: TrainJob, outputs: Outputs, events: list[dict[str, Any]]) -> None:
-    """Refuse to go on with what was begun with other settings.
+def _no_log(outputs: Outputs) -> OutputError:
+    return OutputError(
+        f'"{outputs.log}" is not the log of a training, so nobody knows what to go on with. Start '
+        "again with --overwrite, or choose another --output."
+    )
 
-    Raises:
-        OutputError: naming what changed.
-    """
-    begun = next((event for event in events if event["event"] == "start"), None)
-    before = begun.get("settings") if begun else None
-    if not isinstance(before, dict):
-        raise OutputError(
-            f'"{outputs.log}" is not the log of a training, so nobody knows what to go on with. '
-            "Start again with --overwrite, or choose another --output."
-        )
-    now = json.loads(json.dumps(job.describe()))
-    changed = name_change(before, now)
-    if changed:
-        raise OutputError(
-            f'"{outputs.path}" was begun with other settings ({changed}). Use the same settings, '
-            "another --output, or --overwrite."
-        )
+
+# --- the state ---
 
 
 def save_state(outputs: Outputs, job: TrainJob, shots: int | None, seed: int, state: State) -> None:

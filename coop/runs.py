@@ -10,20 +10,14 @@ import contextlib
 import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from coop.card import write_card
 from coop.linear_probe import LinearProbe, save_linear_probe
 from coop.loop import Epoch, State, TrainError
-from coop.outputs import (
-    Log,
-    Outputs,
-    load_state,
-    save_state,
-    take_up,
-    write_files,
-)
+from coop.outputs import Outputs, load_state, open_log, save_state, take_up, write_files
 from coop.recipes import Recipe, RecipeSettings
 from coop.run import (
     Outcome,
@@ -41,6 +35,7 @@ from coop.train_job import TrainJob, shots_text
 from tpt.errors import MethodError, OutputError
 from tpt.prompts import Context
 from tpt.report.fewshot_curve import Point, draw_curve, write_curve
+from tpt.runs.journal import LineWriter
 from tpt.runs.whole_files import write_whole
 
 _KEEP_EVERY = 10.0  # seconds between two states on the disk
@@ -53,6 +48,17 @@ def list_runs(job: TrainJob) -> list[tuple[int | None, int]]:
     return [(shots, seed) for shots in job.settings.shots for seed in job.settings.seeds]
 
 
+@dataclass(frozen=True, eq=False)
+class _Session:
+    """What every run of a job needs."""
+
+    job: TrainJob
+    outputs: Outputs
+    log: LineWriter[dict[str, Any]]
+    watch: Watch
+    done: Mapping[tuple[int | str, int, str], Result]  # by shots, seed and kind, from the log
+
+
 def run_job(job: TrainJob, outputs: Outputs, watch: Watch, *, resume: bool = False) -> list[Result]:
     """Train and measure every run; write prompts, log, list of pictures, card and curve.
 
@@ -63,47 +69,34 @@ def run_job(job: TrainJob, outputs: Outputs, watch: Watch, *, resume: bool = Fal
     """
     runs = list_runs(job)
     events = take_up(job, outputs) if resume else []
-    done = {
-        (event["shots"], event["seed"], event["kind"]): event
-        for event in events
-        if event["event"] == "run"
-    }
-    log = Log(outputs.log, append=bool(events))
-    try:
+    done = {(e["shots"], e["seed"], e["kind"]): e for e in events if e["event"] == "run"}
+    with open_log(outputs.log, append=bool(events)) as log:
+        session = _Session(job, outputs, log, watch, done)
         if not events:
             outputs.state.unlink(missing_ok=True)  # of a job that this one replaces
-            log.write("start", settings=job.describe())
+            log.write({"event": "start", "settings": job.describe()})
         for note in job.dataset.notes:
             watch.say(note)
         write_files(job, outputs, runs)
         results, recipes, points = [], [], []
         for shots, seed in runs:
-            result, recipe = _do_run(job, outputs, log, watch, (shots, seed), done)
+            result, recipe = _do_run(session, shots, seed)
             results.append(result)
             recipes.append(recipe)
-            points += _points(job, log, watch, result, (shots, seed), done)
+            points += _points(session, result, shots, seed)
         outputs.state.unlink(missing_ok=True)
         card = write_card(job, outputs, recipes, results).encode("utf-8", "backslashreplace")
         write_whole(outputs.card, card, "model card")
         if job.is_curve and points:
-            _write_curve(job, outputs, watch, points, results)
+            _write_curve(session, points, results)
         return results
-    finally:
-        log.close()
 
 
-def _do_run(
-    job: TrainJob,
-    outputs: Outputs,
-    log: Log,
-    watch: Watch,
-    which: tuple[int | None, int],
-    done: Mapping[Any, Result],
-) -> tuple[Result, Recipe]:
+def _do_run(session: _Session, shots: int | None, seed: int) -> tuple[Result, Recipe]:
     """One run's result: the one in the log if its file is there, else a new one."""
-    shots, seed = which
-    path = outputs.prompt(shots, seed)
-    earlier = done.get((_json_shots(shots), seed, job.settings.recipe.method))
+    job, watch = session.job, session.watch
+    path = session.outputs.prompt(shots, seed)
+    earlier = session.done.get((_json_shots(shots), seed, job.settings.recipe.method))
     if earlier is not None and path.exists():
         watch.say(f"{path.name} is there already.")
         return earlier, recipe_of(job, shots)
@@ -112,29 +105,22 @@ def _do_run(
         watch.say(f"Warning: {note}")
     started = time.monotonic()
     learned: Context | LinearProbe
-    last: Epoch | None = None
+    loss: float | None = None
     if run.recipe.method == "linear-probe":
-        learned = _probe(run, outputs, watch)
+        learned = _probe(run, path, watch)
     else:
-        learned, last = _train(run, outputs, log, watch)
+        learned, loss = _train(session, run)
         learned.save(path)
-    found = measure_run(run, learned, watch)
-    outcome = Outcome(
-        shots,
-        seed,
-        learned,
-        len(run.train),
-        run.failed,
-        **found,
-        seconds=time.monotonic() - started,
-        loss=last.loss if last else None,
-    )
+    measured = measure_run(run, learned, watch)
+    seconds = time.monotonic() - started
+    counts = len(run.train), run.failed
+    outcome = Outcome(shots, seed, learned, *counts, **measured, seconds=seconds, loss=loss)
     result = {"kind": run.recipe.method, "file": path.name, **outcome.to_json()}
-    log.write("run", **result)
+    session.log.write({"event": "run", **result})
     return result, run.recipe
 
 
-def _probe(run: Run, outputs: Outputs, watch: Watch) -> LinearProbe:
+def _probe(run: Run, path: Path, watch: Watch) -> LinearProbe:
     probe = fit_probe(run, watch)
     job = run.job
     facts = {
@@ -145,46 +131,51 @@ def _probe(run: Run, outputs: Outputs, watch: Watch) -> LinearProbe:
         "shots": run.shots,
         "seed": run.seed,
     }
-    save_linear_probe(probe, outputs.prompt(run.shots, run.seed), facts)
+    save_linear_probe(probe, path, facts)
     return probe
 
 
-def _train(run: Run, outputs: Outputs, log: Log, watch: Watch) -> tuple[Context, Epoch | None]:
-    """Train a prompt, from the state that an earlier start has left if there is one."""
-    job, shots, seed = run.job, run.shots, run.seed
-    state = load_state(outputs, job, shots, seed)
+def _train(session: _Session, run: Run) -> tuple[Context, float | None]:
+    """A prompt and its last loss, from the state that an earlier start has left if there is one."""
+    outputs, watch = session.outputs, session.watch
+    which = {"shots": _json_shots(run.shots), "seed": run.seed}
+
+    def save(state: State) -> None:
+        save_state(outputs, run.job, run.shots, run.seed, state)
+
+    state = load_state(outputs, run.job, run.shots, run.seed)
     if state is not None:
         watch.say(f"Going on after epoch {state.epoch} of {run.recipe.epochs}.")
-        log.write("resume", shots=_json_shots(shots), seed=seed, epoch=state.epoch)
-    last: Epoch | None = None
+        session.log.write({"event": "resume", **which, "epoch": state.epoch})
+    loss: float | None = None
     before: State | None = None
-    kept = time.monotonic()
+    saved_at = time.monotonic()
     try:
-        for last in train_prompt(run, state, watch):
-            before, state = state, last.state
-            log.write("epoch", shots=_json_shots(shots), seed=seed, **_epoch_facts(last))
-            watch.epoch(last, run.recipe.epochs)
-            if time.monotonic() - kept > _KEEP_EVERY:
-                save_state(outputs, job, shots, seed, state)
-                kept = time.monotonic()
+        for epoch in train_prompt(run, state, watch):
+            before, state, loss = state, epoch.state, epoch.loss
+            session.log.write({"event": "epoch", **which, **_epoch_facts(epoch)})
+            watch.epoch(epoch, run.recipe.epochs)
+            if time.monotonic() - saved_at > _KEEP_EVERY:
+                save(state)
+                saved_at = time.monotonic()
     except TrainError as error:
-        raise _keep_last_good(run, outputs, log, (state, before), error) from error
+        session.log.write({"event": "diverged", **which, "message": str(error)})
+        raise _keep_last_good(run, outputs, (state, before), error) from error
     except BaseException:  # Ctrl-C, a full disk under the log, a picture that is gone
         if state is not None:
-            save_state(outputs, job, shots, seed, state)
+            save(state)
         raise
     assert state is not None  # a recipe has at least one epoch
     # Should the disk refuse the prompt itself; which is smaller, and may fit where this does not.
     with contextlib.suppress(OutputError):
-        save_state(outputs, job, shots, seed, state)
-    return context_of(run, state), last
+        save(state)
+    return context_of(run, state), loss
 
 
 def _keep_last_good(
-    run: Run, outputs: Outputs, log: Log, states: Iterable[State | None], error: TrainError
+    run: Run, outputs: Outputs, states: Iterable[State | None], error: TrainError
 ) -> TrainError:
     """The error with the name of the file that the first of the states that works went to."""
-    log.write("diverged", shots=_json_shots(run.shots), seed=run.seed, message=str(error))
     state = next((state for state in states if state is not None and works(run, state)), None)
     where = "Nothing was learned before."
     if state is not None:
@@ -214,28 +205,20 @@ def _json_shots(shots: int | None) -> int | str:
 # --- the curve ---
 
 
-def _points(
-    job: TrainJob,
-    log: Log,
-    watch: Watch,
-    result: Result,
-    which: tuple[int | None, int],
-    done: Mapping[Any, Result],
-) -> list[Point]:
+def _points(session: _Session, result: Result, shots: int | None, seed: int) -> list[Point]:
     """The run's point of the curve, and the linear probe's on the same pictures."""
-    if not job.is_curve or "test" not in result["accuracy"]:
+    if not session.job.is_curve or "test" not in result["accuracy"]:
         return []
-    shots, seed = which
-    method = job.settings.recipe.method
+    method = session.job.settings.recipe.method
     mine = Point(method, shots, seed, result["accuracy"]["test"])
     if method == "linear-probe":
         return [mine]
-    beside = done.get((_json_shots(shots), seed, "linear-probe"))
+    beside = session.done.get((_json_shots(shots), seed, "linear-probe"))
     if beside is None:
-        beside = _probe_beside(job, watch, shots, seed)
+        beside = _probe_beside(session.job, session.watch, shots, seed)
         if beside is None:
             return [mine]
-        log.write("run", **beside)
+        session.log.write({"event": "run", **beside})
     return [mine, Point("linear probe", shots, seed, beside["accuracy"]["test"])]
 
 
@@ -248,15 +231,13 @@ def _probe_beside(job: TrainJob, watch: Watch, shots: int | None, seed: int) -> 
     except MethodError as error:
         watch.say(f"The curve has no linear probe for {shots_text(shots)} shots. {error}")
         return None
-    outcome = Outcome(
-        shots, seed, probe, len(run.train), run.failed, **measure_run(run, probe, watch)
-    )
+    measured = measure_run(run, probe, watch)
+    outcome = Outcome(shots, seed, probe, len(run.train), run.failed, **measured)
     return {"kind": "linear-probe", "file": None, **outcome.to_json()}
 
 
-def _write_curve(
-    job: TrainJob, outputs: Outputs, watch: Watch, points: list[Point], results: Sequence[Result]
-) -> None:
+def _write_curve(session: _Session, points: list[Point], results: Sequence[Result]) -> None:
+    job, outputs = session.job, session.outputs
     template = f'"{job.templates[0]}"' if len(job.templates) == 1 else "templates"
     found = [r["template_accuracy"]["test"] for r in results if "test" in r["template_accuracy"]]
     if found:  # where the data have no test set of their own, each run has its own rest
@@ -265,4 +246,4 @@ def _write_curve(
     try:
         draw_curve(points, f"{job.dataset.name}, {job.clip.name}", outputs.curve_png)
     except OutputError as error:
-        watch.say(str(error))
+        session.watch.say(str(error))

@@ -19,7 +19,8 @@ import pytest
 from click.testing import Result
 
 import tpt
-from tpt.evaluate import measure, predictions, runner
+from tpt.evaluate import measure, runner
+from tpt.runs import journal
 from tpt.runs import whole_files as files
 
 Run = Callable[..., Result]
@@ -313,7 +314,7 @@ def test_a_full_disk_is_told_and_what_was_written_is_kept(
         return FullDisk(path, mode, room=2) if mode == "ab" else open(path, mode)
 
     with monkeypatch.context() as patch:
-        patch.setattr(predictions, "open", open_full, raising=False)
+        patch.setattr(journal, "open", open_full, raising=False)
         result = run_tpt(*words, "out")
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1] == (

@@ -285,7 +285,7 @@ def test_a_prompt_without_its_log_is_not_trained_over(train: Train) -> None:
         (("--shots", 3), '(shots; shots was ["2"], now ["3"])'),
         (("--seeds", 2), "(seeds; seeds was [1], now [2])"),
         (("--classes", "owl,cat,dog"), '(classes; classes was ["cat", "dog", "owl"], now ["owl"'),
-        (("--epochs", 5), "(recipe; recipe was {"),
+        (("--epochs", 5), "(recipe epochs; recipe epochs was 4, now 5)"),
         (("--method", "kgcoop"), "(recipe; recipe was {"),
         (("--test", "none"), '(test; test was null, now "none")'),
         (("--template", "a {}."), '(templates; templates was ["a photo of a {}."], now ["a {}."])'),

@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import os
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,11 @@ import tpt
 from coop.features import FeatureBank
 from coop.loop import State
 from coop.outputs import (
-    Log,
     Outputs,
     check_outputs,
+    claim_outputs,
     load_state,
-    mend_log,
-    read_log,
+    open_log,
     run_digest,
     save_state,
     take_up,
@@ -171,39 +171,49 @@ def test_a_prompt_is_gone_on_with_only_by_its_log() -> None:
     check(resume=True)
 
 
+@pytest.mark.parametrize("resume", [True, False])
+def test_two_trainings_never_write_the_same_outputs(resume: bool) -> None:
+    def claim() -> AbstractContextManager[None]:
+        return claim_outputs(OUTPUTS, [(16, 1)], probe=False, resume=resume, overwrite=not resume)
+
+    second = claim()
+    told = r'Another run writes to "p\.safetensors": process '
+    with claim(), pytest.raises(OutputError, match=told), second:
+        pass
+    assert os.listdir() == []
+
+
 # --- the log ---
 
 
 def test_every_event_is_on_the_disk_as_soon_as_it_is_written() -> None:
-    log = Log(Path("log"), append=False)
-    for number in range(3):
-        log.write("epoch", number=number, name="猫\n")
-        assert [event["number"] for event in read_log(Path("log"))] == list(range(number + 1))
-    log.close()
+    with open_log(Path("log"), append=False) as log:
+        for number in range(3):
+            log.write({"event": "epoch", "number": number, "name": "猫\n"})
+            last = json.loads(Path("log").read_bytes().splitlines()[-1])
+            assert last == {"event": "epoch", "number": number, "name": "猫\n"}
     assert Path("log").read_bytes().count(b"\n") == 3
-    assert read_log(Path("log"))[0] == {"event": "epoch", "number": 0, "name": "猫\n"}
 
 
 @pytest.mark.parametrize(("append", "left"), [(True, 2), (False, 1)])
 def test_a_log_is_gone_on_with_or_begun_again(append: bool, left: int) -> None:
     for again in (False, append):
-        log = Log(Path("log"), append=again)
-        log.write("start")
-        log.close()
-    assert len(read_log(Path("log"))) == left
+        with open_log(Path("log"), append=again) as log:
+            log.write({"event": "start"})
+    assert Path("log").read_bytes().count(b"\n") == left
 
 
 def test_a_log_that_cannot_be_opened_is_a_sentence() -> None:
+    log = open_log(Path("a/log"), append=False)
     with pytest.raises(OutputError, match='The log "a/log" could not be written: No such file'):
-        Log(Path("a/log"), append=False)
+        log.__enter__()
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
 def test_a_full_disk_under_the_log_is_a_sentence() -> None:
-    log = Log(Path("/dev/full"), append=False)
-    with pytest.raises(OutputError, match=r"No space left on device.*go on with --resume"):
-        log.write("start")
-    log.close()
+    told = r"No space left on device.*go on with --resume"
+    with pytest.raises(OutputError, match=told), open_log(Path("/dev/full"), append=False) as log:
+        log.write({"event": "start"})
 
 
 @pytest.mark.parametrize(
@@ -216,17 +226,21 @@ def test_a_full_disk_under_the_log_is_a_sentence() -> None:
         (b"\n", b"\n"),
     ],
 )
-def test_a_broken_last_line_is_cut_off_and_a_whole_one_ended(rest: bytes, mended: bytes) -> None:
-    Path("log").write_bytes(b'{"event": "start"}\n' + rest)
-    before = read_log(Path("log"))
-    mend_log(Path("log"))
-    assert Path("log").read_bytes() == b'{"event": "start"}\n' + mended
-    assert read_log(Path("log")) == before
+def test_a_broken_last_line_is_cut_off_and_a_whole_one_ended(
+    job: TrainJob, rest: bytes, mended: bytes
+) -> None:
+    start = write_log(job)
+    Path("p.jsonl").write_bytes(start + rest)
+    events = take_up(job, OUTPUTS)
+    assert Path("p.jsonl").read_bytes() == start + mended
+    assert take_up(job, OUTPUTS) == events
+    assert len(events) == 1 + (b"epoch" in mended)
 
 
-def test_lines_that_are_no_events_are_passed_over() -> None:
-    Path("log").write_bytes(b'7\n[1]\n{"a": 1}\n\n\xff\n{"event": "run"}\n')
-    assert read_log(Path("log")) == [{"event": "run"}]
+def test_lines_that_are_no_events_are_passed_over(job: TrainJob) -> None:
+    start = write_log(job)
+    Path("p.jsonl").write_bytes(start + b'7\n[1]\n{"a": 1}\n\n\xff\n{"event": "run"}\n')
+    assert take_up(job, OUTPUTS)[1:] == [{"event": "run"}]
 
 
 # --- taking up ---
@@ -279,7 +293,7 @@ def test_what_is_no_log_of_a_training_is_refused_and_left_alone(
     [
         ({"shots": (4,)}, r'\(shots; shots was \["2"\], now \["4"\]\)'),
         ({"shots": (None,), "seeds": (7,)}, r"\(seeds, shots; "),
-        ({"recipe": RecipeSettings("kgcoop")}, r"\(recipe; "),
+        ({"recipe": RecipeSettings("kgcoop")}, r'\(recipe method; recipe method was "coop", now'),
     ],
 )
 def test_another_job_is_refused_by_what_changed(

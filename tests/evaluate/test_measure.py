@@ -20,7 +20,7 @@ from tpt.evaluate.gallery import PICTURE_SIDE, Lottery, encode_thumbnail
 from tpt.evaluate.measure import GALLERY_ITEMS, GALLERY_SETS, measure, share_gallery
 from tpt.evaluate.method_pool import MethodPool, Starts
 from tpt.evaluate.method_specs import parse_methods
-from tpt.evaluate.predictions import PredictionWriter
+from tpt.evaluate.predictions import write_predictions
 from tpt.evaluate.walks import Walk, plan_walks
 
 CLASSES = ("cat", "dog")
@@ -60,7 +60,7 @@ def say_of(label: int, answer: int, ms: float) -> dict[str, Any]:
 
 def write_lines(path: Path, walks: tuple[Walk, ...], failed: tuple[str, ...] = ()) -> str:
     """Lines in which the baseline says cat always, and tpt is right about all but the last."""
-    with PredictionWriter(str(path / "predictions.jsonl")) as writer:
+    with write_predictions(str(path / "predictions.jsonl")) as writer:
         for walk in walks:
             for number, sample in enumerate(walk.set.samples):
                 for _, head in walk.heads():

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +12,17 @@ import pytest
 from tpt.data.labelled_sets import Sample, ShiftSet
 from tpt.errors import MethodError, OutputError
 from tpt.evaluate.predictions import (
-    PredictionWriter,
     WalkProgress,
     begin,
+    claim_folder,
     drop_begun,
     find_done,
     open_folder,
+    write_predictions,
 )
-from tpt.evaluate.settings_diff import find_change
 from tpt.evaluate.walks import Walk, plan_walks
 
-SETTINGS: dict[str, Any] = {
-    "model": "tiny",
-    "seed": 0,
-    "methods": [
-        {"name": "zero-shot", "settings": {}, "context": {"words": "a {}"}},
-        {"name": "tpt", "settings": {"lr": 0.005, "keep": 0.1}, "context": {"words": "a {}"}},
-    ],
-    "sets": [
-        {
-            "name": "set",
-            "pictures": 1200,
-            "sha256": "a",
-            "templates": [],
-            "heads": [{"name": "set", "classes": ["cat", "dog"], "corruption": None}],
-        }
-    ],
-}
+SETTINGS: dict[str, Any] = {"model": "tiny", "seed": 0, "methods": [], "sets": []}
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +39,7 @@ def make_walks(*names: str, source: str = "") -> tuple[Walk, ...]:
 def write_lines(walks: tuple[Walk, ...], failed: frozenset[str] = frozenset()) -> list[int]:
     """Write the lines of walks; where each ends."""
     ends = []
-    with PredictionWriter("predictions.jsonl") as writer:
+    with write_predictions("predictions.jsonl") as writer:
         for walk in walks:
             for sample in walk.set.samples:
                 rest: dict[str, Any] = {"methods": {}}
@@ -71,10 +54,29 @@ def write_lines(walks: tuple[Walk, ...], failed: frozenset[str] = frozenset()) -
 
 
 def test_a_folder_is_made_when_there_is_a_run_to_keep_and_not_before() -> None:
-    target = open_folder("new/out", resume=False, overwrite=False)
+    journal, walks = open_folder("new/out", resume=False, overwrite=False), make_walks("one")
     assert not Path("new").exists()
-    assert begin(target, {"seed": 0}, {}, make_walks("one"), resume=False) == [WalkProgress()]
+    with claim_folder(journal, walks, False, False):
+        assert begin(journal, {"seed": 0}, {}, walks, resume=False) == [WalkProgress()]
     assert sorted(os.listdir("new/out")) == ["predictions.jsonl.settings.json"]
+
+
+def test_a_new_folder_goes_again_if_nothing_came_of_it_and_one_that_was_there_stays() -> None:
+    os.mkdir("old")
+    for name in ("new", "old"):
+        journal = open_folder(name, resume=False, overwrite=False)
+        with claim_folder(journal, make_walks("one"), False, False):
+            assert os.listdir(name) == [".tpt-predictions.jsonl.lock"]
+    assert os.listdir() == ["old"]
+    assert os.listdir("old") == []
+
+
+def test_a_run_that_came_between_is_not_lost() -> None:
+    journal = open_folder(".", resume=False, overwrite=False)
+    write_lines(make_walks("one"))
+    claim = claim_folder(journal, make_walks("two"), False, False)
+    with pytest.raises(OutputError, match="exists already"), claim:
+        pass
 
 
 def test_a_dry_run_does_not_ask_whether_the_folder_can_be_made() -> None:
@@ -99,19 +101,20 @@ def test_a_begun_folder_is_left_alone_unless_asked() -> None:
         open_folder(".", resume=False, overwrite=False)
     with pytest.raises(MethodError, match="Give one of them"):
         open_folder(".", resume=True, overwrite=True)
-    target = open_folder(".", resume=False, overwrite=True)
-    begin(target, {"seed": 0}, {}, make_walks("one"), resume=False)
-    assert not target.is_begun
+    journal = open_folder(".", resume=False, overwrite=True)
+    begin(journal, {"seed": 0}, {}, make_walks("one"), resume=False)
+    assert not journal.is_begun
 
 
 def test_results_of_the_earlier_run_go_when_it_is_started_again() -> None:
     walks = make_walks("one")
-    target = open_folder("out", False, False)
-    begin(target, SETTINGS, {}, walks, False)
-    Path(target.path).write_text("{}\n")
+    journal = open_folder("out", False, False)
+    os.mkdir("out")
+    begin(journal, SETTINGS, {}, walks, False)
+    Path(journal.path).write_text("{}\n")
     for name in ("results.json", "report.html", "mine.txt"):
         Path("out", name).write_text("old")
-    begin(target, SETTINGS, {}, walks, False)
+    begin(journal, SETTINGS, {}, walks, False)
     assert sorted(os.listdir("out")) == [
         *("mine.txt", "predictions.jsonl", "predictions.jsonl.settings.json")
     ]
@@ -124,14 +127,17 @@ def test_a_folder_without_a_name_is_refused() -> None:
 
 def test_a_folder_inside_a_set_of_files_is_refused_but_beside_arrays_it_may_be() -> None:
     os.makedirs("one/cat")
-    target = open_folder("one/out", resume=False, overwrite=False)
-    with pytest.raises(OutputError, match='The output "one/out" lies in the set "one"'):
-        begin(target, {"seed": 0}, {}, make_walks("one"), resume=False)
+    journal, walks = open_folder("one/out", resume=False, overwrite=False), make_walks("one")
+    claim = claim_folder(journal, walks, False, False)
+    with pytest.raises(OutputError, match='The output "one/out" lies in the set "one"'), claim:
+        pass
     assert os.listdir("one") == ["cat"]
     (walk,) = make_walks("one", source=None)  # type: ignore[arg-type]  # in an array, say
-    begin(target, {"seed": 0}, {}, [walk], resume=False)
+    with claim_folder(journal, [walk], False, False):
+        pass
     beside = open_folder("one-out", resume=False, overwrite=False)
-    begin(beside, {"seed": 0}, {}, make_walks("one"), resume=False)
+    with claim_folder(beside, walks, False, False):
+        pass
 
 
 # --- what is done ---
@@ -171,62 +177,32 @@ def test_lines_of_other_pictures_are_refused_and_stay() -> None:
 
 def test_a_run_goes_on_with_the_settings_it_was_begun_with() -> None:
     walks = make_walks("one")
-    target = open_folder(".", resume=True, overwrite=False)
-    begin(target, SETTINGS, {"device": "cpu"}, walks, resume=True)
+    journal = open_folder(".", resume=True, overwrite=False)
+    begin(journal, SETTINGS, {"device": "cpu"}, walks, resume=True)
     write_lines(walks)
-    (done,) = begin(target, SETTINGS, {"device": "cuda"}, walks, resume=True)
+    (done,) = begin(journal, SETTINGS, {"device": "cuda"}, walks, resume=True)
     assert done.complete
     with pytest.raises(OutputError) as refused:
-        begin(target, {**SETTINGS, "seed": 1}, {}, walks, resume=True)
+        begin(journal, {**SETTINGS, "seed": 1}, {}, walks, resume=True)
     assert "with other settings or pictures (seed; seed was 0, now 1)" in str(refused.value)
 
 
-# --- what differs ---
-
-
-def change(*path: Any, to: Any) -> dict[str, Any]:
-    """The settings with one value replaced."""
-    settings = copy.deepcopy(SETTINGS)
-    place: Any = settings
-    for key in path[:-1]:
-        place = place[key]
-    place[path[-1]] = to
-    return settings
-
-
 @pytest.mark.parametrize(
-    ("now", "told"),
+    ("changes", "told"),
     [
-        (SETTINGS, ""),
-        (change("model", to="x"), 'model; model was "tiny", now "x"'),
-        (change("views", to=8), "views; views was null, now 8"),
-        (change("methods", 1, "name", to="vte"), "methods: now without tpt and with vte"),
-        (change("methods", to=SETTINGS["methods"][::-1]), "methods: now in another order"),
+        ({"pictures": 3}, "set set: 1,200 pictures then, 3 now"),
+        ({"sha256": "b"}, "set set: its pictures have other names or other classes"),
         (
-            change("methods", 1, "settings", "lr", to=0.1),
-            "method tpt: settings lr; settings lr was 0.005, now 0.1",
-        ),
-        (change("sets", to=[]), "sets: now without set"),
-        (change("sets", 0, "pictures", to=3), "set set: 1,200 pictures then, 3 now"),
-        (change("sets", 0, "sha256", to="b"), "set set: its pictures have other names or other"),
-        (change("sets", 0, "templates", to=["a {}"]), 'templates was [], now ["a {}"]'),
-        (
-            change("sets", 0, "heads", 0, "classes", to=["cat", "cup"]),
+            {"heads": [{"name": "set", "classes": ["cat", "cup"]}]},
             "set set: classes now without dog and with cup",
         ),
-        (change("sets", 0, "heads", 0, "name", to="x"), "set set: now without set and with x"),
-        (change("sets", 0, "heads", 0, "corruption", to="fog"), 'was null, now "fog"'),
     ],
 )
-def test_the_first_difference_is_found(now: dict[str, Any], told: str) -> None:
-    found = find_change(SETTINGS, json.loads(json.dumps(now)))
-    assert told in found
-    assert bool(found) == bool(told)
-
-
-def test_of_many_that_came_three_are_named() -> None:
-    heads = [{"name": f"set/fog/{n}", "classes": [], "corruption": "fog"} for n in range(5)]
-    found = find_change(
-        SETTINGS, change("sets", 0, "heads", to=SETTINGS["sets"][0]["heads"] + heads)
-    )
-    assert found == "set set: now with set/fog/0, set/fog/1, set/fog/2 and 2 more"
+def test_what_differs_of_a_set_is_told_in_its_own_words(changes: dict[str, Any], told: str) -> None:
+    heads = [{"name": "set", "classes": ["cat", "dog"]}]
+    before = {"name": "set", "pictures": 1200, "sha256": "a", "heads": heads}
+    walks, journal = make_walks("one"), open_folder(".", resume=True, overwrite=False)
+    begin(journal, {"sets": [before]}, {}, walks, resume=False)
+    write_lines(walks)
+    with pytest.raises(OutputError, match=re.escape(f"({told})")):
+        begin(journal, {"sets": [before | changes]}, {}, walks, resume=True)

@@ -15,7 +15,7 @@ from PIL import Image
 import tpt
 from tpt.corrupt import corrupt
 from tpt.data.labelled_sets import ArrayRow, Sample, ShiftSet
-from tpt.evaluate.predictions import PredictionWriter, find_done, index_sets, read_set
+from tpt.evaluate.predictions import find_done, index_sets, read_set, write_predictions
 from tpt.evaluate.runner import judge, run_walk
 from tpt.evaluate.walks import Walk, plan_walks
 from tpt.images.decode import Picture, load_picture
@@ -200,7 +200,7 @@ def test_a_run_cut_anywhere_goes_on_to_the_same_lines(
     path = str(tmp_path / "predictions.jsonl")
     for cut in range(total + 1):
         Path(path).unlink(missing_ok=True)
-        with PredictionWriter(path) as writer:
+        with write_predictions(path) as writer:
             for line in [line for lines in whole for line in lines][:cut]:
                 writer.write(line)
         done = find_done(path, walks)
@@ -215,7 +215,7 @@ def test_lines_are_read_back_by_set(tiny: tpt.Clip, views: tpt.Views, tmp_path: 
     (walk,) = plan_walks([odd], corruptions=[("fog", 1)])
     lines = list(run_walk(walk, make_methods(tiny, walk, "zero-shot"), views))
     path = str(tmp_path / "predictions.jsonl")
-    with PredictionWriter(path) as writer:
+    with write_predictions(path) as writer:
         for line in lines:
             writer.write(line)
     places = index_sets(path)
@@ -226,7 +226,7 @@ def test_lines_are_read_back_by_set(tiny: tpt.Clip, views: tpt.Views, tmp_path: 
 
 def test_reading_a_set_reads_no_line_of_another(tmp_path: Path) -> None:
     path = tmp_path / "predictions.jsonl"
-    with PredictionWriter(str(path)) as writer:
+    with write_predictions(str(path)) as writer:
         for key in range(3):
             for name in ("one", "two"):
                 writer.write({"set": name, "key": key})

@@ -13,8 +13,9 @@ import io
 import json
 import os
 from collections import Counter, deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,9 @@ from tpt.corrupt.corruption_kinds import LONGEST_JPEG, REVISION
 from tpt.corrupt.corruptions import corrupt
 from tpt.errors import ImageError, OutputError, SourceError, suggest
 from tpt.images.decode import Pixels, decode_image
-from tpt.streaming.output import name_change
+from tpt.runs.lock import hold
+from tpt.runs.settings_diff import describe_change
+from tpt.runs.whole_files import staged
 from tpt.streaming.sources import list_folder, walk_images
 
 SIDECAR = "corruptions.json"
@@ -120,30 +123,43 @@ def _describe_missing(source: str) -> str:
     )
 
 
+@contextmanager
 def open_target(
     target: str, settings: Settings, kinds: Iterable[str], severities: Iterable[int]
-) -> None:
-    """Make DST, or check that it was made in the same way, and note what it holds.
+) -> Iterator[None]:
+    """Make DST, or check that it was made in the same way, and be the only run that writes there.
 
     Raises:
-        OutputError: DST is a file, holds other things, was made with other settings, or cannot be
-            written.
+        OutputError: DST is a file, holds other things, was made with other settings, is written by
+            another run, or cannot be written.
     """
     try:
-        before = _read_sidecar(target)
-        if before is not None and (change := name_change(before["settings"], asdict(settings))):
+        os.makedirs(target, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    with hold(Path(target, SIDECAR)):
+        _note_content(target, settings, kinds, severities)
+        yield
+
+
+def _note_content(
+    target: str, settings: Settings, kinds: Iterable[str], severities: Iterable[int]
+) -> None:
+    """Write down what DST holds, with what earlier runs of the same settings have made."""
+    try:
+        held = _read_sidecar(target)
+        change = describe_change(held["settings"], asdict(settings)) if held else ""
+        if change:
             raise OutputError(
                 f'"{target}" was made with other settings ({change}), and a set must not mix two. '
                 "Use the same settings or name another folder."
             )
-        held = before or {"kinds": [], "severities": []}
         note = {
-            "kinds": sorted({*held["kinds"], *kinds}),
-            "severities": sorted({*held["severities"], *severities}),
+            "kinds": sorted({*kinds, *(held["kinds"] if held else ())}),
+            "severities": sorted({*severities, *(held["severities"] if held else ())}),
             "settings": asdict(settings),
             "version": tpt.__version__,
         }
-        os.makedirs(target, exist_ok=True)
         text = json.dumps(note, indent=1) + "\n"
         _write_whole(os.path.join(target, SIDECAR), text.encode())
     except OSError as error:
@@ -151,11 +167,9 @@ def open_target(
 
 
 def _read_sidecar(target: str) -> dict[str, Any] | None:
-    """What DST says of itself; None where it is empty or not there yet."""
-    if not os.path.isdir(target):
-        return None
+    """What DST says of itself; None where it is empty."""
     path = Path(target, SIDECAR)
-    # Pictures never come before the note, but the note's own unfinished file may be left over.
+    # Pictures never come before the note, but its own unfinished file or a lock may be there.
     if not path.exists() and not any(not n.startswith(".tpt-") for n in os.listdir(target)):
         return None
     try:
@@ -273,14 +287,9 @@ def _write_whole(path: str, data: bytes) -> None:
     # Always the same name, so that what a killed run left is used up by the next one; a digest,
     # because the picture's own name may be as long as a name can be.
     digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
-    beside = os.path.join(folder, f".tpt-{digest}.part")
-    try:
-        with open(beside, "wb") as file:
-            file.write(data)
-        os.replace(beside, path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise
+    beside = Path(folder, f".tpt-{digest}.part")
+    with staged(Path(path), data, beside=beside, sync=False):
+        pass
 
 
 def _cannot_write(target: str, error: OSError) -> OutputError:

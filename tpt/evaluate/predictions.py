@@ -1,8 +1,7 @@
 """predictions.jsonl: one line a picture and result set, written as it is made, read back by set.
 
 The order of the lines follows from the plan, so what a killed run left is the first part of what an
-unbroken run writes. `find_done` checks that line by line before anything is added, and takes away a
-last line that was cut off.
+unbroken run writes. `find_done` checks that line by line before anything is added.
 """
 
 from __future__ import annotations
@@ -11,14 +10,14 @@ import json
 import os
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 from tpt.errors import MethodError, OutputError
-from tpt.evaluate.settings_diff import find_change
 from tpt.evaluate.walks import Walk
-from tpt.streaming.output import Target, cannot_write, check_settings, check_target, start_afresh
+from tpt.runs.journal import Journal, LineWriter, cannot_write, check_same, cut, read_lines
+from tpt.runs.settings_diff import compare_names
 
 Line = dict[str, Any]
 NAME = "predictions.jsonl"
@@ -26,6 +25,11 @@ _CONCLUSIONS = (
     *("results.json", "report.html", "tables.md", "tables.tex"),
     *("transfer.json", "heatmap.png"),
 )  # what is made of the predictions, by `conclude` and `conclude_transfer`
+_WORDING = {
+    "pictures": lambda old, new: f"{old:,} pictures then, {new:,} now",
+    "sha256": lambda old, new: "its pictures have other names or other classes",
+    "classes": lambda old, new: f"classes {compare_names(old, new)}",
+}
 
 
 @dataclass(frozen=True)
@@ -38,16 +42,16 @@ class WalkProgress:
     complete: bool = False
 
 
-def open_folder(folder: str, resume: bool, overwrite: bool, dry: bool = False) -> Target:
-    """Check DIR before a model is loaded for it; `begin` makes it, once there is a run to keep.
+def open_folder(folder: str, resume: bool, overwrite: bool, dry: bool = False) -> Journal:
+    """Check DIR before a model is loaded for it; `claim_folder` makes it.
 
     Args:
         dry: nothing will be written, so that it is no matter whether DIR can be made.
 
     Raises:
         MethodError: options that do not go together.
-        OutputError: DIR is a file, cannot be made, or holds a run and neither `resume` nor
-            `overwrite` was asked for.
+        OutputError: DIR is a file, cannot be made, is written by another run, or holds a run and
+            neither `resume` nor `overwrite` was asked for.
     """
     if not folder:
         raise MethodError("--output is empty: expected a folder. Give --output . for this one.")
@@ -56,8 +60,8 @@ def open_folder(folder: str, resume: bool, overwrite: bool, dry: bool = False) -
             f'The output "{folder}" is a file: expected a folder for the predictions, the tables '
             "and the report. Name another one."
         )
-    target = Target(os.path.join(folder, NAME), "jsonl", 0)
-    check_target(target, resume, overwrite)
+    journal = Journal(os.path.join(folder, NAME))
+    journal.check(resume, overwrite)
     above = os.path.abspath(folder)
     while not os.path.lexists(above):
         above = os.path.dirname(above)
@@ -67,11 +71,37 @@ def open_folder(folder: str, resume: bool, overwrite: bool, dry: bool = False) -
             + ("not open to this user" if os.path.isdir(above) else "no folder")
             + ". Choose another place with --output."
         )
-    return target
+    return journal
+
+
+@contextmanager
+def claim_folder(
+    journal: Journal, walks: Sequence[Walk], resume: bool, overwrite: bool
+) -> Iterator[None]:
+    """Make DIR and be the only run that writes there; a new DIR goes again if nothing came of it.
+
+    Raises:
+        OutputError: as `Journal.claim`; DIR cannot be made; it lies in a set, whose class it would
+            be when the run goes on.
+    """
+    folder = os.path.dirname(journal.path)
+    check_outside(folder, walks)
+    is_new = not os.path.exists(folder)
+    try:
+        os.makedirs(folder or os.curdir, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    try:
+        with journal.claim(resume, overwrite):
+            yield
+    finally:
+        with suppress(OSError):
+            if is_new:
+                os.rmdir(folder)
 
 
 def begin(
-    target: Target,
+    journal: Journal,
     settings: dict[str, Any],
     environment: dict[str, Any],
     walks: Sequence[Walk],
@@ -84,26 +114,21 @@ def begin(
 
     Raises:
         OutputError: the file was made with other settings or of other pictures; it is damaged; it
-            cannot be written; it lies in a set, whose class it would be when the run goes on.
+            cannot be written.
     """
-    if resume and target.is_begun:
-        change = _find_change(target, settings)
-        if change:
-            raise OutputError(
-                f'"{target.path}" was made with other settings or pictures ({change}). Use the '
-                "same, another --output, or --overwrite."
-            )
-        check_settings(target, settings)
-        return find_done(target.path, walks)
-    folder = os.path.dirname(target.path)
-    check_outside(folder, walks)
-    try:
-        os.makedirs(folder or os.curdir, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    if target.is_begun:
-        _drop_conclusions(folder)
-    start_afresh(target, settings, environment)
+    if resume and journal.is_begun:
+        check_same(
+            journal.read_settings(),
+            settings,
+            journal.path,
+            made="made with other settings or pictures",
+            same="the same",
+            wording=_WORDING,
+        )
+        return find_done(journal.path, walks)
+    if journal.is_begun:
+        _drop_conclusions(os.path.dirname(journal.path))
+    journal.begin(settings, environment)
     return [WalkProgress() for _ in walks]
 
 
@@ -119,15 +144,6 @@ def _drop_conclusions(folder: str) -> None:
             raise cannot_write(path, error) from error
 
 
-def _find_change(target: Target, settings: dict[str, Any]) -> str:
-    """What differs from the settings of the earlier run, in words; "" where they are damaged."""
-    try:
-        before = json.loads(target.sidecar.read_text(encoding="utf-8"))["settings"]
-        return find_change(before, json.loads(json.dumps(settings)))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return ""  # `check_settings` tells
-
-
 def check_outside(folder: str, walks: Sequence[Walk]) -> None:
     """Refuse a folder inside a set of class folders: the set could not be read again."""
     inner = os.path.join(os.path.realpath(folder), "")
@@ -141,44 +157,43 @@ def check_outside(folder: str, walks: Sequence[Walk]) -> None:
             )
 
 
+# --- lines ---
+
+
+def write_predictions(path: str) -> LineWriter[Line]:
+    """A writer that appends lines, in ASCII: file names may hold what UTF-8 cannot."""
+    return LineWriter(path, json.JSONEncoder(separators=(",", ":")).encode)
+
+
 def find_done(path: str, walks: Sequence[Walk]) -> list[WalkProgress]:
     """What the file holds of each walk; a last line that is cut off is taken away.
 
     Raises:
         OutputError: a line is not the one that belongs there.
     """
-    found: list[WalkProgress] = []
-    try:
-        with open(path, "rb") as file:
-            lines = _whole_lines(file)
-            end = 0
-            for walk in walks:
-                start, count, failed, complete = end, 0, 0, True
-                for expected in _expect(walk):
-                    line = next(lines, None)
-                    if line is None:
-                        complete = False
-                        break
-                    failed += _check_line(line, expected, path, sum(d.lines for d in found) + count)
-                    count, end = count + 1, end + len(line)
-                found.append(WalkProgress(count, failed, start, complete))
-            if next(lines, None) is not None:
-                raise _foreign(path, "more lines than these pictures make")
-        if end < os.path.getsize(path):
-            os.truncate(path, end)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    return found
+    done: list[WalkProgress] = []
+    lines = enumerate(read_lines(path), start=1)
+    end = 0
+    for walk in walks:
+        start, count, failed, complete = end, 0, 0, True
+        for expected in _expect(walk):
+            number, line = next(lines, (0, b""))
+            if not line:
+                complete = False
+                break
+            failed += _check_line(line, expected, path, number)
+            count, end = count + 1, end + len(line)
+        done.append(WalkProgress(count, failed, start, complete))
+    if next(lines, None) is not None:
+        raise _foreign(path, "more lines than these pictures make")
+    return done
 
 
 def drop_begun(path: str, part: WalkProgress) -> WalkProgress:
     """Take the lines of a walk that was broken off, the last there is, away again."""
     if part.complete or not part.lines:
         return part
-    try:
-        os.truncate(path, part.start)
-    except OSError as error:
-        raise cannot_write(path, error) from error
+    cut(path, part.start)
     return WalkProgress(start=part.start)
 
 
@@ -190,22 +205,18 @@ def _expect(walk: Walk) -> Iterator[tuple[str, str]]:
                 yield head.name, sample.key
 
 
-def _whole_lines(file: IO[bytes]) -> Iterator[bytes]:
-    return (line for line in file if line.endswith(b"\n"))
-
-
-def _check_line(line: bytes, expected: tuple[str, str], path: str, before: int) -> bool:
+def _check_line(line: bytes, expected: tuple[str, str], path: str, number: int) -> bool:
     """Whether the line, which has to be the expected one, is an error."""
     try:
-        told = json.loads(line)
-        same = (told["set"], told["key"]) == expected
-        failed = "error" in told
+        found = json.loads(line)
+        same = (found["set"], found["key"]) == expected
+        failed = "error" in found
         if not failed:
-            told["methods"].keys()
+            found["methods"].keys()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _foreign(path, f"line {before + 1}, which is not a prediction") from error
+        raise _foreign(path, f"line {number}, which is not a prediction") from error
     if not same:
-        raise _foreign(path, f"line {before + 1}, {told['key']!r} of {told['set']!r}")
+        raise _foreign(path, f"line {number}, {found['key']!r} of {found['set']!r}")
     return failed
 
 
@@ -215,50 +226,6 @@ def _foreign(path: str, what: str) -> OutputError:
         "pictures were added or taken away since. Use --overwrite to start again, or another "
         "--output."
     )
-
-
-class PredictionWriter:
-    """Appends lines, each flushed. Use as a context manager."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._file: IO[bytes] | None = None
-
-    def __enter__(self) -> PredictionWriter:
-        try:
-            self._file = open(self.path, "ab")
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
-        return self
-
-    def write(self, line: Line) -> None:
-        """Write and flush one line.
-
-        Raises:
-            OutputError: the disk is full or gone; the lines before are whole.
-        """
-        assert self._file is not None
-        # ASCII: file names may hold what UTF-8 cannot.
-        text = json.dumps(line, separators=(",", ":")) + "\n"
-        try:
-            self._file.write(text.encode("ascii"))
-            self._file.flush()
-        except OSError as error:
-            raise cannot_write(self.path, error, can_resume=True) from error
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._file is None:
-            return
-        try:
-            self._file.close()
-        except OSError as failure:
-            if error is None:  # what could not be flushed was already reported by write
-                raise cannot_write(self.path, failure, can_resume=True) from failure
 
 
 SetPlaces = Mapping[str, "array[int]"]
@@ -284,6 +251,6 @@ def read_set(path: str, name: str, places: SetPlaces) -> Iterator[Line]:
 
 
 def _set_of(line: bytes) -> str:
-    """The set of a line that `PredictionWriter` wrote, without reading all of it."""
+    """The set of a line that `write_predictions` wrote, without reading all of it."""
     name: str = json.JSONDecoder().raw_decode(line.decode("ascii"), len('{"set":'))[0]
     return name

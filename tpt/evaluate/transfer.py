@@ -10,7 +10,6 @@ prompt leaves out the set that it was learned on.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -22,7 +21,7 @@ from tpt.errors import MethodError, OutputError, PromptError, SourceError
 from tpt.evaluate.method_specs import MethodSpec, parse_methods, start_from
 from tpt.evaluate.predictions import NAME
 from tpt.prompts import Context
-from tpt.streaming.output import Target
+from tpt.runs.journal import Journal
 from tpt.text import some
 
 SETTING = "transfer"  # the key by which a folder's settings tell that it holds a transfer
@@ -141,12 +140,12 @@ def check_folder(folder: str) -> None:
     Raises:
         OutputError: it does.
     """
-    target = Target(os.path.join(folder, NAME), "jsonl", 0)
-    if not target.is_begun:
+    journal = Journal(os.path.join(folder, NAME))
+    if not journal.is_begun:
         return
     try:
-        settings = json.loads(target.sidecar.read_text(encoding="utf-8"))["settings"]
-    except (OSError, ValueError, KeyError, TypeError):
+        settings = journal.read_settings()
+    except OutputError:
         return  # nobody knows; `begin` says so where it matters
     if SETTING not in settings:
         raise OutputError(

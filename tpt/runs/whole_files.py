@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tpt.errors import OutputError
@@ -20,18 +22,39 @@ def write_whole(target: Path, content: bytes, what: str) -> None:
     Raises:
         OutputError: the disk refused; a file that was there before is unchanged.
     """
-    temporary = target.parent / f".tpt-{uuid.uuid4().hex}"
     try:
-        try:
-            with temporary.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with staged(target, content):
+            pass
     except OSError as error:
         raise OutputError(
             f'The {what} could not be saved to "{target}": {error.strerror or error}. A file that '
             "was there before is unchanged; choose another place or make room."
         ) from error
+
+
+@contextmanager
+def staged(
+    target: Path, content: bytes, *, beside: Path | None = None, sync: bool = True
+) -> Iterator[None]:
+    """Write beside the target, and rename over it when the block has ended without an error.
+
+    Args:
+        target: the file.
+        content: all that it is to hold.
+        beside: the file to write first, in the same folder; by default one of its own.
+        sync: wait until the disk has the content, so that even a power cut leaves a whole file.
+
+    Raises:
+        OSError: the disk refused; a file that was there before is unchanged.
+    """
+    temporary = beside or target.parent / f".tpt-{uuid.uuid4().hex}"
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        yield
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)

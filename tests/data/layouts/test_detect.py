@@ -218,11 +218,10 @@ def test_what_tpt_corrupt_writes_is_read() -> None:
         os.makedirs(f"pets/{name}")
         Image.fromarray(np.full((64, 64, 3), 90, np.uint8)).save(f"pets/{name}/1.png")
     settings = Settings(os.path.abspath("pets"), 0, "png")
-    open_target("made", settings, ["contrast"], [2])
     plan = plan_pictures("pets", "made", "png")
-    assert all(
-        outcome.written for outcome in write_corrupted(plan, "made", [("contrast", 2)], settings)
-    )
+    with open_target("made", settings, ["contrast"], [2]):
+        outcomes = list(write_corrupted(plan, "made", [("contrast", 2)], settings))
+    assert all(outcome.written for outcome in outcomes)
     made = read("made")["made/contrast/2"]
     assert truth(made) == {"cat/1.png": "cat", "dog/1.png": "dog"}
     assert made.notes == ()

@@ -1,0 +1,281 @@
+"""A run's lines in a file: appended as they are made, and gone on with where they end.
+
+Every line is flushed when it is written, so a run that was killed leaves whole lines and at most
+one broken line at the end, which `read_lines` cuts off. Beside FILE stands `FILE.settings.json`
+with every setting that made it, so that a run is never continued with others; and while a run
+writes it, no other run may (`tpt.runs.lock`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Generic, TypeVar
+
+from tpt.errors import MethodError, OutputError
+from tpt.runs.lock import check_free, hold
+from tpt.runs.settings_diff import Settings, Wording, describe_change
+from tpt.runs.whole_files import staged
+
+T = TypeVar("T")
+Refuse = Callable[[str, OSError, bool], OutputError]
+GO_ON_OR_START_AGAIN = (
+    "--resume goes on with the output and --overwrite starts it again. Give one of them."
+)
+
+
+def cannot_write(path: str, error: OSError, can_resume: bool = False) -> OutputError:
+    """The error of a disk that refused records."""
+    where = "standard output" if path == "-" else f'"{path}"'
+    return OutputError(
+        f"Records could not be written to {where}: {error.strerror or error}. "
+        + (
+            "What was written before is whole; make room, then go on with --resume."
+            if can_resume
+            else "Choose another place with --output, or put this right."
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Journal:
+    """A file of lines that can be gone on with, and the settings beside it."""
+
+    path: str
+
+    @property
+    def sidecar(self) -> Path:
+        return Path(f"{self.path}.settings.json")
+
+    @property
+    def is_begun(self) -> bool:
+        return os.path.exists(self.path) and os.path.getsize(self.path) > 0
+
+    def check(self, resume: bool, overwrite: bool) -> None:
+        """Refuse, before a model is loaded for it, a file that must not be written.
+
+        Raises:
+            MethodError: options that do not go together.
+            OutputError: another run writes it; it exists and neither `resume` nor `overwrite` was
+                asked for.
+        """
+        if resume and overwrite:
+            raise MethodError(GO_ON_OR_START_AGAIN)
+        check_free(self.path)
+        self._check_begun(resume, overwrite)
+
+    def _check_begun(self, resume: bool, overwrite: bool) -> None:
+        if self.is_begun and not (resume or overwrite):
+            raise OutputError(
+                f'"{self.path}" exists already. Use --resume to go on with it, --overwrite to '
+                "start again, or another --output."
+            )
+
+    @contextmanager
+    def claim(self, resume: bool, overwrite: bool) -> Iterator[None]:
+        """Be the only run that writes the file.
+
+        Raises:
+            OutputError: as `check`, which is looked at again: a run may have ended since.
+        """
+        with hold(self.path):
+            self._check_begun(resume, overwrite)
+            yield
+
+    def begin(self, settings: Settings, environment: Settings) -> None:
+        """Write the settings, whole or not at all, and empty the file.
+
+        Args:
+            settings: all that decides what the lines say; must be the same to resume.
+            environment: what is worth keeping besides (device, versions).
+
+        Raises:
+            OutputError: the disk refused.
+        """
+        content = {"settings": settings, "run": environment}
+        text = json.dumps(content, indent=1, ensure_ascii=True) + "\n"
+        try:
+            with staged(self.sidecar, text.encode(), sync=False):
+                # Lines go before their settings do: old ones must never stand beside new settings.
+                if self.is_begun:
+                    os.truncate(self.path, 0)
+        except OSError as error:
+            raise cannot_write(str(self.sidecar), error) from error
+
+    def read_settings(self) -> dict[str, Any]:
+        """The settings of the run that began the file.
+
+        Raises:
+            OutputError: nobody knows them.
+        """
+        try:
+            return dict(json.loads(self.sidecar.read_text(encoding="utf-8"))["settings"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise OutputError(
+                f'"{self.path}" cannot be continued: its settings file "{self.sidecar}" is missing '
+                "or damaged, so nobody knows how it was made. Start again with --overwrite."
+            ) from error
+
+
+def check_same(
+    before: Settings,
+    now: Settings,
+    path: str,
+    *,
+    made: str = "made with other settings",
+    same: str = "the same settings",
+    wording: Wording | None = None,
+) -> None:
+    """Refuse to go on with what was begun with other settings.
+
+    Raises:
+        OutputError: naming what changed.
+    """
+    change = describe_change(before, json.loads(json.dumps(now)), wording)
+    if change:
+        raise OutputError(
+            f'"{path}" was {made} ({change}). Use {same}, another --output, or --overwrite.'
+        )
+
+
+# --- lines ---
+
+
+class LineWriter(Generic[T]):
+    """Appends lines, each flushed, to a file or, for "-", to standard output.
+
+    Use as a context manager.
+
+    Args:
+        path: the file.
+        encode: makes a line, without its end, of what is to be written.
+        append: go on with the file; else it is emptied.
+        header: the first line of a file that is empty.
+        can_resume: whether a message may promise --resume.
+        refuse: makes the error of a disk that refuses.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        encode: Callable[[T], str],
+        *,
+        append: bool = True,
+        header: str | None = None,
+        can_resume: bool = True,
+        refuse: Refuse = cannot_write,
+    ) -> None:
+        self.path = path
+        self._encode = encode
+        self._append = append
+        self._header = header
+        self._can_resume = can_resume
+        self._refuse = refuse
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> LineWriter[T]:
+        if self.path == "-":
+            sys.stdout.flush()
+            self._file = sys.stdout.buffer
+        else:
+            with self._refusing(False):
+                self._file = open(self.path, "ab" if self._append else "wb")
+        # A run that was killed in the middle of its header left nothing.
+        if self._header is not None and not (self._append and self._file.tell()):
+            try:
+                with self._refusing(self._can_resume):
+                    self._put(self._header)
+            except BaseException:
+                self.__exit__(*sys.exc_info())
+                raise
+        return self
+
+    def write(self, item: T) -> None:
+        """Write and flush one line.
+
+        Raises:
+            OutputError: the disk is full or gone; the lines before are whole.
+        """
+        with self._refusing(self._can_resume):
+            self._put(self._encode(item))
+
+    def _put(self, line: str) -> None:
+        """Write in UTF-8 whatever the locale; file names that are not UTF-8 keep their bytes."""
+        assert self._file is not None
+        self._file.write((line + "\n").encode("utf-8", "surrogateescape"))
+        self._file.flush()
+
+    @contextmanager
+    def _refusing(self, can_resume: bool) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:  # `| head`: the reader has seen enough
+            raise
+        except OSError as error:
+            raise self._refuse(self.path, error, can_resume) from error
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._file is None or self.path == "-":
+            return
+        # What could not be flushed was already reported by `write`.
+        reported = suppress(OSError, OutputError) if error else nullcontext()
+        with reported, self._refusing(self._can_resume):
+            self._file.close()
+
+
+def read_lines(
+    path: str,
+    is_whole: Callable[[bytes], bool] = lambda line: True,
+    lacks_end: Callable[[bytes], bool] = lambda rest: False,
+) -> Iterator[bytes]:
+    """The lines of a file; when all are read, a broken one behind them is cut off.
+
+    Args:
+        path: the file.
+        is_whole: whether bytes that end in a line break are a line; CSV has breaks inside of some.
+        lacks_end: whether the bytes behind the last line are a line without its end, which is
+            then written.
+
+    Raises:
+        OutputError: the file cannot be read or cut.
+    """
+    line, end = b"", 0
+    try:
+        with open(path, "rb") as file:
+            for part in file:
+                line += part
+                if part.endswith(b"\n") and is_whole(line):
+                    end += len(line)
+                    yield line
+                    line = b""
+        if line and lacks_end(line):
+            with open(path, "ab") as file:
+                file.write(b"\n")
+            yield line + b"\n"
+        elif line:
+            os.truncate(path, end)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def cut(path: str, size: int) -> None:
+    """Take away all behind the first `size` bytes.
+
+    Raises:
+        OutputError: the disk refused.
+    """
+    try:
+        os.truncate(path, size)
+    except OSError as error:
+        raise cannot_write(path, error) from error
