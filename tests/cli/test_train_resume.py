@@ -286,7 +286,7 @@ def test_a_prompt_without_its_log_is_not_trained_over(train: Train) -> None:
         (("--seeds", 2), "(seeds; seeds was [1], now [2])"),
         (("--classes", "owl,cat,dog"), '(classes; classes was ["cat", "dog", "owl"], now ["owl"'),
         (("--epochs", 5), "(recipe epochs; recipe epochs was 4, now 5)"),
-        (("--method", "kgcoop"), "(recipe; recipe was {"),
+        (("--method", "kgcoop"), '(recipe method; recipe method was "coop", now "kgcoop")'),
         (("--test", "none"), '(test; test was null, now "none")'),
         (("--template", "a {}."), '(templates; templates was ["a photo of a {}."], now ["a {}."])'),
         (("--precision", "bf16", "--seeds", 3), "(precision, seeds; "),
