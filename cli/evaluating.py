@@ -178,11 +178,11 @@ def _predict_walk(
     lines = evaluation.run(
         walk, batch_size=size, num_workers=options["num_workers"], done=before.lines
     )
-    with write_predictions(path) as writer, closing(lines):
+    with write_predictions(path) as write, closing(lines):
         for line in lines:
             if options["strict"] and "error" in line:
                 raise ImageError(f"{line['key']!r}: {line['error']['message']}")
-            writer.write(line)
+            write(line)
             tally.done += 1
             tally.failed += "error" in line
             show(tally)

@@ -270,7 +270,7 @@ def run(
     on_screen = target.path == "-" and sys.stdout.isatty()  # a bar would be drawn into the records
     showing = progress(quiet or on_screen)
     try:
-        with write_records(target, append=done is not None) as writer, showing as show:
+        with write_records(target, append=done is not None) as write, showing as show:
             records = stream(
                 todo,
                 job.method,
@@ -283,7 +283,7 @@ def run(
             for place, record in enumerate(records):
                 if place < again:
                     continue
-                writer.write(record)
+                write(record)
                 tally.done += 1
                 tally.failed += record.error is not None
                 first, before = record.predictions[:1], record.zero_shot

@@ -12,8 +12,8 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,11 @@ from coop.loop import State
 from coop.sampling import draw_shots
 from coop.train_job import TrainJob, shots_text
 from tpt.errors import OutputError
-from tpt.runs.journal import GO_ON_OR_START_AGAIN, LineWriter, check_same, read_lines
+from tpt.runs.journal import GO_ON_OR_START_AGAIN, check_same, open_lines, read_lines
 from tpt.runs.lock import check_free, hold
 from tpt.runs.whole_files import write_whole
 
+WriteEvent = Callable[[dict[str, Any]], None]
 STATE_FORMAT = "tpt-train-state"
 _FIRST = b'{"event": "start"'  # how every log begins
 
@@ -160,9 +161,9 @@ def claim_outputs(
 # --- the log ---
 
 
-def open_log(path: Path, append: bool) -> LineWriter[dict[str, Any]]:
-    """The JSONL log of a job: one event a line, flushed when it is written."""
-    return LineWriter(str(path), json.dumps, append=append, refuse=_log_refused)
+def open_log(path: Path, append: bool) -> AbstractContextManager[WriteEvent]:
+    """A function that writes an event to the JSONL log of a job."""
+    return open_lines(str(path), json.dumps, append=append, refuse=_log_refused)
 
 
 def _log_refused(path: str, error: OSError, can_resume: bool) -> OutputError:

@@ -17,7 +17,15 @@ from typing import Any
 from coop.card import write_card
 from coop.linear_probe import LinearProbe, save_linear_probe
 from coop.loop import Epoch, State, TrainError
-from coop.outputs import Outputs, load_state, open_log, save_state, take_up, write_files
+from coop.outputs import (
+    Outputs,
+    WriteEvent,
+    load_state,
+    open_log,
+    save_state,
+    take_up,
+    write_files,
+)
 from coop.recipes import Recipe, RecipeSettings
 from coop.run import (
     Outcome,
@@ -35,7 +43,6 @@ from coop.train_job import TrainJob, shots_text
 from tpt.errors import MethodError, OutputError
 from tpt.prompts import Context
 from tpt.report.fewshot_curve import Point, draw_curve, write_curve
-from tpt.runs.journal import LineWriter
 from tpt.runs.whole_files import write_whole
 
 _KEEP_EVERY = 10.0  # seconds between two states on the disk
@@ -54,7 +61,7 @@ class _Session:
 
     job: TrainJob
     outputs: Outputs
-    log: LineWriter[dict[str, Any]]
+    log: WriteEvent
     watch: Watch
     done: Mapping[tuple[int | str, int, str], Result]  # by shots, seed and kind, from the log
 
@@ -74,7 +81,7 @@ def run_job(job: TrainJob, outputs: Outputs, watch: Watch, *, resume: bool = Fal
         session = _Session(job, outputs, log, watch, done)
         if not events:
             outputs.state.unlink(missing_ok=True)  # of a job that this one replaces
-            log.write({"event": "start", "settings": job.describe()})
+            log({"event": "start", "settings": job.describe()})
         for note in job.dataset.notes:
             watch.say(note)
         write_files(job, outputs, runs)
@@ -116,7 +123,7 @@ def _do_run(session: _Session, shots: int | None, seed: int) -> tuple[Result, Re
     counts = len(run.train), run.failed
     outcome = Outcome(shots, seed, learned, *counts, **measured, seconds=seconds, loss=loss)
     result = {"kind": run.recipe.method, "file": path.name, **outcome.to_json()}
-    session.log.write({"event": "run", **result})
+    session.log({"event": "run", **result})
     return result, run.recipe
 
 
@@ -146,20 +153,20 @@ def _train(session: _Session, run: Run) -> tuple[Context, float | None]:
     state = load_state(outputs, run.job, run.shots, run.seed)
     if state is not None:
         watch.say(f"Going on after epoch {state.epoch} of {run.recipe.epochs}.")
-        session.log.write({"event": "resume", **which, "epoch": state.epoch})
+        session.log({"event": "resume", **which, "epoch": state.epoch})
     loss: float | None = None
     before: State | None = None
     saved_at = time.monotonic()
     try:
         for epoch in train_prompt(run, state, watch):
             before, state, loss = state, epoch.state, epoch.loss
-            session.log.write({"event": "epoch", **which, **_epoch_facts(epoch)})
+            session.log({"event": "epoch", **which, **_epoch_facts(epoch)})
             watch.epoch(epoch, run.recipe.epochs)
             if time.monotonic() - saved_at > _KEEP_EVERY:
                 save(state)
                 saved_at = time.monotonic()
     except TrainError as error:
-        session.log.write({"event": "diverged", **which, "message": str(error)})
+        session.log({"event": "diverged", **which, "message": str(error)})
         raise _keep_last_good(run, outputs, (state, before), error) from error
     except BaseException:  # Ctrl-C, a full disk under the log, a picture that is gone
         if state is not None:
@@ -218,7 +225,7 @@ def _points(session: _Session, result: Result, shots: int | None, seed: int) -> 
         beside = _probe_beside(session.job, session.watch, shots, seed)
         if beside is None:
             return [mine]
-        session.log.write({"event": "run", **beside})
+        session.log({"event": "run", **beside})
     return [mine, Point("linear probe", shots, seed, beside["accuracy"]["test"])]
 
 

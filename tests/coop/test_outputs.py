@@ -189,7 +189,7 @@ def test_two_trainings_never_write_the_same_outputs(resume: bool) -> None:
 def test_every_event_is_on_the_disk_as_soon_as_it_is_written() -> None:
     with open_log(Path("log"), append=False) as log:
         for number in range(3):
-            log.write({"event": "epoch", "number": number, "name": "猫\n"})
+            log({"event": "epoch", "number": number, "name": "猫\n"})
             last = json.loads(Path("log").read_bytes().splitlines()[-1])
             assert last == {"event": "epoch", "number": number, "name": "猫\n"}
     assert Path("log").read_bytes().count(b"\n") == 3
@@ -199,7 +199,7 @@ def test_every_event_is_on_the_disk_as_soon_as_it_is_written() -> None:
 def test_a_log_is_gone_on_with_or_begun_again(append: bool, left: int) -> None:
     for again in (False, append):
         with open_log(Path("log"), append=again) as log:
-            log.write({"event": "start"})
+            log({"event": "start"})
     assert Path("log").read_bytes().count(b"\n") == left
 
 
@@ -213,7 +213,7 @@ def test_a_log_that_cannot_be_opened_is_a_sentence() -> None:
 def test_a_full_disk_under_the_log_is_a_sentence() -> None:
     told = r"No space left on device.*go on with --resume"
     with pytest.raises(OutputError, match=told), open_log(Path("/dev/full"), append=False) as log:
-        log.write({"event": "start"})
+        log({"event": "start"})
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def say_of(label: int, answer: int, ms: float) -> dict[str, Any]:
 
 def write_lines(path: Path, walks: tuple[Walk, ...], failed: tuple[str, ...] = ()) -> str:
     """Lines in which the baseline says cat always, and tpt is right about all but the last."""
-    with write_predictions(str(path / "predictions.jsonl")) as writer:
+    with write_predictions(str(path / "predictions.jsonl")) as write:
         for walk in walks:
             for number, sample in enumerate(walk.set.samples):
                 for _, head in walk.heads():
@@ -73,7 +73,7 @@ def write_lines(path: Path, walks: tuple[Walk, ...], failed: tuple[str, ...] = (
                         tuned |= {"entropy": [0.5, 0.4], "kept": [1], "kept_entropy": [0.5]}
                         line["image_ms"] = 10.0 * number
                         line["methods"] = {"zero-shot": say_of(label, 0, ms=0.5), "tpt": tuned}
-                    writer.write(line)
+                    write(line)
     return str(path / "predictions.jsonl")
 
 

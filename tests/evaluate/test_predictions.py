@@ -39,13 +39,13 @@ def make_walks(*names: str, source: str = "") -> tuple[Walk, ...]:
 def write_lines(walks: tuple[Walk, ...], failed: frozenset[str] = frozenset()) -> list[int]:
     """Write the lines of walks; where each ends."""
     ends = []
-    with write_predictions("predictions.jsonl") as writer:
+    with write_predictions("predictions.jsonl") as write:
         for walk in walks:
             for sample in walk.set.samples:
                 rest: dict[str, Any] = {"methods": {}}
                 if sample.key in failed:
                     rest = {"error": {"type": "ImageError", "message": ""}}
-                writer.write({"set": walk.set.name, "key": sample.key, **rest})
+                write({"set": walk.set.name, "key": sample.key, **rest})
                 ends.append(os.path.getsize("predictions.jsonl"))
     return ends
 

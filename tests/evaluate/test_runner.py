@@ -200,9 +200,9 @@ def test_a_run_cut_anywhere_goes_on_to_the_same_lines(
     path = str(tmp_path / "predictions.jsonl")
     for cut in range(total + 1):
         Path(path).unlink(missing_ok=True)
-        with write_predictions(path) as writer:
+        with write_predictions(path) as write:
             for line in [line for lines in whole for line in lines][:cut]:
-                writer.write(line)
+                write(line)
         done = find_done(path, walks)
         assert sum(part.lines for part in done) == cut
         for walk, made, part, expected in zip(walks, methods, done, whole, strict=True):
@@ -215,9 +215,9 @@ def test_lines_are_read_back_by_set(tiny: tpt.Clip, views: tpt.Views, tmp_path: 
     (walk,) = plan_walks([odd], corruptions=[("fog", 1)])
     lines = list(run_walk(walk, make_methods(tiny, walk, "zero-shot"), views))
     path = str(tmp_path / "predictions.jsonl")
-    with write_predictions(path) as writer:
+    with write_predictions(path) as write:
         for line in lines:
-            writer.write(line)
+            write(line)
     places = index_sets(path)
     for name in ("ö \udcff", "ö \udcff/fog/1"):
         assert list(read_set(path, name, places)) == [x for x in lines if x["set"] == name]
@@ -226,10 +226,10 @@ def test_lines_are_read_back_by_set(tiny: tpt.Clip, views: tpt.Views, tmp_path: 
 
 def test_reading_a_set_reads_no_line_of_another(tmp_path: Path) -> None:
     path = tmp_path / "predictions.jsonl"
-    with write_predictions(str(path)) as writer:
+    with write_predictions(str(path)) as write:
         for key in range(3):
             for name in ("one", "two"):
-                writer.write({"set": name, "key": key})
+                write({"set": name, "key": key})
     places = index_sets(str(path))
     assert {name: list(begins) for name, begins in places.items()} == {
         "one": [0, 44, 88],

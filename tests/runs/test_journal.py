@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from tpt.errors import MethodError, OutputError
-from tpt.runs.journal import Journal, LineWriter, check_same, cut, read_lines
+from tpt.runs.journal import Journal, check_same, cut, open_lines, read_lines
 
 JOURNAL = Journal("out")
 
 
 def write(*items: Any, append: bool = True, header: str | None = None) -> bytes:
-    with LineWriter("out", json.dumps, append=append, header=header) as writer:
+    with open_lines("out", json.dumps, append=append, header=header) as put:
         for item in items:
-            writer.write(item)
+            put(item)
     return Path("out").read_bytes()
 
 
@@ -27,9 +27,9 @@ def write(*items: Any, append: bool = True, header: str | None = None) -> bytes:
 
 
 def test_every_line_is_on_the_disk_as_soon_as_it_is_written() -> None:
-    with LineWriter("out", json.dumps) as writer:
+    with open_lines("out", json.dumps) as put:
         for number in range(3):
-            writer.write(number)
+            put(number)
             assert Path("out").read_bytes().splitlines()[-1] == str(number).encode()
 
 
@@ -40,8 +40,8 @@ def test_a_file_is_gone_on_with_or_begun_again_and_has_one_header() -> None:
 
 
 def test_names_that_are_not_utf8_keep_their_bytes() -> None:
-    with LineWriter("out", str) as writer:
-        writer.write("é\udce9")
+    with open_lines("out", str) as put:
+        put("é\udce9")
     assert Path("out").read_bytes() == b"\xc3\xa9\xe9\n"
 
 
@@ -50,14 +50,14 @@ def test_a_disk_that_refuses_is_the_callers_sentence() -> None:
         return OutputError(f"{path}, {error.errno}, {can_resume}")
 
     with pytest.raises(OutputError, match=f"^a/out, {errno.ENOENT}, False$"):
-        LineWriter("a/out", str, refuse=refuse).__enter__()
+        open_lines("a/out", str, refuse=refuse).__enter__()
     if os.path.exists("/dev/full"):
         told = f"^/dev/full, {errno.ENOSPC}, True$"
         with (
             pytest.raises(OutputError, match=told),
-            LineWriter("/dev/full", str, refuse=refuse) as w,
+            open_lines("/dev/full", str, refuse=refuse) as put,
         ):
-            w.write("x")
+            put("x")
 
 
 def test_a_broken_line_behind_the_others_is_cut_off() -> None:

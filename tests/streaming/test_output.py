@@ -49,9 +49,9 @@ def target_of(form: str, path: str = "out", top_k: int = 2) -> Target:
 
 
 def write_all(target: Target, records: list[Record] = RECORDS, append: bool = False) -> bytes:
-    with write_records(target, append) as writer:
+    with write_records(target, append) as write:
         for record in records:
-            writer.write(record)
+            write(record)
     return Path(target.path).read_bytes()
 
 
@@ -66,10 +66,10 @@ def read_csv(data: bytes) -> list[list[str]]:
 @pytest.mark.parametrize("form", ["jsonl", "csv", "table"])
 def test_every_record_is_on_the_disk_as_soon_as_it_is_written(form: str) -> None:
     target, file = target_of(form), Path("out")
-    with write_records(target, append=False) as writer:
+    with write_records(target, append=False) as write:
         for record in RECORDS:
             before = file.stat().st_size
-            writer.write(record)
+            write(record)
             added = file.read_bytes()[before:]
             assert added.endswith(b"\n")
             assert b".png" in added or b"latin" in added
@@ -120,9 +120,9 @@ def test_standard_output_gets_utf8_and_exact_names_whatever_the_locale(
 ) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii", newline="\r\n"))
-    with write_records(target_of(form, "-"), append=False) as writer:
+    with write_records(target_of(form, "-"), append=False) as write:
         for record in RECORDS:
-            writer.write(record)
+            write(record)
         sent = raw.getvalue()
     assert sent == write_all(target_of(form))
     assert not sys.stdout.closed

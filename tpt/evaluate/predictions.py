@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import os
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from tpt.errors import MethodError, OutputError
 from tpt.evaluate.walks import Walk
-from tpt.runs.journal import Journal, LineWriter, cannot_write, check_same, cut, read_lines
+from tpt.runs.journal import Journal, cannot_write, check_same, cut, open_lines, read_lines
 from tpt.runs.settings_diff import compare_names
 
 Line = dict[str, Any]
@@ -160,9 +160,9 @@ def check_outside(folder: str, walks: Sequence[Walk]) -> None:
 # --- lines ---
 
 
-def write_predictions(path: str) -> LineWriter[Line]:
-    """A writer that appends lines, in ASCII: file names may hold what UTF-8 cannot."""
-    return LineWriter(path, json.JSONEncoder(separators=(",", ":")).encode)
+def write_predictions(path: str) -> AbstractContextManager[Callable[[Line], None]]:
+    """A function that appends a line, in ASCII: file names may hold what UTF-8 cannot."""
+    return open_lines(path, json.JSONEncoder(separators=(",", ":")).encode)
 
 
 def find_done(path: str, walks: Sequence[Walk]) -> list[WalkProgress]:

@@ -12,11 +12,10 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from tpt.errors import MethodError, OutputError
 from tpt.runs.lock import check_free, hold
@@ -24,7 +23,6 @@ from tpt.runs.settings_diff import Settings, Wording, describe_change
 from tpt.runs.whole_files import staged
 
 T = TypeVar("T")
-Refuse = Callable[[str, OSError, bool], OutputError]
 GO_ON_OR_START_AGAIN = (
     "--resume goes on with the output and --overwrite starts it again. Give one of them."
 )
@@ -147,91 +145,65 @@ def check_same(
 # --- lines ---
 
 
-class LineWriter(Generic[T]):
-    """Appends lines, each flushed, to a file or, for "-", to standard output.
-
-    Use as a context manager.
+@contextmanager
+def open_lines(
+    path: str,
+    encode: Callable[[T], str],
+    *,
+    append: bool = True,
+    header: str | None = None,
+    can_resume: bool = True,
+    refuse: Callable[[str, OSError, bool], OutputError] = cannot_write,
+) -> Iterator[Callable[[T], None]]:
+    """A function that writes and flushes one line, in UTF-8 whatever the locale.
 
     Args:
-        path: the file.
-        encode: makes a line, without its end, of what is to be written.
+        path: the file, or "-" for standard output.
+        encode: makes a line, without its end, of what is to be written; bytes of file names that
+            are not UTF-8 stay what they are.
         append: go on with the file; else it is emptied.
         header: the first line of a file that is empty.
         can_resume: whether a message may promise --resume.
-        refuse: makes the error of a disk that refuses.
+        refuse: makes the error of a disk that refuses, here or in the function.
+
+    Raises:
+        OutputError: the disk is full or gone; the lines before are whole.
     """
 
-    def __init__(
-        self,
-        path: str,
-        encode: Callable[[T], str],
-        *,
-        append: bool = True,
-        header: str | None = None,
-        can_resume: bool = True,
-        refuse: Refuse = cannot_write,
-    ) -> None:
-        self.path = path
-        self._encode = encode
-        self._append = append
-        self._header = header
-        self._can_resume = can_resume
-        self._refuse = refuse
-        self._file: IO[bytes] | None = None
-
-    def __enter__(self) -> LineWriter[T]:
-        if self.path == "-":
-            sys.stdout.flush()
-            self._file = sys.stdout.buffer
-        else:
-            with self._refusing(False):
-                self._file = open(self.path, "ab" if self._append else "wb")
-        # A run that was killed in the middle of its header left nothing.
-        if self._header is not None and not (self._append and self._file.tell()):
-            try:
-                with self._refusing(self._can_resume):
-                    self._put(self._header)
-            except BaseException:
-                self.__exit__(*sys.exc_info())
-                raise
-        return self
-
-    def write(self, item: T) -> None:
-        """Write and flush one line.
-
-        Raises:
-            OutputError: the disk is full or gone; the lines before are whole.
-        """
-        with self._refusing(self._can_resume):
-            self._put(self._encode(item))
-
-    def _put(self, line: str) -> None:
-        """Write in UTF-8 whatever the locale; file names that are not UTF-8 keep their bytes."""
-        assert self._file is not None
-        self._file.write((line + "\n").encode("utf-8", "surrogateescape"))
-        self._file.flush()
-
     @contextmanager
-    def _refusing(self, can_resume: bool) -> Iterator[None]:
+    def refusing(can_resume: bool) -> Iterator[None]:
         try:
             yield
         except BrokenPipeError:  # `| head`: the reader has seen enough
             raise
         except OSError as error:
-            raise self._refuse(self.path, error, can_resume) from error
+            raise refuse(path, error, can_resume) from error
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._file is None or self.path == "-":
-            return
-        # What could not be flushed was already reported by `write`.
-        reported = suppress(OSError, OutputError) if error else nullcontext()
-        with reported, self._refusing(self._can_resume):
-            self._file.close()
+    def write(item: T) -> None:
+        with refusing(can_resume):
+            put(encode(item))
+
+    def put(line: str) -> None:
+        file.write((line + "\n").encode("utf-8", "surrogateescape"))
+        file.flush()
+
+    sys.stdout.flush()
+    with refusing(False):
+        file = sys.stdout.buffer if path == "-" else open(path, "ab" if append else "wb")  # noqa: SIM115
+    try:
+        # A run that was killed in the middle of its header left nothing.
+        if header is not None and not (append and file.tell()):
+            with refusing(can_resume):
+                put(header)
+        yield write
+    except BaseException:
+        with suppress(OSError):  # what could not be flushed was already reported
+            if path != "-":
+                file.close()
+        raise
+    if path != "-":
+        with refusing(can_resume):
+            file.close()
 
 
 def read_lines(

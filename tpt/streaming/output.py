@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tpt.errors import MethodError, OutputError
-from tpt.runs.journal import Journal, LineWriter, check_same, read_lines
+from tpt.runs.journal import Journal, check_same, open_lines, read_lines
 from tpt.streaming.record_table import table_header, table_row
 from tpt.streaming.records import Record, csv_header, csv_row
 
@@ -101,21 +101,16 @@ def prepare(
 # --- writing ---
 
 
-def write_records(target: Target, append: bool) -> LineWriter[Record]:
-    """A writer of records; `append` goes on with what the target holds."""
-    return LineWriter(
-        target.path,
-        _find_encoder(target),
-        append=append,
-        header=_header(target),
-        can_resume=target.can_resume,
-    )
+def write_records(target: Target, append: bool) -> AbstractContextManager[Callable[[Record], None]]:
+    """A function that writes a record; `append` goes on with what the target holds."""
 
+    def encode(record: Record) -> str:
+        if target.form == "csv":
+            return _csv_line(csv_row(record, target.top_k))
+        return table_row(record) if target.form == "table" else record.to_json()
 
-def _find_encoder(target: Target) -> Callable[[Record], str]:
-    if target.form == "csv":
-        return lambda record: _csv_line(csv_row(record, target.top_k))
-    return table_row if target.form == "table" else Record.to_json
+    header, can_resume = _header(target), target.can_resume
+    return open_lines(target.path, encode, append=append, header=header, can_resume=can_resume)
 
 
 def _header(target: Target) -> str | None:
