@@ -151,9 +151,9 @@ def claim_outputs(
             between; another run writes them.
     """
     options = {"probe": probe, "resume": resume, "overwrite": overwrite}
-    check_free(outputs.path)
+    check_free(str(outputs.path))
     check_outputs(outputs, runs, **options)
-    with hold(outputs.path):
+    with hold(str(outputs.path)):
         check_outputs(outputs, runs, **options)
         yield
 

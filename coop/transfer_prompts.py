@@ -33,7 +33,7 @@ from tpt.errors import SourceError, TptError
 from tpt.evaluate.transfer import name_keys
 from tpt.model.load import load_clip
 from tpt.prompts import Context
-from tpt.runs.journal import cannot_write
+from tpt.runs.lock import cannot_write
 from tpt.text import some
 
 FOLDER = "prompts"  # inside the run's folder

@@ -100,8 +100,10 @@ def test_a_holder_that_is_not_known_is_said_so(content: bytes) -> None:
 
 
 def test_a_folder_that_is_not_there_is_a_sentence() -> None:
-    told = '"missing/out" cannot be written: No such file'
+    told = 'could not be written to "missing/out": No such file'
     with pytest.raises(OutputError, match=told), hold("missing/out"):
+        pass
+    with pytest.raises(OutputError, match="Not a directory"), hold(f"{__file__}/out"):
         pass
     assert os.listdir() == []
 

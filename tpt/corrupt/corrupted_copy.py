@@ -12,9 +12,8 @@ import hashlib
 import io
 import json
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from tpt.images.decode import Pixels, decode_image
 from tpt.runs.lock import hold
 from tpt.runs.settings_diff import describe_change
 from tpt.runs.whole_files import staged
+from tpt.streaming._ahead import map_ahead
 from tpt.streaming.sources import list_folder, walk_images
 
 SIDECAR = "corruptions.json"
@@ -137,7 +137,7 @@ def open_target(
         os.makedirs(target, exist_ok=True)
     except OSError as error:
         raise _cannot_write(target, error) from error
-    with hold(Path(target, SIDECAR)):
+    with hold(os.path.join(target, SIDECAR), _cannot_write):
         _note_content(target, settings, kinds, severities)
         yield
 
@@ -211,24 +211,11 @@ def write_corrupted(
         OutputError: the disk is full or gone; the files before are whole.
     """
 
-    def work(picture: Picture) -> Outcome:
-        return corrupt_picture(picture, target, pairs, settings, overwrite)
-
-    if num_workers == 0:
-        yield from map(work, pictures)
-        return
-    waiting: deque[Future[Outcome]] = deque()
-    rest = iter(pictures)
-    pool = ThreadPoolExecutor(num_workers, thread_name_prefix="tpt-corrupt")
-    try:
-        while True:
-            while len(waiting) < 2 * num_workers and (picture := next(rest, None)):
-                waiting.append(pool.submit(work, picture))
-            if not waiting:
-                return
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    return map_ahead(
+        lambda picture: corrupt_picture(picture, target, pairs, settings, overwrite),
+        pictures,
+        num_workers,
+    )
 
 
 def corrupt_picture(

@@ -16,7 +16,8 @@ from typing import Any
 
 from tpt.errors import MethodError, OutputError
 from tpt.evaluate.walks import Walk
-from tpt.runs.journal import Journal, cannot_write, check_same, cut, open_lines, read_lines
+from tpt.runs.journal import Journal, check_same, cut, open_lines, read_lines
+from tpt.runs.lock import cannot_write
 from tpt.runs.settings_diff import compare_names
 
 Line = dict[str, Any]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tpt.errors import MethodError, OutputError
-from tpt.runs.lock import check_free, hold
+from tpt.runs.lock import cannot_write, check_free, hold
 from tpt.runs.settings_diff import Settings, Wording, describe_change
 from tpt.runs.whole_files import staged
 
@@ -26,19 +26,6 @@ T = TypeVar("T")
 GO_ON_OR_START_AGAIN = (
     "--resume goes on with the output and --overwrite starts it again. Give one of them."
 )
-
-
-def cannot_write(path: str, error: OSError, can_resume: bool = False) -> OutputError:
-    """The error of a disk that refused records."""
-    where = "standard output" if path == "-" else f'"{path}"'
-    return OutputError(
-        f"Records could not be written to {where}: {error.strerror or error}. "
-        + (
-            "What was written before is whole; make room, then go on with --resume."
-            if can_resume
-            else "Choose another place with --output, or put this right."
-        )
-    )
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import errno
 import os
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -25,9 +25,26 @@ _PATIENCE = 0.5
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
+def cannot_write(path: str, error: OSError, can_resume: bool = False) -> OutputError:
+    """The error of a disk that refused records."""
+    where = "standard output" if path == "-" else f'"{path}"'
+    return OutputError(
+        f"Records could not be written to {where}: {error.strerror or error}. "
+        + (
+            "What was written before is whole; make room, then go on with --resume."
+            if can_resume
+            else "Choose another place with --output, or put this right."
+        )
+    )
+
+
 @contextmanager
-def hold(path: str | os.PathLike[str]) -> Iterator[None]:
+def hold(path: str, refuse: Callable[[str, OSError], OutputError] = cannot_write) -> Iterator[None]:
     """Be the only run that writes an output.
+
+    Args:
+        path: a file in a folder that exists.
+        refuse: makes the error of a disk that refuses.
 
     Warns:
         UserWarning: the file system has no locks; the run goes on without one.
@@ -38,22 +55,18 @@ def hold(path: str | os.PathLike[str]) -> Iterator[None]:
     file = _lock_file(path)
     lock = FileLock(file)
     try:
-        file.parent.stat()  # `acquire` would make a folder that is not there
+        os.stat(f"{file.parent}{os.sep}")  # `acquire` would make a missing folder
         lock.acquire(timeout=_PATIENCE, poll_interval=_PATIENCE / 5)
     except Timeout as error:
         raise OutputError(
-            f'Another run writes to "{os.fspath(path)}": {_read_holder(file)}. Wait until it has '
-            "ended, or choose another output."
+            f'Another run writes to "{path}": {_read_holder(file)}. Wait until it has ended, or '
+            "choose another output."
         ) from error
     except OSError as error:
         if error.errno not in _NO_LOCKS:
-            raise OutputError(
-                f'"{os.fspath(path)}" cannot be written: {error.strerror or error}. '
-                "Choose another place for the output, or put this right."
-            ) from error
+            raise refuse(path, error) from error
         warnings.warn(
-            f'The file system of "{os.fspath(path)}" has no locks. See to it that no second run '
-            "writes there.",
+            f'The file system of "{path}" has no locks. See to it that no second run writes there.',
             UserWarning,
             stacklevel=3,
         )
@@ -68,7 +81,7 @@ def hold(path: str | os.PathLike[str]) -> Iterator[None]:
         lock.release()
 
 
-def check_free(path: str | os.PathLike[str]) -> None:
+def check_free(path: str) -> None:
     """Refuse an output that another run holds, without taking it.
 
     Raises:
@@ -79,7 +92,7 @@ def check_free(path: str | os.PathLike[str]) -> None:
             pass
 
 
-def _lock_file(path: str | os.PathLike[str]) -> Path:
+def _lock_file(path: str) -> Path:
     place = Path(os.path.realpath(path))  # one lock for all names of a file
     return place.parent / f".tpt-{place.name}.lock"
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +22,7 @@ from tpt.images.decode import Picture, load_picture
 from tpt.images.views import Views
 from tpt.methods.base import Adapted, Method
 from tpt.model.clip import Clip
+from tpt.streaming._ahead import map_ahead
 from tpt.streaming.records import Adaptation, Failure, Prediction, Record
 
 
@@ -133,32 +132,8 @@ def decode_ahead(
 
     `load` takes an item's place and the item; default `load_item`.
     """
-    load = load or load_item
-    if num_workers == 0:
-        yield from (load(index, item) for index, item in enumerate(images))
-        return
-    waiting: deque[Future[Loaded]] = deque()
-    pool = ThreadPoolExecutor(num_workers, thread_name_prefix="tpt-decode")
-    failure: Exception | None = None
-    try:
-        items = enumerate(images)
-        while True:
-            while failure is None and len(waiting) < ahead + 2 * num_workers:
-                try:
-                    index, item = next(items)
-                except StopIteration:
-                    break
-                except Exception as error:  # the caller's iterable broke: first finish what it gave
-                    failure = error
-                    break
-                waiting.append(pool.submit(load, index, item))
-            if not waiting:
-                break
-            yield waiting.popleft().result()
-        if failure is not None:
-            raise failure
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    work = load or load_item
+    return map_ahead(lambda numbered: work(*numbered), enumerate(images), num_workers, ahead)
 
 
 def load_item(index: int, item: Any) -> Loaded:
