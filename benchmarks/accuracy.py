@@ -6,38 +6,27 @@
 DATA holds `cifar10/test`, `imagenette/val`, `pacs/sketch` and `caltech101`, one folder a class. Of
 Caltech101 only the pictures that training never saw count (every fifth of each folder). Pictures
 are taken evenly over all classes. The standard error of one figure is about 50 / sqrt(images)
-percent; differences between methods on the same pictures are surer than that.
+percent; differences between methods on the same pictures are more precise.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 
+from _common import CALTECH, IMAGENETTE, list_set, take_evenly
+
 import tpt
 from tpt.methods import Method
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
-from train_tiny import CALTECH, IMAGENETTE
-
-SETS = {
+SETS: dict[str, tuple[str, dict[str, str], int]] = {
     "CIFAR-10 test": ("cifar10/test", {}, 1),
     "Imagenette val": ("imagenette/val", IMAGENETTE, 1),
     "Caltech101, held out": ("caltech101", CALTECH, 5),
     "PACS sketch": ("pacs/sketch", {}, 1),
 }
-
-
-def list_set(root: Path, names: dict[str, str], every: int) -> list[tuple[str, str]]:
-    """(file, class name) of a folder-per-class set; `every` takes each n-th file of a folder."""
-    return [
-        (str(file), names.get(folder.name, folder.name.replace("_", " ")))
-        for folder in sorted(root.iterdir())
-        for file in sorted(folder.iterdir())[::every]
-    ]
 
 
 def methods(engine: tpt.PromptEngine) -> dict[str, Method]:
@@ -63,13 +52,12 @@ def main() -> None:
     for title, (folder, names, every) in SETS.items():
         pictures = list_set(args.data / folder, names, every)
         classes = sorted({name for _, name in pictures})
-        step = max(1, len(pictures) / args.images)
-        pictures = [pictures[int(i * step)] for i in range(min(args.images, len(pictures)))]
+        pictures = take_evenly(pictures, args.images)
         tried = methods(tpt.PromptEngine(clip, classes, context))
         right: Counter[str] = Counter()
-        seconds: Counter[str] = Counter()
+        seconds: dict[str, float] = dict.fromkeys(tried, 0.0)
         for file, name in pictures:
-            features = clip.encode_views(make([file], keys=[file]))[0]
+            features = clip.encode_views(make([file]))[0]
             for label, method in tried.items():
                 start = time.perf_counter()
                 logits = method.adapt_features(features).logits

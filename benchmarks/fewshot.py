@@ -2,6 +2,7 @@
 
     python benchmarks/fewshot.py DATA --work DIR                      # every set, some twelve hours
     python benchmarks/fewshot.py DATA --work DIR --sets imagenette    # one set, forty minutes
+    python benchmarks/fewshot.py DATA --work DIR --sets imagenette --methods CoCoOp --shots 1,16
     python benchmarks/fewshot_report.py DIR                           # what is there, as tables
 
 DATA holds `cifar10/test`, `imagenette/val`, `pacs/photo`, `pacs/sketch` and `caltech101`, one
@@ -22,10 +23,12 @@ import csv
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from _common import CALTECH, IMAGENETTE
 
 import tpt
 from coop.features import FeatureBank
@@ -34,9 +37,6 @@ from coop.run import context_of, fit_probe, measure, measure_run, prepare_run, t
 from coop.scoring import score, template_logits
 from coop.train_job import TrainJob, TrainSettings
 from tpt.data.training_sets import read_dataset
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
-from train_tiny import CALTECH, IMAGENETTE
 
 SHOTS, SEEDS = (1, 2, 4, 8, 16), (1, 2, 3)
 SINGLE = "a photo of a {}."
@@ -109,7 +109,7 @@ def caltech_rows(root: Path) -> list[list[str]]:
     return rows
 
 
-SETS = {
+SETS: dict[str, Callable[[Path], list[list[str]]]] = {
     "cifar10": lambda data: rows_of(data / "cifar10/test", {}, 100),
     "imagenette": lambda data: rows_of(data / "imagenette/val", IMAGENETTE, 40),
     "pacs_photo": lambda data: rows_of(data / "pacs/photo", {}, 20, every=5),
@@ -125,6 +125,7 @@ def write_csv(path: Path, rows: list[list[str]]) -> None:
 
 def plan(name: str) -> list[tuple[str, dict[str, Any], tuple[int, ...], str]]:
     """(label, options, shots, split of the classes) of every run of a set."""
+    runs: list[tuple[str, dict[str, Any], tuple[int, ...], str]]
     runs = [(label, options, SHOTS, "all") for label, options in METHODS.items()]
     runs += [(label, METHODS[label], (16,), "base") for label in BASE_TO_NEW]
     if name != "caltech101":  # a hundred classes: what is compared with itself is left out
@@ -133,7 +134,9 @@ def plan(name: str) -> list[tuple[str, dict[str, Any], tuple[int, ...], str]]:
     return runs
 
 
-def run_set(data: Path, work: Path, name: str, clip: tpt.Clip) -> None:
+def run_set(
+    data: Path, work: Path, name: str, clip: tpt.Clip, only: Callable[[str, int, int], bool]
+) -> None:
     table = work / f"{name}.csv"
     write_csv(table, SETS[name](data))
     dataset = read_dataset(str(table))
@@ -147,7 +150,7 @@ def run_set(data: Path, work: Path, name: str, clip: tpt.Clip) -> None:
         job = TrainJob(settings, clip, dataset, bank, (SINGLE,))
         for count in shots:
             for seed in SEEDS:
-                if (label, split, count, seed) in done:
+                if (label, split, count, seed) in done or not only(label, count, seed):
                     continue
                 line = {"set": name, "method": label, "split": split, **one(job, count, seed)}
                 with log.open("a", encoding="utf-8") as file:
@@ -205,13 +208,22 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--sets", default=",".join(SETS))
+    parser.add_argument("--methods", help="only these rows of the table, with commas")
+    parser.add_argument("--shots", default=",".join(map(str, SHOTS)))
+    parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
     args = parser.parse_args()
+    shots, seeds = (set(map(int, text.split(","))) for text in (args.shots, args.seeds))
+
+    def only(label: str, count: int, seed: int) -> bool:
+        named = args.methods is None or label in args.methods.split(",")
+        return named and count in shots and seed in seeds
+
     args.work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)  # so small a model gains nothing from more; run two sets side by side
     clip = tpt.load_clip("tiny", device="cpu")
     for name in args.sets.split(","):
         started = time.perf_counter()
-        run_set(args.data, args.work, name, clip)
+        run_set(args.data, args.work, name, clip, only)
         print(f"{name}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
 
 

@@ -8,6 +8,7 @@ first tenth of the run to its end. It should be nothing.
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -23,22 +24,17 @@ def resident_mb(pid: int) -> float:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--every", type=float, default=5.0, help="seconds between two samples")
+    args, words = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "records.jsonl"
-        command = [
-            sys.executable,
-            "-m",
-            "cli",
-            "predict",
-            *sys.argv[1:],
-            "--output",
-            str(output),
-            "--quiet",
-        ]
+        command = [sys.executable, "-m", "cli", "predict", *words]
+        command += ["--output", str(output), "--quiet"]
         process = subprocess.Popen(command)
         samples: list[tuple[int, float]] = []
         while process.poll() is None:
-            time.sleep(5)
+            time.sleep(args.every)
             if process.poll() is None and output.exists():
                 with output.open("rb") as file:
                     count = sum(1 for _ in file)

@@ -26,16 +26,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from _common import IMAGENETTE, list_set, take_evenly
 from torch import Tensor
 
 import tpt
 from tpt.images.decode import decode_image
 from tpt.methods import Gate, Method
 from tpt.methods.registry import METHODS, make_method
-
-sys.path.insert(0, str(Path(__file__).parent))
-from accuracy import list_set
-from train_tiny import IMAGENETTE
 
 TEMPLATES = ("a photo of a {}.", "a blurry photo of a {}.", "a sketch of a {}.")
 BINS = 20
@@ -77,9 +74,7 @@ def load_pictures(
     root: Path, names: dict[str, str], change: Callable[..., Pixels] | None, count: int
 ) -> Iterator[tuple[str, Pixels, str]]:
     """(path, pixels, class name), evenly over all classes, in a shuffled order."""
-    listed = list_set(root, names, 1)
-    step = max(1, len(listed) / count)
-    chosen = [listed[int(i * step)] for i in range(min(count, len(listed)))]
+    chosen = take_evenly(list_set(root, names), count)
     for place in np.random.default_rng(0).permutation(len(chosen)):
         path, name = chosen[place]
         pixels = decode_image(path)
@@ -110,9 +105,9 @@ def run_set(
     image_ms: dict[bool, list[float]] = {True: [], False: []}
     for method in methods.values():
         method.start_stream()
-    for path, pixels, label in pictures:
+    for _, pixels, label in pictures:
         started = time.perf_counter()
-        features = clip.encode_views(make([pixels], keys=[path]))[0]
+        features = clip.encode_views(make([pixels]))[0]
         image_ms[True].append(1e3 * (time.perf_counter() - started))
         started = time.perf_counter()
         clip.encode_views(make.plain([pixels]))

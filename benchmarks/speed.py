@@ -17,69 +17,46 @@ import argparse
 import json
 import os
 import resource
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import open_clip
 import torch
 import torch.nn.functional as F
+from _common import clock, encode_plainly
 from torch import Tensor
 
 import tpt
+from tpt.images.decode import load_picture
 from tpt.model.load import find_device
 
 PICTURE = Path(__file__).parent.parent / "examples" / "images" / "cat.jpg"
 KEEP, LR = 0.1, 5e-3
 
 
-def sync(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
-def clock(work: Callable[[], Any], device: torch.device, repeats: int) -> tuple[Any, float]:
-    """The result and the median seconds of `repeats` runs."""
-    seconds = []
-    for _ in range(repeats):
-        sync(device)
-        start = time.perf_counter()
-        result = work()
-        sync(device)
-        seconds.append(time.perf_counter() - start)
-    return result, statistics.median(seconds)
-
-
 class Reference:
     """TPT as the public program computes it, on open_clip's modules, for one context of words."""
 
     def __init__(self, clip: tpt.Clip, classes: list[str]) -> None:
-        self.model = clip.model
+        self.clip = clip
+        self.model = cast(Any, clip.model)
         sentences = [f"a photo of a {name.replace('_', ' ')}." for name in classes]
         self.ids = clip.tokenizer(sentences).to(clip.device)
         with torch.no_grad():
             self.embedded = self.model.token_embedding(self.ids)
         self.start = self.embedded[0, 1:5].float().clone()
 
-    def encode_text(self, context: Tensor) -> Tensor:
-        model = self.model
-        dtype = model.transformer.get_cast_dtype()
-        head, tail = self.embedded[:, :1], self.embedded[:, 5:]
-        x = torch.cat([head, context.expand(len(head), -1, -1).to(head.dtype), tail], dim=1)
-        x = x.to(dtype) + model.positional_embedding.to(dtype)
-        x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask))
-        x = x[torch.arange(len(x)), self.ids.argmax(-1)] @ model.text_projection
-        return F.normalize(x.float(), dim=-1)
-
     def logits(self, views: Tensor, context: Tensor) -> Tensor:
         with torch.no_grad():
             images = self.model.encode_image(views.to(self.model.transformer.get_cast_dtype()))
             images = F.normalize(images.float(), dim=-1)
-        return self.model.logit_scale.exp() * images @ self.encode_text(context).T
+        return (
+            self.model.logit_scale.exp()
+            * images
+            @ encode_plainly(self.model, self.embedded, self.ids, context).T
+        )
 
     def adapt(self, views: Tensor) -> Tensor:
         context = self.start.clone().requires_grad_()
@@ -103,13 +80,11 @@ def measure(side: str, args: argparse.Namespace) -> dict[str, Any]:
     clip = tpt.load_clip(args.model, "random", device=args.device, precision=precision)
     names = list(open_clip.IMAGENET_CLASSNAMES)[:count]
     make = tpt.Views(clip, n=args.views)
-    views = make([PICTURE], keys=["cat"])
+    views = make([PICTURE])
     report: dict[str, Any] = {"device": str(clip.device)}
     if side == "reference":
         reference = Reference(clip, names)
-        logits, report["image"] = clock(
-            lambda: reference.adapt(views[0]), clip.device, args.repeats
-        )
+        logits, report["image"] = clock(lambda: reference.adapt(views[0]), args.repeats)
     else:
         logits = measure_ours(clip, names, make, args.repeats, report)
     report["logits"] = logits.float().cpu().tolist()
@@ -124,20 +99,18 @@ def measure_ours(
     clip: tpt.Clip, names: list[str], make: tpt.Views, repeats: int, report: dict[str, Any]
 ) -> Tensor:
     """Fill the report; the timed image is views -> towers -> tuning -> prediction, as in use."""
-    from tpt.images.decode import decode_image
-
-    place = clip.device
     engine = tpt.PromptEngine(clip, names, tpt.Context.from_words(clip, "a photo of a"))
     method = tpt.TPT(engine, keep=KEEP, lr=LR)
-    _, report["once"] = clock(method._first_pass, place, 1)
-    pixels, report["decode"] = clock(lambda: decode_image(PICTURE), place, repeats)
-    views, report["views"] = clock(lambda: make([pixels], keys=["cat"]), place, repeats)
-    features, report["tower"] = clock(lambda: clip.encode_views(views), place, repeats)
-    _, report["text"] = clock(lambda: method.adapt_features(features[0]), place, repeats)
+    _, report["once"] = clock(engine.start_graph)
+    picture, report["decode"] = clock(lambda: load_picture(PICTURE), repeats)
+    views, report["views"] = clock(lambda: make([picture]), repeats)
+    features, report["tower"] = clock(lambda: clip.encode_views(views), repeats)
+    _, report["text"] = clock(lambda: method.adapt_features(features[0]), repeats)
     with torch.no_grad():
-        _, report["predict"] = clock(lambda: engine.class_features(engine.start), place, repeats)
-    out, report["image"] = clock(lambda: method.adapt(views[0]), place, repeats)
-    report["tokens"] = len(engine._encode.plan.ids) if engine.path == "packed" else None
+        _, report["predict"] = clock(lambda: engine.class_features(engine.start), repeats)
+    out, report["image"] = clock(lambda: method.adapt(views[0]), repeats)
+    encoder: Any = engine._encode
+    report["tokens"] = len(encoder.plan.ids) if engine.path == "packed" else None
     return out.logits
 
 
@@ -148,7 +121,7 @@ def matrix_rate(device: str, precision: str) -> float:
     size = 2048 if place.type == "cpu" else 8192
     a, b = (torch.randn(size, size, device=place).to(dtype) for _ in range(2))
     a @ b
-    _, seconds = clock(lambda: a @ b, place, 10)
+    _, seconds = clock(lambda: a @ b, 10)
     return 2 * size**3 / seconds / 1e9
 
 

@@ -22,10 +22,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from _common import encode_plainly
 from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 from torch import Tensor
 
@@ -46,7 +47,8 @@ class Plain:
     """The recipe on open_clip's own modules: full-length prompts, one pass an image for CoCoOp."""
 
     def __init__(self, clip: tpt.Clip, classes: list[str], method: str) -> None:
-        self.clip, self.model = clip, clip.model
+        self.clip = clip
+        self.model = cast(Any, clip.model)
         self.ids = clip.tokenizer([f"a photo of a {name}." for name in classes]).to(clip.device)
         with torch.no_grad():
             self.embedded = self.model.token_embedding(self.ids).float()
@@ -59,20 +61,17 @@ class Plain:
 
     def encode_text(self, context: Tensor) -> Tensor:
         """Class features (K, E) of one context (M, D)."""
-        model = self.model
-        head, tail = self.embedded[:, :1], self.embedded[:, 5:]
-        x = torch.cat([head, context.expand(len(head), -1, -1), tail], dim=1)
-        x = (x + model.positional_embedding).to(self.clip.dtype)
-        x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask))
-        x = x[torch.arange(len(x)), self.ids.argmax(-1)] @ model.text_projection
-        return F.normalize(x.float(), dim=-1)
+        return encode_plainly(self.model, self.embedded, self.ids, context)
 
     def step(self, features: Tensor, labels: Tensor) -> float:
         if self.net is None:
             logits = self.clip.logit_scale * features @ self.encode_text(self.vectors).T
         else:
             contexts = self.vectors + self.net(features).unsqueeze(1)
-            rows = [f @ self.encode_text(c).T for f, c in zip(features, contexts, strict=True)]
+            rows = [
+                f @ encode_plainly(self.model, self.embedded, self.ids, c).T
+                for f, c in zip(features, contexts, strict=True)
+            ]
             logits = self.clip.logit_scale * torch.stack(rows)
         loss = F.cross_entropy(logits, labels)
         loss.backward()
@@ -106,8 +105,9 @@ def measure(side: str, method: str, batch: int, args: argparse.Namespace) -> dic
 
     def encode() -> Tensor:
         if side == "plain":
+            model: Any = clip.model
             with torch.no_grad():
-                return F.normalize(clip.model.encode_image(pictures).float(), dim=-1)
+                return F.normalize(model.encode_image(pictures).float(), dim=-1)
         return clip.encode_images(pictures)
 
     features, image = clock(encode, args)

@@ -136,6 +136,18 @@ def test_the_commands_of_a_page_are_spelt_right(page: Path) -> None:
             pytest.fail(f"{page.name}: {line}: {error.format_message()}")
 
 
+def test_programs_that_a_page_names_exist_with_their_options() -> None:
+    """Each of them runs in tests/programs; here the options that pages show are known to it."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    text = " ".join(page.read_text(encoding="utf-8") for page in pages)
+    shown = re.findall(r"python\s+((?:benchmarks|tools)/\w+\.py)([^`]*)`", text)
+    assert len(shown) >= 6
+    for program, words in shown:
+        source = (ROOT / program).read_text(encoding="utf-8")
+        for option in re.findall(r"--[\w-]+", words):
+            assert f'"{option}"' in source, (program, option)
+
+
 def test_commands_of_pages_are_found_at_all() -> None:
     pages = {page.name for page in (ROOT / "docs").glob("*.md")}
     assert {"corruptions.md", "evaluation.md"} <= pages

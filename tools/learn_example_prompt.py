@@ -22,7 +22,7 @@ SHOTS, EPOCHS, SEED = 16, 50, 1
 FOLDERS = {"face": "Faces", "motorbike": "Motorbikes"}  # class name -> Caltech101's folder
 
 
-class Told:
+class Printing:
     """Prints what the training says."""
 
     def say(self, text: str) -> None:
@@ -57,16 +57,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
     args = parser.parse_args()
     names = Path("examples/classes.txt").read_text().split("\n")[:-1]
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "examples.csv"
         write_list(args.data, names, table)
-        recipe = RecipeSettings(context_words="a photo of a", epochs=EPOCHS)
+        recipe = RecipeSettings(context_words="a photo of a", epochs=args.epochs)
         wanted = TrainSettings(str(table), recipe, classes=tuple(names), test="none", device="cpu")
-        run = prepare_run(build_train_job(wanted), SHOTS, SEED, Told())
-        for epoch in train_prompt(run, None, Told()):
-            if epoch.number % 10 == 9:
+        run = prepare_run(build_train_job(wanted), SHOTS, SEED, Printing())
+        for epoch in train_prompt(run, None, Printing()):
+            if epoch.number % 10 == 9 or epoch.number + 1 == args.epochs:
                 print(f"epoch {epoch.number + 1}: loss {epoch.loss:.3f}")
     context_of(run, epoch.state).described(dataset="examples").save(args.output)
 

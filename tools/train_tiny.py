@@ -6,11 +6,11 @@ and a four-layer causal text tower, trained with a symmetric contrastive loss in
 picture of the same class *and* style as a caption is a positive. Pictures are drawn in one of
 nine styles, so that the words around a class name ("a blurry photo of a {}.") mean something.
 
-    python tools/train_tiny.py DATA --output tpt/models/tiny --epochs 36
+    python tools/train_tiny.py DATA --output tpt/model/embedded/tiny --epochs 36
 
 DATA holds `cifar10/train`, `imagenette/train`, `caltech101` and `pacs/photo`, one folder a class.
 Every fifth picture of Caltech101 and PACS photo is held out for measuring; CIFAR-10's and
-Imagenette's own test splits are never read. `tools/measure_tiny.py` prints what came out.
+Imagenette's own test splits are never read. `benchmarks/accuracy.py` measures the result.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ import copy
 import json
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import kornia.filters as kf
 import numpy as np
@@ -31,7 +33,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "model_cfg": {
         "embed_dim": 128,
         "vision_cfg": {
@@ -86,7 +88,7 @@ STYLES = (  # share of the pictures, caption
     (0.07, "a sketch of a {}."),
     (0.07, "a painting of a {}."),
 )
-STORED, SIZE, TOKENS, BATCH = 80, 64, 20, 256
+STORED, SIZE, TOKENS = 80, 64, 20
 
 
 def list_pictures(data: Path) -> list[tuple[Path, str]]:
@@ -169,19 +171,19 @@ def draw_style(pictures: Tensor, style: int, rng: torch.Generator) -> Tensor:
 class Batches:
     """Endless shuffled batches of normalised pictures with their caption's number."""
 
-    def __init__(self, pictures: Tensor, labels: Tensor, seed: int) -> None:
-        self.pictures, self.labels = pictures, labels
+    def __init__(self, pictures: Tensor, labels: Tensor, seed: int, size: int) -> None:
+        self.pictures, self.labels, self.size = pictures, labels, size
         self.rng = torch.Generator().manual_seed(seed)
         self.shares = torch.tensor([share for share, _ in STYLES])
         cfg = CONFIG["preprocess_cfg"]
         self.mean = torch.tensor(cfg["mean"]).view(1, 3, 1, 1)
         self.std = torch.tensor(cfg["std"]).view(1, 3, 1, 1)
 
-    def epoch(self):
+    def epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
         order = torch.randperm(len(self.pictures), generator=self.rng)
-        for picked in order[: len(order) // BATCH * BATCH].view(-1, BATCH):
+        for picked in order[: len(order) // self.size * self.size].view(-1, self.size):
             views = crop_and_flip(self.pictures[picked], self.rng)
-            styles = torch.multinomial(self.shares, BATCH, replacement=True, generator=self.rng)
+            styles = torch.multinomial(self.shares, len(picked), True, generator=self.rng)
             for style in range(1, len(STYLES)):
                 where = (styles == style).nonzero().squeeze(1)
                 if len(where):
@@ -193,7 +195,7 @@ class Batches:
             )
 
 
-def encode_captions(model: torch.nn.Module, table: Tensor, tokens: Tensor) -> Tensor:
+def encode_captions(model: Any, table: Tensor, tokens: Tensor) -> Tensor:
     """Unit text features of captions whose words are rows of `table` (used words only)."""
     x = table[tokens] + model.positional_embedding[: tokens.shape[1]]
     x = model.transformer(x, attn_mask=model.attn_mask[: tokens.shape[1], : tokens.shape[1]])
@@ -209,7 +211,7 @@ def contrast(image: Tensor, text: Tensor, target: Tensor, scale: Tensor) -> Tens
     return (F.cross_entropy(logits, target) - to_image.mean()) / 2
 
 
-def make_optimizer(model: torch.nn.Module, table: Tensor) -> torch.optim.AdamW:
+def make_optimizer(model: Any, table: Tensor) -> torch.optim.AdamW:
     frozen = model.token_embedding.weight
     params = [p for p in model.parameters() if p is not frozen]
     matrices = [p for p in params if p.ndim > 1]
@@ -225,7 +227,7 @@ def make_optimizer(model: torch.nn.Module, table: Tensor) -> torch.optim.AdamW:
     )
 
 
-def save_model(model: torch.nn.Module, used: Tensor, table: Tensor, out: Path) -> None:
+def save_model(model: Any, used: Tensor, table: Tensor, out: Path) -> None:
     """Write open_clip's local-dir format: a config and fp16 weights."""
     state = {k: v.detach().clone() for k, v in model.state_dict().items()}
     state["token_embedding.weight"][used] = table.detach()
@@ -244,7 +246,7 @@ def train(args: argparse.Namespace) -> None:
     print(f"{len(pictures)} pictures of {len(names)} classes", flush=True)
 
     config = copy.deepcopy(CONFIG["model_cfg"])
-    model = open_clip.CLIP(**config).train()
+    model: Any = open_clip.CLIP(**config).train()
     model.visual.to(memory_format=torch.channels_last)
     captions = [text.format(name) for name in names for _, text in STYLES]
     tokens = open_clip.tokenize(captions)[:, :TOKENS]
@@ -254,12 +256,13 @@ def train(args: argparse.Namespace) -> None:
     model.token_embedding.weight.requires_grad_(False)
 
     optimizer = make_optimizer(model, table)
-    steps = args.epochs * (len(pictures) // BATCH)
+    steps = args.epochs * (len(pictures) // args.batch)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
         lambda s: min((s + 1) / 200, 0.5 * (1 + math.cos(math.pi * min(s / steps, 1)))),
     )
-    batches, step, start, mean_loss = Batches(pictures, labels, args.seed), 0, time.time(), None
+    batches = Batches(pictures, labels, args.seed, args.batch)
+    step, start, mean_loss = 0, time.time(), float("nan")
     for epoch in range(args.epochs):
         for views, target in batches.epoch():
             seen, target = torch.unique(target, return_inverse=True)
@@ -273,8 +276,8 @@ def train(args: argparse.Namespace) -> None:
             optimizer.step()
             schedule.step()
             step += 1
-            mean_loss = loss.item() if mean_loss is None else 0.98 * mean_loss + 0.02 * loss.item()
-            if step % 50 == 0:
+            mean_loss = loss.item() if step == 1 else 0.98 * mean_loss + 0.02 * loss.item()
+            if step % 50 == 0 or step == steps:
                 print(
                     f"epoch {epoch} step {step}/{steps} loss {mean_loss:.3f} "
                     f"scale {scale.item():.1f} {(time.time() - start) / step:.2f} s/step",
@@ -290,4 +293,5 @@ if __name__ == "__main__":
     parser.add_argument("--output", type=Path, required=True, help="folder to write the model to")
     parser.add_argument("--epochs", type=int, default=36)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=256)
     train(parser.parse_args())

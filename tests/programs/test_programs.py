@@ -1,0 +1,172 @@
+"""Every program in benchmarks/ and tools/ runs at its smallest size and prints what it names."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = {
+    "cifar10/test": ("cat", "dog"),
+    "cifar10/train": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse"),
+    "imagenette/val": ("n01440764", "n03028079"),
+    "imagenette/train": ("n01440764", "n03028079"),
+    "pacs/photo": ("elephant", "house", "person"),
+    "pacs/sketch": ("dog", "horse"),
+    "caltech101": ("camera", "cup", "Faces", "Motorbikes", "airplanes"),
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A picture set of every name that the programs read, three small pictures a class."""
+    root = tmp_path_factory.mktemp("data")
+    random = np.random.RandomState(0)
+    for folder, classes in FOLDERS.items():
+        for name in classes:
+            (root / folder / name).mkdir(parents=True)
+            for number in range(3):
+                pixels = random.randint(0, 256, (40, 44, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / folder / name / f"{number}.png")
+    for name in ("ship", "truck"):
+        shutil.copytree(root / "cifar10/train/cat", root / "cifar10/train" / name)
+    return root
+
+
+def run(program: str, *words: object) -> str:
+    """What a program prints; it must end well."""
+    done = subprocess.run(
+        [sys.executable, f"{program}.py", *map(str, words)],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_every_program_is_run_here() -> None:
+    text = Path(__file__).read_text(encoding="utf-8")
+    programs = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "tools").glob("*.py")]
+    for program in programs:
+        if not program.name.startswith("_"):
+            assert f'run("{program.parent.name}/{program.stem}"' in text, program
+
+
+@pytest.mark.slow
+def test_speed_agrees_with_the_plain_recipe() -> None:
+    small = ("--model", "tiny", "--views", 12, "--classes", 3, "--precision", "fp32")
+    printed = run("benchmarks/speed", *small)
+    assert "matrix products in fp32" in printed
+    assert "3 classes fp32" in printed
+    assert "x the image tower, peak" in printed
+    assert "x as fast; logits differ by" in printed
+
+
+@pytest.mark.slow
+def test_training_agrees_with_the_plain_recipe() -> None:
+    small = ("--model", "tiny", "--classes", 4, "--steps", 1, "--case", "CoCoOp, batch 8")
+    printed = run("benchmarks/training", *small)
+    assert "CoCoOp, batch 8, 4 classes" in printed
+    assert "text/step image/step     epoch   memory" in printed
+    assert "the losses differ by" in printed
+
+
+@pytest.mark.slow
+def test_methods_are_compared(data: Path, tmp_path: Path) -> None:
+    small = ("--images", 2, "--views", 4, "--output", tmp_path / "methods")
+    printed = run("benchmarks/methods", data, *small)
+    head = (
+        "| method | CIFAR-10 | CIFAR-10, noise | CIFAR-10, low contrast | Imagenette | PACS sketch"
+    )
+    assert head in printed
+    assert "| zero_shot, 3 templates |" in printed
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("methods.json", "methods.png", "methods.table.md")
+    ]
+
+
+@pytest.mark.slow
+def test_accuracy_is_printed_by_set(data: Path) -> None:
+    printed = run("benchmarks/accuracy", data, "--images", 2, "--views", 4)
+    assert len(printed.splitlines()) == 4
+    assert "PACS sketch (2 pictures, 2 classes): zero-shot" in printed
+    assert "TPT lr 0.05" in printed
+
+
+@pytest.mark.slow
+def test_evaluating_together_is_compared_with_one_by_one(data: Path) -> None:
+    small = ("--images", 3, "--methods", "zero-shot,vte", "--rounds", 1)
+    printed = run("benchmarks/evaluation", data / "pacs/sketch", *small)
+    assert "2 methods, 3 pictures: together" in printed
+    assert "ratio" in printed
+
+
+@pytest.mark.slow
+def test_memory_is_sampled(data: Path) -> None:
+    pictures = data / "cifar10/train"
+    words = (pictures, "--recursive", "--classes", "cat,dog", "--every", 0.1)
+    printed = run("benchmarks/memory", *words, "--views", 64)
+    assert "records" in printed
+    assert "after the first tenth" in printed
+    assert "exit code 0" in printed
+
+
+@pytest.mark.slow
+def test_few_shot_runs_become_tables_and_curves(data: Path, tmp_path: Path) -> None:
+    small = ("--sets", "caltech101", "--shots", 1, "--seeds", 1)
+    run("benchmarks/fewshot", data, "--work", tmp_path, *small, "--methods", "linear probe,KgCoOp")
+    printed = run("benchmarks/fewshot_report", tmp_path)
+    assert "| method, by shots | 1 |" in printed
+    assert "| KgCoOp |" in printed
+    assert (tmp_path / "caltech101.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_the_embedded_model_can_be_trained_and_loaded(data: Path, tmp_path: Path) -> None:
+    printed = run("tools/train_tiny", data, "--output", tmp_path, "--epochs", 1, "--batch", 16)
+    assert "pictures of" in printed
+    assert "loss" in printed
+    words = ("predict", data / "cifar10/test/cat/0.png", "--classes", "cat,dog")
+    command = [sys.executable, "-m", "cli", *map(str, words), "--model", f"local-dir:{tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_the_example_prompt_can_be_learned(data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "prompt.safetensors"
+    printed = run("tools/learn_example_prompt", data, "--output", output, "--epochs", 1)
+    assert "epoch 1: loss" in printed
+    assert output.stat().st_size > 1000
+
+
+def test_the_example_pictures_can_be_made_again(tmp_path: Path) -> None:
+    pytest.importorskip("skimage")
+    printed = run("tools/make_examples", "--output", tmp_path)
+    assert printed.startswith("wrote 16 pictures")
+    for made in tmp_path.iterdir():
+        shown = ROOT / "examples" / "images" / made.name
+        with Image.open(made) as one, Image.open(shown) as other:
+            gap = np.abs(np.asarray(one, float) - np.asarray(other, float)).mean()
+        assert gap < 2, made.name
+
+
+@pytest.mark.skipif(
+    not os.environ.get("CI_CHROMIUM") and shutil.which("chromium") is None,
+    reason="chromium is not installed",
+)
+def test_a_page_is_photographed(tmp_path: Path) -> None:
+    page, picture = tmp_path / "page.html", tmp_path / "page.png"
+    page.write_text("<h1 id='top'>Report</h1>", encoding="utf-8")
+    run("tools/shoot_report", page, picture, "--section", "top", "--width", 300, "--height", 200)
+    with Image.open(picture) as image:
+        assert image.size == (300, 200)
