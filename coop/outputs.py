@@ -15,11 +15,11 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import safetensors
-import torch
 from safetensors.torch import save as safetensors_bytes
 
 from coop.loop import State
@@ -33,6 +33,11 @@ from tpt.runs.whole_files import write_whole
 WriteEvent = Callable[[dict[str, Any]], None]
 STATE_FORMAT = "tpt-train-state"
 _FIRST = b'{"event": "start"'  # how every log begins
+
+
+def _beside(suffix: str) -> cached_property[Path]:
+    """A property of `Outputs`: the output's name with another suffix."""
+    return cached_property(lambda outputs: outputs.path.with_suffix(suffix))
 
 
 @dataclass(frozen=True)
@@ -59,25 +64,11 @@ class Outputs:
     def log(self) -> Path:
         return self.log_path or self.path.with_suffix(".jsonl")
 
-    @property
-    def card(self) -> Path:
-        return self.path.with_suffix(".md")
-
-    @property
-    def state(self) -> Path:
-        return self.path.with_suffix(".state.safetensors")
-
-    @property
-    def files(self) -> Path:
-        return self.path.with_suffix(".files.csv")
-
-    @property
-    def curve_csv(self) -> Path:
-        return self.path.with_suffix(".curve.csv")
-
-    @property
-    def curve_png(self) -> Path:
-        return self.path.with_suffix(".curve.png")
+    card = _beside(".md")
+    state = _beside(".state.safetensors")
+    files = _beside(".files.csv")
+    curve_csv = _beside(".curve.csv")
+    curve_png = _beside(".curve.png")
 
     def everything(self, runs: Sequence[tuple[int | None, int]]) -> list[Path]:
         """All that some runs leave on the disk."""
@@ -119,16 +110,16 @@ def check_outputs(
             f'--log "{log}" is where another file of this training goes. Choose another name.'
         )
     there = [path for path in files if path.exists()]
-    folder = next((path for path in there if path.is_dir()), None)
-    if folder is not None:
+    if folder := next((path for path in there if path.is_dir()), None):
         raise OutputError(f'"{folder}" is a folder, not a file. Choose another --output or --log.')
     if there and not (resume or overwrite):
         raise OutputError(
             f'"{there[0]}" exists already. Use --resume to go on with that training, --overwrite '
             "to start again, or another --output."
         )
-    prompt = next((path for path in there if path in {outputs.prompt(*run) for run in runs}), None)
-    if resume and prompt is not None and not log.exists():
+    prompts = {outputs.prompt(*run) for run in runs}
+    prompt = next((path for path in there if path in prompts), None)
+    if resume and prompt and not log.exists():
         raise OutputError(
             f'"{prompt}" exists, but not its log "{log}", so nobody knows what to go on with. '
             "Start again with --overwrite, or choose another --output."
@@ -137,20 +128,14 @@ def check_outputs(
 
 @contextmanager
 def claim_outputs(
-    outputs: Outputs,
-    runs: Sequence[tuple[int | None, int]],
-    *,
-    probe: bool,
-    resume: bool,
-    overwrite: bool,
+    outputs: Outputs, runs: Sequence[tuple[int | None, int]], **options: bool
 ) -> Iterator[None]:
-    """Be the only training that writes the outputs.
+    """Be the only training that writes the outputs; arguments are those of `check_outputs`.
 
     Raises:
-        OutputError: as `check_outputs`, which is looked at again once no other run can come
-            between; another run writes them.
+        OutputError: as `check_outputs`, which looks again when no other run can come between;
+            another run writes them.
     """
-    options = {"probe": probe, "resume": resume, "overwrite": overwrite}
     check_free(str(outputs.path))
     check_outputs(outputs, runs, **options)
     with hold(str(outputs.path)):
@@ -192,8 +177,7 @@ def take_up(job: TrainJob, outputs: Outputs) -> list[dict[str, Any]]:
             before = event.get("settings") if event else None
             if not isinstance(before, dict):
                 raise _no_log(outputs)
-            made = "begun with other settings"
-            check_same(before, job.describe(), str(outputs.path), made=made)
+            check_same(before, job.describe(), str(outputs.path), "begun with other settings")
         if event is not None:  # what is none was not written by a training
             events.append(event)
     return events
@@ -241,11 +225,11 @@ def load_state(outputs: Outputs, job: TrainJob, shots: int | None, seed: int) ->
         return None
     if head.get("format") != STATE_FORMAT or head.get("run") != run_digest(job, shots, seed):
         return None
-    parts: dict[str, dict[str, torch.Tensor]] = {"p": {}, "m": {}}
-    for name, tensor in tensors.items():
-        kind, _, rest = name.partition(".")
-        parts[kind][rest] = tensor
-    return State(int(head["epoch"]), parts["p"], parts["m"])
+    parameters, momentum = (
+        {name[2:]: tensor for name, tensor in tensors.items() if name.startswith(kind)}
+        for kind in ("p.", "m.")
+    )
+    return State(int(head["epoch"]), parameters, momentum)
 
 
 def run_digest(job: TrainJob, shots: int | None, seed: int) -> str:

@@ -147,16 +147,15 @@ def _note_content(
 ) -> None:
     """Write down what DST holds, with what earlier runs of the same settings have made."""
     try:
-        held = _read_sidecar(target)
-        change = describe_change(held["settings"], asdict(settings)) if held else ""
-        if change:
+        before, held_kinds, held_severities = _read_sidecar(target)
+        if before is not None and (change := describe_change(before, asdict(settings))):
             raise OutputError(
                 f'"{target}" was made with other settings ({change}), and a set must not mix two. '
                 "Use the same settings or name another folder."
             )
         note = {
-            "kinds": sorted({*kinds, *(held["kinds"] if held else ())}),
-            "severities": sorted({*severities, *(held["severities"] if held else ())}),
+            "kinds": sorted({*held_kinds, *kinds}),
+            "severities": sorted({*held_severities, *severities}),
             "settings": asdict(settings),
             "version": tpt.__version__,
         }
@@ -166,19 +165,19 @@ def _note_content(
         raise _cannot_write(target, error) from error
 
 
-def _read_sidecar(target: str) -> dict[str, Any] | None:
-    """What DST says of itself; None where it is empty."""
+def _read_sidecar(target: str) -> tuple[dict[str, Any] | None, list[str], list[int]]:
+    """(settings, kinds, severities) as DST has them; no settings where it is empty."""
     path = Path(target, SIDECAR)
     # Pictures never come before the note, but its own unfinished file or a lock may be there.
-    if not path.exists() and not any(not n.startswith(".tpt-") for n in os.listdir(target)):
-        return None
+    if not path.exists() and all(name.startswith(".tpt-") for name in os.listdir(target)):
+        return None, [], []
     try:
         note = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            "settings": dict(note["settings"]),
-            "kinds": [str(kind) for kind in note["kinds"]],
-            "severities": [int(severity) for severity in note["severities"]],
-        }
+        return (
+            dict(note["settings"]),
+            list(map(str, note["kinds"])),
+            list(map(int, note["severities"])),
+        )
     except FileNotFoundError as error:
         raise OutputError(
             f'"{target}" is not empty and holds no {SIDECAR}, so it was not made by `tpt corrupt`. '
@@ -210,7 +209,6 @@ def write_corrupted(
     Raises:
         OutputError: the disk is full or gone; the files before are whole.
     """
-
     return map_ahead(
         lambda picture: corrupt_picture(picture, target, pairs, settings, overwrite),
         pictures,

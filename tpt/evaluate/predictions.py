@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tpt.errors import MethodError, OutputError
@@ -118,14 +119,8 @@ def begin(
             cannot be written.
     """
     if resume and journal.is_begun:
-        check_same(
-            journal.read_settings(),
-            settings,
-            journal.path,
-            made="made with other settings or pictures",
-            same="the same",
-            wording=_WORDING,
-        )
+        before, other = journal.read_settings(), "made with other settings or pictures"
+        check_same(before, settings, journal.path, other, same="the same", wording=_WORDING)
         return find_done(journal.path, walks)
     if journal.is_begun:
         _drop_conclusions(os.path.dirname(journal.path))
@@ -136,13 +131,11 @@ def begin(
 def _drop_conclusions(folder: str) -> None:
     """Remove what was made of the predictions that are about to go: it says nothing of the new."""
     for name in _CONCLUSIONS:
-        path = os.path.join(folder, name)
+        path = Path(folder, name)
         try:
-            os.unlink(path)
-        except FileNotFoundError:
-            continue
+            path.unlink(missing_ok=True)
         except OSError as error:
-            raise cannot_write(path, error) from error
+            raise cannot_write(str(path), error) from error
 
 
 def check_outside(folder: str, walks: Sequence[Walk]) -> None:

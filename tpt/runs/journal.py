@@ -112,8 +112,8 @@ def check_same(
     before: Settings,
     now: Settings,
     path: str,
-    *,
     made: str = "made with other settings",
+    *,
     same: str = "the same settings",
     wording: Wording | None = None,
 ) -> None:

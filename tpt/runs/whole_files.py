@@ -39,8 +39,6 @@ def staged(
     """Write beside the target, and rename over it when the block has ended without an error.
 
     Args:
-        target: the file.
-        content: all that it is to hold.
         beside: the file to write first, in the same folder; by default one of its own.
         sync: wait until the disk has the content, so that even a power cut leaves a whole file.
 
