@@ -174,7 +174,8 @@ def open_lines(
         file.write((line + "\n").encode("utf-8", "surrogateescape"))
         file.flush()
 
-    sys.stdout.flush()
+    if path == "-":
+        sys.stdout.flush()
     with refusing(False):
         file = sys.stdout.buffer if path == "-" else open(path, "ab" if append else "wb")  # noqa: SIM115
     try:
