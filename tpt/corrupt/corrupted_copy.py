@@ -30,10 +30,9 @@ from tpt.runs.lock import hold
 from tpt.runs.settings_diff import describe_change
 from tpt.runs.whole_files import staged
 from tpt.streaming._ahead import map_ahead
-from tpt.streaming.sources import list_folder, walk_images
+from tpt.streaming.sources import walk_images
 
 SIDECAR = "corruptions.json"
-FORMATS = ("png", "jpg")
 _JPEG_QUALITY = 85  # what ImageNet-C was stored with
 
 
@@ -115,8 +114,8 @@ def _describe_missing(source: str) -> str:
         )
     folder, name = os.path.split(source.rstrip(os.sep))
     try:
-        hint = suggest(name, list_folder(folder)[1] if not folder else os.listdir(folder))
-    except (OSError, SourceError):
+        hint = suggest(name, os.listdir(folder or os.curdir))
+    except OSError:
         hint = ""
     return f"The source {source!r} does not exist: expected a folder of pictures." + (
         hint or " Check the spelling."
@@ -231,9 +230,8 @@ def corrupt_picture(
         pixels = decode_image(picture.path) if todo else None
         for kind, severity in todo:
             assert pixels is not None
-            save(
-                corrupt(pixels, kind, severity, settings.seed, picture.key), places[kind, severity]
-            )
+            worse = corrupt(pixels, kind, severity, settings.seed, picture.key)
+            save(worse, places[kind, severity])
             written += 1
     except ImageError as error:
         return Outcome(picture, written, existed, _name_picture(picture, str(error)))

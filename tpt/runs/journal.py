@@ -145,7 +145,7 @@ def open_lines(
     """A function that writes and flushes one line, in UTF-8 whatever the locale.
 
     Args:
-        path: the file, or "-" for standard output.
+        path: a file, or "-" for standard output.
         encode: makes a line, without its end, of what is to be written; bytes of file names that
             are not UTF-8 stay what they are.
         append: go on with the file; else it is emptied.
@@ -202,7 +202,6 @@ def read_lines(
     """The lines of a file; when all are read, a broken one behind them is cut off.
 
     Args:
-        path: the file.
         is_whole: whether bytes that end in a line break are a line; CSV has breaks inside of some.
         lacks_end: whether the bytes behind the last line are a line without its end, which is
             then written.

@@ -24,10 +24,7 @@ def describe_change(before: Settings, now: Settings, wording: Wording | None = N
     entries ([{"name": ...}, ...]) comes first, because other settings follow from it; then the
     settings beside such lists; then the first entry that changed.
 
-    Args:
-        before: of the earlier run.
-        now: of this one.
-        wording: better words for some settings than both values.
+    `wording` has better words for some settings than both values.
     """
     return _describe("", before, now, wording or {})
 

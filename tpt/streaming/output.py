@@ -16,8 +16,6 @@ from tpt.runs.journal import Journal, check_same, open_lines, read_lines
 from tpt.streaming.record_table import table_header, table_row
 from tpt.streaming.records import Record, csv_header, csv_row
 
-FORMATS = ("jsonl", "csv", "table")
-
 
 @dataclass(frozen=True)
 class FinishedRecords:
@@ -32,7 +30,7 @@ class Target:
     """Where records go and in which form."""
 
     path: str  # a file, or "-" for standard output
-    form: str  # one of FORMATS
+    form: str  # "jsonl", "csv" or "table"
     top_k: int
 
     @property
