@@ -23,7 +23,7 @@ from cli.options import adaptation_options, machine_options, run_options
 from cli.predict import read_assignments, read_classes, read_templates
 
 if TYPE_CHECKING:
-    from tpt.data.labelled_sets import ReadOptions, ShiftSet
+    from tpt.data.labelled_sets import LabelledSet, ReadOptions
     from tpt.evaluate.evaluation import Evaluation
     from tpt.evaluate.walks import Walk
     from tpt.runs.journal import Journal
@@ -158,7 +158,7 @@ def plan_walks(sets: Sequence[str], options: dict[str, Any], say: Say) -> tuple[
     how, limit, seed = read_options(options), options["limit"], options["seed"]
     taken, learned = look_into(options["inits"])
 
-    def read(text: str) -> list[ShiftSet]:
+    def read(text: str) -> list[LabelledSet]:
         found = read_one(text, how, say)
         if limit is not None:
             say(f"  Note: at most {limit:,} pictures of each set are drawn, by --limit.")

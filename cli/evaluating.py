@@ -15,7 +15,7 @@ from cli.failures import INTERRUPTED
 from cli.progress import Tally, progress
 
 if TYPE_CHECKING:
-    from tpt.data.labelled_sets import ReadOptions, ShiftSet
+    from tpt.data.labelled_sets import LabelledSet, ReadOptions
     from tpt.evaluate.evaluation import EvalSettings, Evaluation
     from tpt.evaluate.predictions import WalkProgress
     from tpt.evaluate.walks import Walk
@@ -47,7 +47,7 @@ def check_extra(command: str, modules: Sequence[str]) -> None:
 # --- sets ---
 
 
-def read_one(text: str, how: ReadOptions, say: Say) -> tuple[ShiftSet, ...]:
+def read_one(text: str, how: ReadOptions, say: Say) -> tuple[LabelledSet, ...]:
     """The sets of one argument, told as they were understood."""
     from tpt.data.layouts import read_sets
 

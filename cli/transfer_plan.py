@@ -15,7 +15,7 @@ from cli.predict import read_assignments
 if TYPE_CHECKING:
     from coop.outputs import Outputs
     from coop.transfer_prompts import Learning, Source
-    from tpt.data.labelled_sets import ShiftSet
+    from tpt.data.labelled_sets import LabelledSet
     from tpt.evaluate.transfer import Prompt
     from tpt.evaluate.walks import Walk
     from tpt.runs.journal import Journal
@@ -151,7 +151,7 @@ def read_learning(options: dict[str, Any], given: Sequence[Prompt]) -> Learning:
 
 
 def look_into(
-    given: Sequence[Prompt], read: Sequence[ShiftSet], say: Say
+    given: Sequence[Prompt], read: Sequence[LabelledSet], say: Say
 ) -> tuple[tuple[Prompt, ...], frozenset[str]]:
     """The given prompts with notes, and the pictures that they were learned on."""
     from coop.transfer_prompts import read_taken

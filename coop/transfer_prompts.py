@@ -24,9 +24,8 @@ from coop.run import Watch
 from coop.runs import Result, run_job
 from coop.sampling import draw_shots
 from coop.train_job import NO_TEST, TrainJob, TrainSettings, shots_text
-from tpt.data.labelled_sets import ShiftSet
+from tpt.data.labelled_sets import SPLITS, LabelledSet
 from tpt.data.layouts import read_sets
-from tpt.data.layouts.detect import SPLITS
 from tpt.data.presets import DEFAULT_TEMPLATE
 from tpt.data.training_sets import Dataset, Item, check_dataset, read_dataset
 from tpt.errors import SourceError, TptError
@@ -78,7 +77,7 @@ class Source:
 # --- sources ---
 
 
-def find_source(read: ShiftSet, learning: Learning) -> Source:
+def find_source(read: LabelledSet, learning: Learning) -> Source:
     """What a prompt for a set is learned from.
 
     Args:
@@ -110,7 +109,7 @@ def find_source(read: ShiftSet, learning: Learning) -> Source:
     return source
 
 
-def _read_training(read: ShiftSet) -> Dataset | None:
+def _read_training(read: LabelledSet) -> Dataset | None:
     """The training pictures that a set has beside those that are tested."""
     if os.path.isdir(read.path):
         folder = find_training_folder(read)
@@ -128,7 +127,7 @@ def _read_training(read: ShiftSet) -> Dataset | None:
     return replace(listed, val=(), test=()) if listed.val or listed.test else None
 
 
-def find_training_folder(read: ShiftSet) -> str | None:
+def find_training_folder(read: LabelledSet) -> str | None:
     """The train folder beside the test or val folder that a set was read from, or None.
 
     Only below the path that was given: who names the test folder itself means that folder. Where a

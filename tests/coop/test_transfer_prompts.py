@@ -23,7 +23,7 @@ from coop.transfer_prompts import (
     read_taken,
 )
 from tpt import Clip, Context
-from tpt.data.labelled_sets import ArrayRow, ReadOptions, Sample, ShiftSet
+from tpt.data.labelled_sets import ArrayRow, LabelledSet, ReadOptions, Sample
 from tpt.data.layouts import read_sets
 from tpt.errors import OutputError, SourceError
 
@@ -62,7 +62,7 @@ def paint(folder: str, classes: Sequence[str] = PETS, count: int = 4) -> None:
             Image.fromarray(pixels).save(f"{folder}/{name}/{number}.png")
 
 
-def read(path: str, options: ReadOptions | None = None) -> ShiftSet:
+def read(path: str, options: ReadOptions | None = None) -> LabelledSet:
     (found,) = read_sets(path, options or ReadOptions())
     return found
 
@@ -174,7 +174,7 @@ def test_classes_without_training_pictures_are_not_learned_and_told() -> None:
 
 def test_pictures_that_are_no_files_cannot_be_learned_from() -> None:
     sample = Sample("0", 0, ArrayRow(np.zeros((1, 2, 2, 3), dtype=np.uint8), 0))
-    whole = ShiftSet("cifar", "CIFAR-10 arrays", "c", PETS, PETS, (sample,))
+    whole = LabelledSet("cifar", "CIFAR-10 arrays", "c", PETS, PETS, (sample,))
     with pytest.raises(SourceError) as caught:
         find_source(whole, QUICK)
     assert str(caught.value) == (

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from tpt.data.class_lists import Choice, choose_classes
+from tpt.data.class_lists import Choice, choose_classes, note_absent
 from tpt.data.imagenet import imagenet_ids
 from tpt.data.labelled_sets import ReadOptions
 from tpt.errors import SourceError
 
 
 def choose(found: dict[str, str], *classes: str) -> Choice:
-    return choose_classes(found, ReadOptions(classes=classes), "pets")
+    """The choice, with the note on absent classes that a set of all these labels has."""
+    choice = choose_classes(found, ReadOptions(classes=classes), "pets")
+    absent = note_absent(choice.classes, set(choice.label_of.values()))
+    return replace(choice, notes=choice.notes + absent)
 
 
 def message_of(found: dict[str, str], *classes: str) -> str:

@@ -17,7 +17,7 @@ from tpt.data.imagenet import (
     subset_ids,
     subset_of,
 )
-from tpt.data.labelled_sets import ReadOptions, ShiftSet
+from tpt.data.labelled_sets import LabelledSet, ReadOptions
 from tpt.data.layouts import read_sets
 from tpt.errors import SourceError
 
@@ -36,12 +36,12 @@ def make(root: str | Path, *folders: str) -> str:
     return str(root)
 
 
-def read(path: str, *classes: str, layout: str = "auto") -> ShiftSet:
+def read(path: str, *classes: str, layout: str = "auto") -> LabelledSet:
     (made,) = read_sets(path, ReadOptions(layout, classes or None))
     return made
 
 
-def truth(made: ShiftSet) -> dict[str, str]:
+def truth(made: LabelledSet) -> dict[str, str]:
     """Each picture's folder -> the name of its class."""
     return {sample.key.split("/")[0]: made.classes[sample.label] for sample in made.samples}
 

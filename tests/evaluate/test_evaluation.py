@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import tpt
-from tpt.data.labelled_sets import ArrayRow, Sample, ShiftSet
+from tpt.data.labelled_sets import ArrayRow, LabelledSet, Sample
 from tpt.errors import MethodError, ModelError, PromptError
 from tpt.evaluate import evaluation as evaluate
 from tpt.evaluate.evaluation import EvalSettings, build_evaluation, total_lines
@@ -34,13 +34,13 @@ def _load_tiny(tiny: tpt.Clip, load: Any, name: str, *rest: Any, **more: Any) ->
     return tiny if name == "tiny" else load(name, *rest, **more)
 
 
-def make_set(name: str = "set", classes: tuple[str, ...] = CLASSES, count: int = 1) -> ShiftSet:
+def make_set(name: str = "set", classes: tuple[str, ...] = CLASSES, count: int = 1) -> LabelledSet:
     pixels = np.random.RandomState(0).randint(0, 256, (len(classes) * count, 20, 20, 3), np.uint8)
     samples = tuple(
         Sample(f"{classes[n % len(classes)]}/{n}.png", n % len(classes), ArrayRow(pixels, n))
         for n in range(len(pixels))
     )
-    return ShiftSet(name, "folders", f"/data/{name}", classes, classes, samples)
+    return LabelledSet(name, "folders", f"/data/{name}", classes, classes, samples)
 
 
 def build(walks: tuple[Walk, ...], *methods: str, **more: Any) -> evaluate.Evaluation:

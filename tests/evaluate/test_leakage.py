@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tpt.data.labelled_sets import Sample, ShiftSet
+from tpt.data.labelled_sets import LabelledSet, Sample
 from tpt.evaluate.leakage import find_leakage, note_halves
 from tpt.evaluate.walks import plan_walks
 
 CLASSES = ("ant", "bee", "cat", "dog")
 
 
-def make_set(folder: str) -> ShiftSet:
+def make_set(folder: str) -> LabelledSet:
     keys = [f"{name}/{number}.png" for name in CLASSES for number in range(2)]
     samples = tuple(Sample(key, place // 2, f"{folder}/{key}") for place, key in enumerate(keys))
-    return ShiftSet("zoo", "folders", folder, CLASSES, CLASSES, samples, notes=("old",))
+    return LabelledSet("zoo", "folders", folder, CLASSES, CLASSES, samples, notes=("old",))
 
 
 def test_pictures_that_a_prompt_learned_from_are_a_note_by_whatever_path(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 import tpt
 from tpt.corrupt import corrupt
-from tpt.data.labelled_sets import ArrayRow, Sample, ShiftSet
+from tpt.data.labelled_sets import ArrayRow, LabelledSet, Sample
 from tpt.evaluate import measure as module
 from tpt.evaluate.evaluation import Evaluation
 from tpt.evaluate.gallery import PICTURE_SIDE, Lottery, encode_thumbnail
@@ -28,9 +28,9 @@ PIXELS = np.random.RandomState(0).randint(0, 256, (4, 20, 24, 3), np.uint8)
 WRITTEN = ["results.json"]
 
 
-def make_set(name: str, **more: Any) -> ShiftSet:
+def make_set(name: str, **more: Any) -> LabelledSet:
     samples = tuple(Sample(f"{n}.png", n % 2, ArrayRow(PIXELS, n)) for n in range(4))
-    return ShiftSet(name, "folders", name, CLASSES, CLASSES, samples, **more)
+    return LabelledSet(name, "folders", name, CLASSES, CLASSES, samples, **more)
 
 
 def make_evaluation(clip: tpt.Clip, walks: tuple[Walk, ...]) -> Evaluation:

@@ -8,7 +8,7 @@ import pytest
 
 import tpt
 from tpt.data.imagenet import imagenet_templates, simple_templates
-from tpt.data.labelled_sets import ShiftSet
+from tpt.data.labelled_sets import LabelledSet
 from tpt.errors import MethodError, PromptError
 from tpt.evaluate.method_pool import MethodPool, Starts
 from tpt.evaluate.method_specs import parse_methods
@@ -18,8 +18,8 @@ CLASSES = ("cat", "dog")
 WORDS = "a blurry picture of a {}."
 
 
-def make_set(**more: object) -> ShiftSet:
-    return ShiftSet("set", "folders", "set", CLASSES, CLASSES, (), **more)  # type: ignore[arg-type]
+def make_set(**more: object) -> LabelledSet:
+    return LabelledSet("set", "folders", "set", CLASSES, CLASSES, (), **more)  # type: ignore[arg-type]
 
 
 def make_shelf(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tpt.data.labelled_sets import Sample, ShiftSet
+from tpt.data.labelled_sets import LabelledSet, Sample
 from tpt.errors import MethodError, OutputError
 from tpt.evaluate.predictions import (
     WalkProgress,
@@ -32,7 +32,7 @@ def _in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def make_walks(*names: str, source: str = "") -> tuple[Walk, ...]:
     samples = tuple(Sample(f"{n}.png", n % 2, source) for n in range(3))
-    sets = [ShiftSet(n, "folders", n, ("a", "b"), ("a", "b"), samples) for n in names]
+    sets = [LabelledSet(n, "folders", n, ("a", "b"), ("a", "b"), samples) for n in names]
     return plan_walks(sets)
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 import tpt
 from tpt.corrupt import corrupt
-from tpt.data.labelled_sets import ArrayRow, Sample, ShiftSet
+from tpt.data.labelled_sets import ArrayRow, LabelledSet, Sample
 from tpt.evaluate.predictions import find_done, index_sets, read_set, write_predictions
 from tpt.evaluate.runner import judge, run_walk
 from tpt.evaluate.walks import Walk, plan_walks
@@ -29,13 +29,13 @@ def draw(seed: int) -> np.ndarray[Any, Any]:
     return np.asarray(Image.fromarray(low).resize((48, 40), Image.Resampling.BICUBIC))
 
 
-def make_set(name: str = "set", count: int = 4, classes: tuple[str, ...] = CLASSES) -> ShiftSet:
+def make_set(name: str = "set", count: int = 4, classes: tuple[str, ...] = CLASSES) -> LabelledSet:
     pixels = np.stack([draw(n) for n in range(count)])
     samples = tuple(
         Sample(f"{classes[n % len(classes)]}/{n}.png", n % len(classes), ArrayRow(pixels, n))
         for n in range(count)
     )
-    return ShiftSet(name, "folders", name, classes, classes, samples)
+    return LabelledSet(name, "folders", name, classes, classes, samples)
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def test_corruptions_on_the_fly_are_those_of_the_function(tiny: tpt.Clip, views:
         [corrupt(draw(n), "gaussian_noise", 4, 5, s.key) for n, s in enumerate(walk.set.samples)]
     )
     samples = [Sample(s.key, s.label, ArrayRow(pixels, n)) for n, s in enumerate(walk.set.samples)]
-    (again,) = plan_walks([ShiftSet("set", "", "", CLASSES, CLASSES, tuple(samples))])
+    (again,) = plan_walks([LabelledSet("set", "", "", CLASSES, CLASSES, tuple(samples))])
     expected = run_walk(again, make_methods(tiny, again, "zero-shot"), views)
     corrupted = [line for line in lines if line["set"] != "set"]
     for line, other in zip(corrupted, expected, strict=True):
@@ -153,7 +153,7 @@ def test_a_broken_picture_is_a_line_in_each_of_its_sets_and_the_others_go_on(
 ) -> None:
     good = make_set()
     broken = Sample("dog/broken.png", 1, str(tmp_path / "none.png"))
-    mixed = ShiftSet("set", "", "", CLASSES, CLASSES, (broken, *good.samples))
+    mixed = LabelledSet("set", "", "", CLASSES, CLASSES, (broken, *good.samples))
     (walk,) = plan_walks([mixed], corruptions=[("fog", 1)])
     lines = list(run_walk(walk, make_methods(tiny, walk, "zero-shot"), views))
     assert [(line["set"], line["label"], line["error"]["type"]) for line in lines[:2]] == [
@@ -211,7 +211,7 @@ def test_a_run_cut_anywhere_goes_on_to_the_same_lines(
 
 
 def test_lines_are_read_back_by_set(tiny: tpt.Clip, views: tpt.Views, tmp_path: Path) -> None:
-    odd = ShiftSet("ö \udcff", "", "", CLASSES, CLASSES, make_set(count=3).samples)
+    odd = LabelledSet("ö \udcff", "", "", CLASSES, CLASSES, make_set(count=3).samples)
     (walk,) = plan_walks([odd], corruptions=[("fog", 1)])
     lines = list(run_walk(walk, make_methods(tiny, walk, "zero-shot"), views))
     path = str(tmp_path / "predictions.jsonl")

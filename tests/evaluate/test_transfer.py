@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tpt import Context
-from tpt.data.labelled_sets import ArrayRow, Sample, ShiftSet
+from tpt.data.labelled_sets import ArrayRow, LabelledSet, Sample
 from tpt.errors import MethodError, OutputError, PromptError, SourceError
 from tpt.evaluate.method_specs import MethodSpec
 from tpt.evaluate.transfer import (
@@ -36,10 +36,10 @@ from tpt.report.transfer_tables import (
 SETS = ("photo", "sketch", "cars")
 
 
-def make_set(name: str, count: int = 4, folder: str = "x") -> ShiftSet:
+def make_set(name: str, count: int = 4, folder: str = "x") -> LabelledSet:
     """Pictures that take turns in two classes."""
     samples = [Sample(f"{i}.png", i % 2, f"{folder}/{name}/{i}.png") for i in range(count)]
-    return ShiftSet(
+    return LabelledSet(
         name, "one folder a class", name, ("cat", "dog"), ("cat", "dog"), tuple(samples)
     )
 
@@ -115,7 +115,7 @@ def test_a_set_without_such_pictures_stays_as_it_is() -> None:
 
 def test_rows_of_arrays_are_nobodys_training_pictures() -> None:
     sample = Sample("0", 0, ArrayRow(None, 0))  # type: ignore[arg-type]
-    whole = ShiftSet("c", "arrays", "c", ("a", "b"), ("a", "b"), (sample,))
+    whole = LabelledSet("c", "arrays", "c", ("a", "b"), ("a", "b"), (sample,))
     assert leave_out(whole, {"/x"}) is whole
 
 

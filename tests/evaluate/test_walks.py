@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from tpt.data.labelled_sets import Sample, ShiftSet
+from tpt.data.labelled_sets import LabelledSet, Sample
 from tpt.errors import MethodError, SourceError
 from tpt.evaluate.walks import CLEAN, RESTRICTED, SHIFT, draw_some, match_classes, plan_walks
 
 
-def make_set(name: str, *classes: str, ids: tuple[str, ...] = (), **more: object) -> ShiftSet:
+def make_set(name: str, *classes: str, ids: tuple[str, ...] = (), **more: object) -> LabelledSet:
     samples = tuple(Sample(f"{c}/{n}.png", i, "") for i, c in enumerate(classes) for n in range(2))
-    return ShiftSet(name, "folders", f"/data/{name}", classes, ids or classes, samples, **more)  # type: ignore[arg-type]
+    return LabelledSet(name, "folders", f"/data/{name}", classes, ids or classes, samples, **more)  # type: ignore[arg-type]
 
 
 PHOTO = make_set("photo", "dog", "cat", "horse", "house")

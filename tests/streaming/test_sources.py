@@ -295,7 +295,7 @@ def test_missing_folder_has_suggestions() -> None:
 
 def test_missing_path_without_a_neighbour() -> None:
     assert message_of("x.png").endswith("Check the spelling.")
-    assert "Its folder 'no/such' cannot be listed either." in message_of("no/such/x.png")
+    assert 'Its folder "no/such" cannot be listed either.' in message_of("no/such/x.png")
     assert "The source '' does not exist" in message_of("")
 
 

@@ -8,17 +8,12 @@ class of its own; with it the list decides, and a label that fits nothing is an 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from tpt.data.imagenet import (
-    KEYWORDS,
-    is_wnid,
-    name_ids,
-    subset_ids,
-    subset_of,
-)
-from tpt.data.labelled_sets import ReadOptions
+from tpt.data.imagenet import KEYWORDS, imagenet_ids, is_wnid, name_ids, subset_ids, subset_of
+from tpt.data.labelled_sets import LabelledSet, ReadOptions, Sample, Source
 from tpt.errors import SourceError
 from tpt.text import fold, some
 
@@ -28,9 +23,39 @@ class Choice:
     """The classes of a set, and where its labels belong."""
 
     classes: tuple[str, ...]  # names, in the order of the labels' numbers
-    ids: tuple[str, ...]  # as in `ShiftSet`
+    ids: tuple[str, ...]  # as in `LabelledSet`
     label_of: dict[str, int]  # each id found in the data -> place in `classes`
     notes: tuple[str, ...] = ()
+
+    @property
+    def family(self) -> str | None:
+        """ "imagenet" where every label is a class of ImageNet's of its own."""
+        one_each = len(set(self.label_of.values())) == len(self.label_of)
+        return "imagenet" if one_each and set(self.ids).issubset(imagenet_ids()) else None
+
+    def make_set(
+        self,
+        name: str,
+        layout: str,
+        path: str,
+        pictures: Iterable[tuple[str, str, Source]],
+        *,
+        notes: Sequence[str] = (),
+        **facts: Any,
+    ) -> LabelledSet:
+        """The set of some pictures, with a note on classes that have none.
+
+        Args:
+            name, layout, path: as in `LabelledSet`.
+            pictures: (key, id of its class, where its bytes are) of each.
+            notes: what a person should be told before the notes on classes.
+            facts: further fields of `LabelledSet`, such as `domain`.
+        """
+        samples = tuple(Sample(key, self.label_of[label], at) for key, label, at in pictures)
+        absent = note_absent(self.classes, {sample.label for sample in samples})
+        told = (*notes, *self.notes, *absent)
+        own = (name, layout, path, self.classes, self.ids, samples)
+        return LabelledSet(*own, family=self.family, notes=told, **facts)
 
 
 def choose_classes(found: Mapping[str, str], options: ReadOptions, where: str) -> Choice:
@@ -51,12 +76,6 @@ def choose_classes(found: Mapping[str, str], options: ReadOptions, where: str) -
         SourceError: two labels of one name, a label that fits no class (or, of ImageNet's names,
             two), or a list that cannot be meant.
     """
-    choice = match_classes(found, options, where)
-    return replace(choice, notes=choice.notes + note_absent(choice, choice.label_of))
-
-
-def match_classes(found: Mapping[str, str], options: ReadOptions, where: str) -> Choice:
-    """`choose_classes` without a word on classes that have no pictures."""
     if options.classes is None:
         return _take_found(found, where)
     wanted = _list_wanted(options.classes, found)
@@ -85,16 +104,14 @@ def match_classes(found: Mapping[str, str], options: ReadOptions, where: str) ->
     return Choice(tuple(wanted.classes), tuple(ids), labels, notes)
 
 
-def note_absent(choice: Choice, present: Iterable[str]) -> tuple[str, ...]:
-    """A note on the classes to which none of the labels `present` belongs, if there are any."""
-    seen = {choice.label_of[label] for label in present}
-    absent = [name for place, name in enumerate(choice.classes) if place not in seen]
+def note_absent(classes: Sequence[str], present: Container[int]) -> tuple[str, ...]:
+    """A note on the classes whose places are not among those `present`, if there are any."""
+    absent = [name for place, name in enumerate(classes) if place not in present]
     if not absent:
         return ()
     verb = "has" if len(absent) == 1 else "have"
     return (
-        f"{len(absent):,} of the {len(choice.classes):,} classes {verb} no pictures here: "
-        f"{some(absent)}.",
+        f"{len(absent):,} of the {len(classes):,} classes {verb} no pictures here: {some(absent)}.",
     )
 
 

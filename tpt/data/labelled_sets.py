@@ -1,7 +1,8 @@
-"""What a shift set is once it has been read: classes, and labelled pictures that can be opened.
+"""What a labelled set is once it has been read: classes, and labelled pictures that can be opened.
 
-Nothing is decoded here. A set of a million pictures is a million `Sample`s of a name, a number and
-where the bytes are; arrays stay on the disk (memory-mapped), archives are read member by member.
+Training and evaluation share it. Nothing is decoded here. A set of a million pictures is a million
+`Sample`s of a name, a number and where the bytes are; arrays stay on the disk (memory-mapped),
+archives are read member by member.
 """
 
 from __future__ import annotations
@@ -34,6 +35,13 @@ class TarMember:
     name: str
 
 
+SPLITS = {
+    **{"test": "test", "testing": "test"},
+    **{"val": "val", "valid": "val", "validation": "val"},
+    **{"train": "train", "training": "train"},
+}
+"""What folders and lists call a split -> the split; the one to test on first."""
+
 Source = str | ArrayRow | TarMember
 """Where a picture is: a path, a row of an array, or a member of an archive."""
 
@@ -46,9 +54,19 @@ class Sample:
     label: int  # place in the set's classes
     source: Source
 
+    @classmethod
+    def of_file(cls, path: str, label: int) -> Sample:
+        """A picture that is known by its file's path."""
+        return cls(path, label, path)
+
+    @property
+    def path(self) -> str:
+        """The path of a picture that is a file; the key of any other."""
+        return self.source if isinstance(self.source, str) else self.key
+
 
 @dataclass(frozen=True)
-class ShiftSet:
+class LabelledSet:
     """Labelled pictures whose classes are known.
 
     A tree of several domains, corruptions or severities is several sets, one each.

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from tpt.data.layouts.csv_files import read_rows
-from tpt.data.layouts.detect import SPLITS
+from tpt.data.labelled_sets import SPLITS
+from tpt.data.layouts.csv_table import read_rows
 from tpt.data.presets import Preset
 from tpt.errors import SourceError
 from tpt.streaming.sources import list_folder, walk_images

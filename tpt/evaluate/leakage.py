@@ -11,12 +11,12 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from tpt.data.labelled_sets import ShiftSet
+from tpt.data.labelled_sets import LabelledSet
 from tpt.evaluate.walks import Walk
 from tpt.text import fold, some
 
 
-def find_leakage(read: ShiftSet, taken: Mapping[str, Collection[str]]) -> ShiftSet:
+def find_leakage(read: LabelledSet, taken: Mapping[str, Collection[str]]) -> LabelledSet:
     """The set, with a note for each prompt that learned from some of its pictures.
 
     Args:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tpt.data.imagenet import imagenet_templates, simple_templates
-from tpt.data.labelled_sets import ShiftSet
+from tpt.data.labelled_sets import LabelledSet
 from tpt.errors import MethodError
 from tpt.evaluate.method_specs import BASELINE, ENSEMBLE, MethodSpec
 from tpt.methods import Gate, Method
@@ -67,7 +67,7 @@ class MethodPool:
         self._made: dict[tuple[Any, ...], Method] = {}
         self._engines: dict[tuple[Any, ...], PromptEngine] = {}
 
-    def methods(self, classes: tuple[str, ...], part_of: ShiftSet) -> dict[str, Method]:
+    def methods(self, classes: tuple[str, ...], part_of: LabelledSet) -> dict[str, Method]:
         """Every method of the run, by name, for these classes of a set.
 
         Raises:
@@ -89,7 +89,7 @@ class MethodPool:
         self._made = {key: made for key, made in self._made.items() if key[1] in keep}
         self._engines = {key: made for key, made in self._engines.items() if key[0] in keep}
 
-    def templates(self, spec: MethodSpec, part_of: ShiftSet) -> tuple[str, ...]:
+    def templates(self, spec: MethodSpec, part_of: LabelledSet) -> tuple[str, ...]:
         """The templates that a method uses on a set; () for a context."""
         given = self.starts.templates
         if spec.ensemble:
@@ -129,7 +129,7 @@ class MethodPool:
         given = self.starts.templates
         return list(given) if len(given) > 1 else ["each set's own, else open_clip's"]
 
-    def _make(self, spec: MethodSpec, classes: tuple[str, ...], part_of: ShiftSet) -> Method:
+    def _make(self, spec: MethodSpec, classes: tuple[str, ...], part_of: LabelledSet) -> Method:
         info = find_method(spec.method)
         templates = self.templates(spec, part_of)
         words = None

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tpt.data.labelled_sets import ShiftSet
+from tpt.data.labelled_sets import LabelledSet
 from tpt.errors import MethodError, OutputError, PromptError, SourceError
 from tpt.evaluate.method_specs import MethodSpec, parse_methods, start_from
 from tpt.evaluate.predictions import NAME
@@ -96,7 +96,7 @@ def cross_methods(
 # --- sets ---
 
 
-def leave_out(target: ShiftSet, taken: Collection[str]) -> ShiftSet:
+def leave_out(target: LabelledSet, taken: Collection[str]) -> LabelledSet:
     """A target without the pictures that prompts were learned on.
 
     Args:

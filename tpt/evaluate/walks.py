@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from tpt.data.labelled_sets import Sample, ShiftSet
+from tpt.data.labelled_sets import LabelledSet, Sample
 from tpt.errors import MethodError, SourceError
 from tpt.text import fold, some
 
@@ -51,7 +51,7 @@ class Variant:
 class Walk:
     """One way through a set's pictures."""
 
-    set: ShiftSet
+    set: LabelledSet
     variants: tuple[Variant, ...]
     notes: tuple[str, ...] = ()  # what a person should be told of the plan, beside the set's own
 
@@ -64,8 +64,8 @@ class Walk:
 
 
 def plan_walks(
-    shifts: Sequence[ShiftSet],
-    clean: Sequence[ShiftSet] = (),
+    shifts: Sequence[LabelledSet],
+    clean: Sequence[LabelledSet] = (),
     corruptions: Sequence[tuple[str, int]] = (),
     halves: bool = False,
 ) -> tuple[Walk, ...]:
@@ -119,7 +119,7 @@ def plan_walks(
     return tuple(walks)
 
 
-def draw_some(whole: ShiftSet, limit: int, seed: int = 0) -> ShiftSet:
+def draw_some(whole: LabelledSet, limit: int, seed: int = 0) -> LabelledSet:
     """A set with at most `limit` of its pictures, in their order.
 
     Which ones depends on the seed and their keys alone, each equally likely, so that the same
@@ -138,7 +138,7 @@ def draw_some(whole: ShiftSet, limit: int, seed: int = 0) -> ShiftSet:
     return replace(whole, samples=samples, notes=(*whole.notes, note))
 
 
-def _is_same(one: ShiftSet, other: ShiftSet) -> bool:
+def _is_same(one: LabelledSet, other: LabelledSet) -> bool:
     """Whether two sets are the same pictures, perhaps found by way of another folder."""
     kind, other_kind = ((s.domain, s.corruption, s.severity) for s in (one, other))
     if os.path.realpath(one.path) == os.path.realpath(other.path):
@@ -156,7 +156,7 @@ def _is_same(one: ShiftSet, other: ShiftSet) -> bool:
 
 
 def _walk_shift(
-    shift: ShiftSet, clean: ShiftSet | None, corruptions: Sequence[tuple[str, int]]
+    shift: LabelledSet, clean: LabelledSet | None, corruptions: Sequence[tuple[str, int]]
 ) -> Walk:
     """A set as it is, and in its corruptions."""
     whole = tuple(range(len(shift.classes)))
@@ -184,7 +184,7 @@ def _walk_shift(
     return Walk(shift, tuple(variants), notes)
 
 
-def _explain_uncompared(shift: ShiftSet, clean: ShiftSet) -> str:
+def _explain_uncompared(shift: LabelledSet, clean: LabelledSet) -> str:
     """Why the clean set has no counterpart to a set."""
     there = {*map(fold, clean.classes)}
     lacking = [name for name in shift.classes if fold(name) not in there]
@@ -192,7 +192,7 @@ def _explain_uncompared(shift: ShiftSet, clean: ShiftSet) -> str:
     return f'it is not compared with the clean set "{clean.name}", which {what}.'
 
 
-def _clean_heads(clean: ShiftSet, shifts: Sequence[ShiftSet]) -> tuple[ResultSet, ...]:
+def _clean_heads(clean: LabelledSet, shifts: Sequence[LabelledSet]) -> tuple[ResultSet, ...]:
     """The clean set under its own classes, and under those of each set that has fewer."""
     heads = [ResultSet(clean.name, clean.classes, tuple(range(len(clean.classes))), CLEAN)]
     for shift in shifts:
@@ -211,12 +211,12 @@ def _clean_heads(clean: ShiftSet, shifts: Sequence[ShiftSet]) -> tuple[ResultSet
     return tuple(heads)
 
 
-def _name_tree(shift: ShiftSet) -> str:
+def _name_tree(shift: LabelledSet) -> str:
     """What a set is called without its domain, or its corruption and severity."""
     return shift.name.split("/")[0] if shift.corruption or shift.domain else shift.name
 
 
-def _counterpart(shift: ShiftSet, clean: ShiftSet | None) -> str | None:
+def _counterpart(shift: LabelledSet, clean: LabelledSet | None) -> str | None:
     """The name of the clean result set over the same classes; None if there can be none."""
     if clean is None or (labels := match_classes(clean, shift)) is None:
         return None
@@ -225,7 +225,7 @@ def _counterpart(shift: ShiftSet, clean: ShiftSet | None) -> str | None:
     return f"{clean.name} ({len(shift.classes)} classes of {_name_tree(shift)})"
 
 
-def match_classes(clean: ShiftSet, shift: ShiftSet) -> tuple[int, ...] | None:
+def match_classes(clean: LabelledSet, shift: LabelledSet) -> tuple[int, ...] | None:
     """For each class of the clean set its place in the shift set's, or -1.
 
     Classes are the same where they are known by the same id (WordNet id, folder; no number, which

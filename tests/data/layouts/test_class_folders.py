@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tpt.data.labelled_sets import ReadOptions, ShiftSet
+from tpt.data.labelled_sets import LabelledSet, ReadOptions
 from tpt.data.layouts import LAYOUTS, read_sets
 from tpt.errors import SourceError
 
@@ -28,12 +28,12 @@ def touch(*paths: str) -> None:
 PLAIN = ReadOptions()
 
 
-def read(path: str, options: ReadOptions = PLAIN) -> ShiftSet:
+def read(path: str, options: ReadOptions = PLAIN) -> LabelledSet:
     (made,) = read_sets(path, options)
     return made
 
 
-def truth(made: ShiftSet) -> dict[str, str]:
+def truth(made: LabelledSet) -> dict[str, str]:
     return {sample.key: made.classes[sample.label] for sample in made.samples}
 
 
@@ -190,8 +190,8 @@ def test_a_folder_that_cannot_be_read_is_an_error(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(os, "scandir", refuse)  # root may read everything
     assert message_of("pets") == (
-        'The folder "pets/cat" cannot be read (Permission denied). Give this user the right to '
-        "read it, or name another folder."
+        "The folder 'pets/cat' cannot be read (Permission denied). Give this user the right to "
+        "read it, or name other folders."
     )
 
 

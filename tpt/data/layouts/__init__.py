@@ -1,43 +1,94 @@
 """Labelled sets from the layouts that people have them in: detected, and said.
 
-`read_sets` finds out which layout a path has and reads it; `LAYOUTS` lists those it knows. What
-was found is in each set's `layout` and `notes`. Where a path could be two layouts it is an error or
-a note, and `options.layout` decides.
+`read_sets` finds out which layout a path has and reads it; `LAYOUTS` lists those it knows, and
+`register_layout` adds one (`docs/adding-a-layout.md`). What was found is in each set's `layout` and
+`notes`. Where a path could be two layouts it is an error or a note, and `options.layout` decides.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import entry_points
+from types import MappingProxyType
+from typing import Protocol
 
-from tpt.data.labelled_sets import ReadOptions, ShiftSet
-from tpt.data.layouts import cifar, tars
-from tpt.data.layouts import csv_files as table
+from tpt.data.labelled_sets import LabelledSet, ReadOptions
+from tpt.data.layouts import cifar_arrays, csv_table, webdataset_tars
 from tpt.data.layouts.class_folders import read_groups
-from tpt.data.layouts.detect import read_tree
+from tpt.data.layouts.folder_tree import FOLDER_LAYOUTS, read_tree
 from tpt.errors import SourceError, suggest
+from tpt.streaming.sources import suggest_beside
 from tpt.text import as_text
 
-LAYOUTS: Mapping[str, str] = {
-    "auto": "found out by looking",
-    "folders": "one folder a class, named after it, or test/val/train folders of such",
-    "wnid": "one folder a class, named by its WordNet id: ImageNet, -A, -R, -Sketch",
-    "numbers": "one folder a class, named by its number among ImageNet's 1,000: ImageNet-V2",
-    "domains": "one folder a domain, with class folders in each: PACS, Office, DomainNet",
-    "corruptions": "CORRUPTION/SEVERITY with class folders in each: ImageNet-C",
-    "cifar": "arrays as of CIFAR-10-C, CIFAR-100-C and CIFAR-10.1",
-    "table": "a CSV file with columns path and label",
-    "tars": "webdataset tars with classnames.txt",
-}
+GROUP = "tpt.layouts"
+"""The entry-point group in which other packages name the modules of their layouts."""
+
+
+class Layout(Protocol):
+    """What the module of a layout has."""
+
+    NAME: str  # as --layout takes it
+    SUMMARY: str  # what lies where, in a line
+
+    def matches(self, path: str) -> bool:
+        """Whether an existing path has this layout; called for every path, so look at names."""
+
+    def read(self, path: str, name: str, options: ReadOptions) -> tuple[LabelledSet, ...]:
+        """The sets of a path, called `name` or "name/part"; opens no picture.
+
+        Raises:
+            SourceError: the path is not as it has to be: what was expected, what came, what to do.
+        """
+
+
+_summaries = {"auto": "found out by looking", **FOLDER_LAYOUTS}
+_modules: dict[str, Layout] = {}
+
+LAYOUTS: Mapping[str, str] = MappingProxyType(_summaries)
 """What `ReadOptions.layout` takes, and what it means."""
 
-_SUGGEST_AMONG = 10_000  # names of a folder that are compared with a misspelt one
+
+def register_layout(layout: Layout) -> None:
+    """Add a layout for the rest of the process; `read_sets` asks it after those before it.
+
+    Raises:
+        ValueError: another layout has its name.
+    """
+    if layout.NAME in _summaries and _modules.get(layout.NAME) is not layout:
+        raise ValueError(f'There is a layout "{layout.NAME}" already. Give this one another name.')
+    _modules[layout.NAME] = layout
+    _summaries[layout.NAME] = layout.SUMMARY
+
+
+for _layout in (cifar_arrays, csv_table, webdataset_tars):
+    register_layout(_layout)
+
+
+@cache
+def _register_plugins() -> None:
+    """Add the layouts of installed packages.
+
+    Raises:
+        SourceError: one that does not work.
+    """
+    for entry in entry_points(group=GROUP):
+        try:
+            register_layout(entry.load())
+        except Exception as error:  # another package's code may raise anything
+            raise SourceError(
+                f'The layout "{entry.name}" ("{entry.value}") of another package cannot be used '
+                f"({type(error).__name__}: {error}). Repair or uninstall that package."
+            ) from error
+
+
 _BY_LOOKING = ReadOptions()
 
 
 def read_sets(
     path: str, options: ReadOptions = _BY_LOOKING, name: str | None = None
-) -> tuple[ShiftSet, ...]:
+) -> tuple[LabelledSet, ...]:
     """Read what is labelled at a path; no picture is opened.
 
     Args:
@@ -54,6 +105,7 @@ def read_sets(
         SourceError: nothing there, no layout or a mixture of them, an empty class folder, a label
             that fits no class, a single class.
     """
+    _register_plugins()
     if options.layout not in LAYOUTS:
         raise SourceError(
             f'There is no layout "{options.layout}".{suggest(options.layout, LAYOUTS)} Expected '
@@ -62,23 +114,23 @@ def read_sets(
     if not os.path.exists(path):
         raise SourceError(
             f'There is no "{path}": expected a folder of class folders, a CSV file, a folder of '
-            f".npy files or of tars.{_suggest_beside(path)}"
+            f".npy files or of tars.{suggest_beside(path)}"
         )
-    found = _read(path, as_text(name or _name_path(path)), options)
-    classes = found[0].classes
+    sets = _read(path, as_text(name or _name_path(path)), options)
+    classes = sets[0].classes
     if len(classes) < 2:
         raise SourceError(
             f'"{path}" holds one class only ({classes[0]}), and there is nothing to tell it from. '
             "Name the folder above the class folders, or list all classes (--classes)."
         )
-    return found
+    return sets
 
 
-def _read(path: str, name: str, options: ReadOptions) -> tuple[ShiftSet, ...]:
+def _read(path: str, name: str, options: ReadOptions) -> tuple[LabelledSet, ...]:
     """The sets of a path that is there, by the layout that is asked for or that fits."""
-    for layout, module in {"cifar": cifar, "table": table, "tars": tars}.items():
-        if options.layout == layout or (options.layout == "auto" and module.matches(path)):
-            return module.read(path, name, options)
+    for layout in _modules.values():
+        if options.layout == layout.NAME or (options.layout == "auto" and layout.matches(path)):
+            return layout.read(path, name, options)
     if not os.path.isdir(path):
         raise SourceError(
             f'"{path}" is a file'
@@ -86,8 +138,8 @@ def _read(path: str, name: str, options: ReadOptions) -> tuple[ShiftSet, ...]:
             + ": expected a folder of class folders, a CSV file with columns path and label, a "
             "folder of .npy files or of tars. Name one of these."
         )
-    tree = read_tree(path, name, options)
-    return read_groups(path, tree.groups, options, said=tree.said)
+    groups, layout_text = read_tree(path, name, options)
+    return read_groups(path, groups, options, layout_text)
 
 
 def _name_path(path: str) -> str:
@@ -95,12 +147,3 @@ def _name_path(path: str) -> str:
     if base in ("", os.curdir, os.pardir):
         base = os.path.basename(os.path.realpath(path)) or "set"
     return as_text(base if os.path.isdir(path) else os.path.splitext(base)[0])
-
-
-def _suggest_beside(path: str) -> str:
-    folder, name = os.path.split(path.rstrip(os.sep))
-    try:
-        names = sorted(os.listdir(folder or os.curdir))[:_SUGGEST_AMONG]
-    except OSError:
-        return f' Its folder "{folder}" cannot be listed either. Check the path.'
-    return suggest(name, filter(str.isprintable, names)) or " Check the spelling."

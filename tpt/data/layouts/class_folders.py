@@ -1,30 +1,21 @@
 """Class folders: one folder a class, known by its name, its WordNet id or its ImageNet number.
 
 A tree may hold several groups of class folders, a domain each or a corruption and severity each;
-which ones is `detect`'s business. All groups of a tree share one list of classes. No picture is
-opened, and every folder is listed once.
+`folder_tree` finds them. All groups of a tree share one list of classes. No picture is opened, and
+every folder is listed once.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tpt.data.class_lists import note_absent
-from tpt.data.folder_labels import Labels, check_spelling, label_folders
-from tpt.data.labelled_sets import ReadOptions, Sample, ShiftSet
+from tpt.data.labelled_sets import LabelledSet, ReadOptions
+from tpt.data.layouts._folder_labels import check_spelling, label_folders
 from tpt.errors import SourceError
-from tpt.streaming.sources import IMAGE_EXTENSIONS, walk_images
+from tpt.streaming.sources import Listing, scan_folder, walk_images
 from tpt.text import as_text, some
-
-
-@dataclass(frozen=True)
-class FolderScan:
-    """What lies directly in a folder, hidden things left out."""
-
-    images: tuple[str, ...]  # names, in the order of their text
-    folders: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -39,43 +30,9 @@ class Group:
     severity: int | None = None
 
 
-def scan_folder(folder: str) -> FolderScan:
-    """List a folder once.
-
-    `tpt.streaming.sources.list_folder` orders names naturally, at 40 µs each: a minute for the
-    folders of a million pictures, whose order means nothing here.
-
-    Raises:
-        SourceError: the folder cannot be read.
-    """
-    images, folders = [], []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if _is_folder(entry):
-                    folders.append(entry.name)
-                elif os.path.splitext(entry.name)[1].lower() in IMAGE_EXTENSIONS:
-                    images.append(entry.name)
-    except OSError as error:
-        raise SourceError(
-            f'The folder "{folder}" cannot be read ({error.strerror}). Give this user the right to '
-            "read it, or name another folder."
-        ) from error
-    return FolderScan(tuple(sorted(images)), tuple(sorted(folders)))
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
 def read_groups(
-    path: str, groups: Sequence[Group], options: ReadOptions, *, said: str = ""
-) -> tuple[ShiftSet, ...]:
+    path: str, groups: Sequence[Group], options: ReadOptions, layout: str = ""
+) -> tuple[LabelledSet, ...]:
     """Read groups of class folders: a set each, all with the same classes.
 
     Args:
@@ -83,74 +40,62 @@ def read_groups(
         groups: at least one.
         options: its layout "folders", "wnid" or "numbers" says what the folders' names are; else
             it is found by looking at all of them.
-        said: what the groups are, in words, before what the folders' names are.
+        layout: what the groups are, in words, before what the folders' names are.
 
     Raises:
         SourceError: see `tpt.data.layouts.read_sets`.
     """
-    looks = [scan_folder(group.root) for group in groups]
-    present = [[name for name in here.folders if name not in options.ignored] for here in looks]
+    listings = [scan_folder(group.root) for group in groups]
+    present = [[n for n in here.folders if n not in options.ignored] for here in listings]
     check_spelling(dict(zip((group.name for group in groups), present, strict=True)), options)
     labels = label_folders(sorted({name for names in present for name in names}), options, path)
-    choice = labels.choice
     sets = []
-    for group, here, names in zip(groups, looks, present, strict=True):
-        names = [name for name in names if name in labels.id_of]
-        samples = _read_pictures(group, names, labels, options)
-        absent = note_absent(choice, (labels.id_of[name] for name in names))
+    for group, here, names in zip(groups, listings, present, strict=True):
         told = (*group.notes, *tell_ignored(here, options), *tell_loose(here.images, group.root))
-        sets.append(
-            ShiftSet(
-                as_text(group.name),
-                said + labels.layout,
-                path,
-                choice.classes,
-                choice.ids,
-                samples,
-                family=labels.family,
-                domain=group.domain,
-                corruption=group.corruption,
-                severity=group.severity,
-                notes=(*told, *labels.notes, *choice.notes, *absent),
-            )
+        one = labels.choice.make_set(
+            as_text(group.name),
+            layout + labels.layout,
+            path,
+            _list_pictures(group.root, names, labels.id_of, options),
+            notes=(*told, *labels.notes),
+            domain=group.domain,
+            corruption=group.corruption,
+            severity=group.severity,
         )
+        sets.append(one)
     return tuple(sets)
 
 
 # --- pictures ---
 
 
-def _read_pictures(
-    group: Group,
-    names: Sequence[str],
-    labels: Labels,
-    options: ReadOptions,
-) -> tuple[Sample, ...]:
-    """The pictures of a group's class folders."""
-    choice = labels.choice
-    samples, empty = [], []
+def _list_pictures(
+    root: str, names: Sequence[str], id_of: Mapping[str, str], options: ReadOptions
+) -> list[tuple[str, str, str]]:
+    """(key, id of its class, path) of every picture in the class folders that have an id."""
+    pictures, empty = [], []
+    start = len(os.path.join(root, ""))
     for name in names:
-        folder = os.path.join(group.root, name)
+        if name not in id_of:
+            continue
+        folder = os.path.join(root, name)
         here = scan_folder(folder)
         images = [os.path.join(folder, image) for image in here.images]
-        if here.folders:
-            below = [x for sub in here.folders for x in walk_images(os.path.join(folder, sub))]
-            if below and options.layout == "auto":
-                raise SourceError(describe_depths(group.root, name, images, below))
-            images += below
-        if not images:
+        below = [x for sub in here.folders for x in walk_images(os.path.join(folder, sub))]
+        if below and options.layout == "auto":
+            raise SourceError(describe_depths(root, name, images, below))
+        if not images + below:
             empty.append(name)
-        label = choice.label_of[labels.id_of[name]]
-        start = len(os.path.join(group.root, ""))
-        samples += [Sample(image[start:].replace(os.sep, "/"), label, image) for image in images]
+        keys = (image[start:].replace(os.sep, "/") for image in images + below)
+        pictures += [(key, id_of[name], at) for key, at in zip(keys, images + below, strict=True)]
     if empty:
-        raise SourceError(describe_empty(empty, group.root))
-    if not samples:
+        raise SourceError(describe_empty(empty, root))
+    if not pictures:
         raise SourceError(
-            f'None of the class folders of "{group.root}" is among the classes given. Give other '
+            f'None of the class folders of "{root}" is among the classes given. Give other '
             "classes, or leave that folder out."
         )
-    return tuple(samples)
+    return pictures
 
 
 def describe_empty(empty: Sequence[str], root: str) -> str:
@@ -184,7 +129,7 @@ def tell_loose(images: Sequence[str], root: str) -> list[str]:
     ]
 
 
-def tell_ignored(here: FolderScan, options: ReadOptions) -> list[str]:
+def tell_ignored(here: Listing, options: ReadOptions) -> list[str]:
     """A note on folders that are no class, if there are any."""
     left = [name for name in here.folders if name in options.ignored]
     return [f"Left out, as no class: {some(left)}."] if left else []

@@ -11,9 +11,9 @@ from PIL import Image
 
 from tpt.corrupt.corrupted_copy import Settings, open_target, plan_pictures, write_corrupted
 from tpt.data.imagenet import subset_ids
-from tpt.data.labelled_sets import ReadOptions, ShiftSet
+from tpt.data.labelled_sets import LabelledSet, ReadOptions
 from tpt.data.layouts import read_sets
-from tpt.data.layouts.detect import read_tree
+from tpt.data.layouts.folder_tree import read_tree
 from tpt.errors import SourceError
 
 
@@ -29,13 +29,13 @@ def touch(*paths: str) -> None:
         Path(path).touch()
 
 
-def read(path: str, layout: str = "auto", *classes: str) -> dict[str, ShiftSet]:
+def read(path: str, layout: str = "auto", *classes: str) -> dict[str, LabelledSet]:
     made = read_sets(path, ReadOptions(layout, classes or None))
     assert len({one.classes for one in made}) == 1
     return {one.name: one for one in made}
 
 
-def truth(made: ShiftSet) -> dict[str, str]:
+def truth(made: LabelledSet) -> dict[str, str]:
     return {sample.key: made.classes[sample.label] for sample in made.samples}
 
 
@@ -284,7 +284,7 @@ def test_a_million_files_are_not_listed_to_find_the_layout(
     listed: list[str] = []
     real = os.scandir
     monkeypatch.setattr(os, "scandir", lambda path: (listed.append(path), real(path))[1])
-    assert len(read_tree("c", "c", ReadOptions()).groups) == 10
+    assert len(read_tree("c", "c", ReadOptions())[0]) == 10
     in_class_folders = [path for path in listed if path.count("/") >= 3]
     assert len(in_class_folders) <= len(kinds)  # of 100
 

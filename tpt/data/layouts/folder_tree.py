@@ -15,44 +15,35 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
-from natsort import natsorted, ns
-
-from tpt.data.labelled_sets import ReadOptions
+from tpt.data.labelled_sets import SPLITS, ReadOptions
 from tpt.data.layouts.class_folders import (
-    FolderScan,
     Group,
     describe_depths,
     describe_empty,
-    scan_folder,
     tell_ignored,
     tell_loose,
 )
 from tpt.errors import SourceError
+from tpt.streaming.sources import Listing, scan_folder, sort_naturally, walk_folders
 from tpt.text import fold, some
 
-SPLITS = {
-    **{"test": "test", "testing": "test"},
-    **{"val": "val", "valid": "val", "validation": "val"},
-    **{"train": "train", "training": "train"},
+FOLDER_LAYOUTS = {
+    "folders": "one folder a class, named after it, or test/val/train folders of such",
+    "wnid": "one folder a class, named by its WordNet id: ImageNet, -A, -R, -Sketch",
+    "numbers": "one folder a class, named by its number among ImageNet's 1,000: ImageNet-V2",
+    "domains": "one folder a domain, with class folders in each: PACS, Office, DomainNet",
+    "corruptions": "CORRUPTION/SEVERITY with class folders in each: ImageNet-C",
 }
-"""Names of split folders, the split that is preferred first."""
+"""The layouts of class folders, and what they mean."""
 
 _CLASS_FOLDERS = ("folders", "wnid", "numbers")
 _SEVERITIES = frozenset("12345")
 
 
-@dataclass(frozen=True)
-class Tree:
-    """Where the class folders of a tree are."""
-
-    groups: tuple[Group, ...]
-    said: str = ""  # what the groups are, in words
-
-
-def read_tree(path: str, name: str, options: ReadOptions) -> Tree:
-    """Find the groups of class folders in a folder.
+def read_tree(path: str, name: str, options: ReadOptions) -> tuple[Sequence[Group], str]:
+    """Find the groups of class folders in a folder, and what they are, in words.
 
     Args:
         path: an existing folder.
@@ -67,22 +58,22 @@ def read_tree(path: str, name: str, options: ReadOptions) -> Tree:
     if not here.folders:
         raise SourceError(_describe_flat(root, here))
     if options.layout in _CLASS_FOLDERS:
-        return Tree((Group(name, root, notes),))
+        return [Group(name, root, notes)], ""
     inside = {
         folder: scan_folder(os.path.join(root, folder))
-        for folder in natsorted(here.folders, alg=ns.IGNORECASE)
+        for folder in sort_naturally(here.folders)
         if folder not in options.ignored
     }
     deep = [folder for folder in inside if inside[folder].folders]
     if options.layout == "auto":
         deep = _check_mixture(root, inside)
         if not deep:
-            return Tree((Group(name, root, notes),))
+            return [Group(name, root, notes)], ""
     notes = (*notes, *tell_ignored(here, options), *tell_loose(here.images, root))
     if options.layout != "domains":
         groups = _find_corruptions(root, name, inside, deep)
         if groups:
-            return Tree(_with_class_roots(groups, notes), "a folder a corruption and severity, ")
+            return _with_class_roots(groups, notes), "a folder a corruption and severity, "
         if options.layout == "corruptions":
             raise SourceError(
                 f'"{root}" is no tree of corruptions: expected CORRUPTION/SEVERITY/CLASS with '
@@ -92,10 +83,10 @@ def read_tree(path: str, name: str, options: ReadOptions) -> Tree:
     groups = [
         Group(f"{name}/{folder}", os.path.join(root, folder), domain=folder) for folder in inside
     ]
-    found = _with_class_roots(groups, notes)
+    groups = _with_class_roots(groups, notes)
     if options.layout == "auto":
-        _check_shared(root, found)
-    return Tree(found, "a folder a domain, ")
+        _check_shared(root, groups)
+    return groups, "a folder a domain, "
 
 
 def find_class_root(path: str) -> tuple[str, tuple[str, ...]]:
@@ -137,27 +128,18 @@ def _is_split_or_images(name: str) -> bool:
     return name.lower() in SPLITS or name == "images"
 
 
-def _with_class_roots(groups: Sequence[Group], notes: Sequence[str]) -> tuple[Group, ...]:
-    found = []
+def _with_class_roots(groups: Sequence[Group], notes: Sequence[str]) -> list[Group]:
+    below = []
     for group in groups:
-        root, said = find_class_root(group.root)
+        root, own_notes = find_class_root(group.root)
         here = scan_folder(root)
         if not here.folders:
             raise SourceError(_describe_flat(root, here))
-        found.append(
-            Group(
-                group.name,
-                root,
-                (*notes, *said),
-                group.domain,
-                group.corruption,
-                group.severity,
-            )
-        )
-    return tuple(found)
+        below.append(replace(group, root=root, notes=(*notes, *own_notes)))
+    return below
 
 
-def _describe_flat(root: str, here: FolderScan) -> str:
+def _describe_flat(root: str, here: Listing) -> str:
     count = len(here.images)
     held = f"{count:,} picture{'s' * (count > 1)} and no class folders" if count else "no pictures"
     return (
@@ -170,17 +152,14 @@ def _describe_flat(root: str, here: FolderScan) -> str:
 # --- mixtures ---
 
 
-def _check_mixture(root: str, inside: Mapping[str, FolderScan]) -> list[str]:
+def _check_mixture(root: str, inside: Mapping[str, Listing]) -> list[str]:
     """The folders of class folders; none of them where all are class folders.
 
     Raises:
         SourceError: class folders beside folders of class folders, or empty ones.
     """
-    plain = [folder for folder, here in inside.items() if not here.folders]
-    deep = [folder for folder in inside if folder not in plain]
     # A folder whose sub-folders hold nothing is what its own pictures make of it.
-    hollow = {folder for folder in deep if not _first_below(root, folder, inside[folder])}
-    deep = [folder for folder in deep if folder not in hollow]
+    deep = [folder for folder, here in inside.items() if _first_below(root, folder, here)]
     plain = [folder for folder in inside if folder not in deep]
     if not deep:
         return []
@@ -203,21 +182,10 @@ def _check_mixture(root: str, inside: Mapping[str, FolderScan]) -> list[str]:
     )
 
 
-def _first_below(root: str, folder: str, here: FolderScan) -> str:
+def _first_below(root: str, folder: str, here: Listing) -> str:
     """The first picture in the sub-folders of a folder, or ""."""
-    seen: set[str] = set()  # links may lead round in circles
-    stack = [os.path.join(root, folder, name) for name in reversed(here.folders)]
-    while stack:
-        place = stack.pop()
-        real = os.path.realpath(place)
-        if real in seen:
-            continue
-        seen.add(real)
-        inside = scan_folder(place)
-        if inside.images:
-            return os.path.join(place, inside.images[0])
-        stack += [os.path.join(place, name) for name in reversed(inside.folders)]
-    return ""
+    walks = (walk_folders(os.path.join(root, folder, name)) for name in here.folders)
+    return next((images[0] for walk in walks for _, images in walk if images), "")
 
 
 def _check_shared(root: str, groups: Sequence[Group]) -> None:
@@ -238,7 +206,7 @@ def _check_shared(root: str, groups: Sequence[Group]) -> None:
 
 
 def _find_corruptions(
-    root: str, name: str, inside: Mapping[str, FolderScan], deep: Sequence[str]
+    root: str, name: str, inside: Mapping[str, Listing], deep: Sequence[str]
 ) -> list[Group]:
     """A group a corruption and severity, at any of three depths; none if it is no such tree.
 

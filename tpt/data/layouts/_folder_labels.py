@@ -11,7 +11,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tpt.data.class_lists import Choice, keyword_of, match_classes, named_ids
+from tpt.data.class_lists import Choice, choose_classes, keyword_of, named_ids
 from tpt.data.imagenet import (
     PARTS,
     imagenet_ids,
@@ -34,7 +34,6 @@ class Labels:
     id_of: dict[str, str]  # each class folder that is read -> its id
     choice: Choice
     layout: str  # in words
-    family: str | None
     notes: tuple[str, ...]
 
 
@@ -57,11 +56,8 @@ def label_folders(folders: Sequence[str], options: ReadOptions, path: str) -> La
         notes += left_out
     if kind == "numbers":
         options = _with_wnids(options)
-    choice = match_classes(_name_classes(id_of, kind, options), options, path)
-    known = frozenset(imagenet_ids())
-    one_each = len(set(choice.label_of.values())) == len(choice.label_of)
-    family = "imagenet" if one_each and known.issuperset(choice.ids) else None
-    return Labels(id_of, choice, layout, family, tuple(notes))
+    choice = choose_classes(_name_classes(id_of, kind, options), options, path)
+    return Labels(id_of, choice, layout, tuple(notes))
 
 
 def find_kind(folders: Sequence[str], options: ReadOptions, path: str) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tpt.data.labelled_sets import ReadOptions, ShiftSet, open_source
-from tpt.data.layouts import cifar
+from tpt.data.labelled_sets import LabelledSet, ReadOptions, open_source
+from tpt.data.layouts import cifar_arrays
 from tpt.errors import SourceError
 from tpt.images.decode import decode_image
 
@@ -41,7 +41,7 @@ def make_corrupted(labels: list[int], *kinds: str, folder: str = "c") -> str:
     return folder
 
 
-def pixel(one: ShiftSet, place: int) -> int:
+def pixel(one: LabelledSet, place: int) -> int:
     """What the bytes of a picture of the set are, after it was opened and decoded."""
     pixels = decode_image(open_source(one.samples[place].source))
     assert pixels.shape == (32, 32, 3)
@@ -51,7 +51,7 @@ def pixel(one: ShiftSet, place: int) -> int:
 def message_of(path: str, options: ReadOptions = PLAIN) -> str:
     """The message of the SourceError, checked to be one full line."""
     with pytest.raises(SourceError) as caught:
-        cifar.read(path, "set", options)
+        cifar_arrays.read(path, "set", options)
     message = str(caught.value)
     assert message.isprintable()
     assert message.endswith((".", "?"))
@@ -63,8 +63,8 @@ def message_of(path: str, options: ReadOptions = PLAIN) -> str:
 
 def test_a_set_a_corruption_and_severity() -> None:
     path = make_corrupted([3, 0, 9], "snow", "fog")
-    assert cifar.matches(path)
-    sets = cifar.read(path, "cifar", PLAIN)
+    assert cifar_arrays.matches(path)
+    sets = cifar_arrays.read(path, "cifar", PLAIN)
     expected = [(f"cifar/{k}/{s}", k, s) for k in ("fog", "snow") for s in (1, 2, 3, 4, 5)]
     assert [(one.name, one.corruption, one.severity) for one in sets] == expected
     assert [sample.key for sample in sets[7].samples] == [*("00000", "00001", "00002")]
@@ -72,7 +72,7 @@ def test_a_set_a_corruption_and_severity() -> None:
 
 
 def test_the_severities_lie_one_after_another() -> None:
-    fog = cifar.read(make_corrupted([3, 0, 9]), "cifar", PLAIN)
+    fog = cifar_arrays.read(make_corrupted([3, 0, 9]), "cifar", PLAIN)
     assert [pixel(one, 1) for one in fog] == [1, 4, 7, 10, 13]
     names = [[one.classes[sample.label] for sample in one.samples] for one in fog]
     assert names == [["cat", "airplane", "truck"]] * 5
@@ -81,29 +81,29 @@ def test_the_severities_lie_one_after_another() -> None:
 def test_labels_that_repeat_for_each_severity_are_the_same_set() -> None:
     make_corrupted([3, 0, 9])
     save("c/labels.npy", np.array([3, 0, 9] * 5, dtype=np.uint8))
-    sets = cifar.read("c", "cifar", PLAIN)
+    sets = cifar_arrays.read("c", "cifar", PLAIN)
     assert [len(one.samples) for one in sets] == [3] * 5
     assert [pixel(one, 0) for one in sets] == [0, 3, 6, 9, 12]
 
 
 def test_one_corruption_by_its_file() -> None:
     make_corrupted([3, 0], "snow", "fog")
-    assert cifar.matches("c/snow.npy")
-    assert {one.corruption for one in cifar.read("c/snow.npy", "cifar", PLAIN)} == {"snow"}
+    assert cifar_arrays.matches("c/snow.npy")
+    assert {one.corruption for one in cifar_arrays.read("c/snow.npy", "cifar", PLAIN)} == {"snow"}
 
 
 def test_class_names_stand_in_the_labels_order() -> None:
-    assert len(cifar.CIFAR10) == 10
-    assert len(set(cifar.CIFAR100)) == 100
-    assert list(cifar.CIFAR100) == sorted(cifar.CIFAR100)
-    assert [cifar.CIFAR100[number] for number in (0, 23, 47, 58, 83, 99)] == [
+    assert len(cifar_arrays.CIFAR10) == 10
+    assert len(set(cifar_arrays.CIFAR100)) == 100
+    assert list(cifar_arrays.CIFAR100) == sorted(cifar_arrays.CIFAR100)
+    assert [cifar_arrays.CIFAR100[number] for number in (0, 23, 47, 58, 83, 99)] == [
         *("apple", "cloud", "maple tree", "pickup truck", "sweet pepper", "worm")
     ]
 
 
 @pytest.mark.parametrize(("highest", "count"), [(9, 10), (10, 100), (99, 100)])
 def test_the_highest_label_tells_the_classes_and_it_is_said(highest: int, count: int) -> None:
-    one = cifar.read(make_corrupted([0, highest]), "cifar", PLAIN)[0]
+    one = cifar_arrays.read(make_corrupted([0, highest]), "cifar", PLAIN)[0]
     assert one.ids == tuple(str(number) for number in range(count))
     assert one.layout.startswith(f"CIFAR-{count}-C")
     told, absent = one.notes
@@ -113,7 +113,7 @@ def test_the_highest_label_tells_the_classes_and_it_is_said(highest: int, count:
 
 def test_classes_of_ones_own_are_found_by_name_and_by_number() -> None:
     options = ReadOptions(classes=("lorry=vehicle", "9=vehicle", "cat"))
-    one = cifar.read(make_corrupted([3, 9]), "cifar", options)[0]
+    one = cifar_arrays.read(make_corrupted([3, 9]), "cifar", options)[0]
     assert one.classes == ("vehicle", "cat")
     assert [sample.label for sample in one.samples] == [1, 0]
 
@@ -125,7 +125,7 @@ def test_classes_that_lack_one_that_has_pictures() -> None:
 
 def test_labels_are_missing() -> None:
     save("c/fog.npy", pictures(5))
-    assert cifar.matches("c")
+    assert cifar_arrays.matches("c")
     assert 'There is no "c/labels.npy": expected labels.npy beside fog.npy' in message_of("c")
 
 
@@ -243,8 +243,8 @@ def make_newer(version: str, labels: list[int], folder: str = "new") -> None:
 @pytest.mark.parametrize("path", ["new", "new/cifar10.1_v6_data.npy"])
 def test_cifar_10_1_by_its_folder_or_its_file(path: str) -> None:
     make_newer("v6", [5, 2])
-    assert cifar.matches(path)
-    (one,) = cifar.read(path, "newer", PLAIN)
+    assert cifar_arrays.matches(path)
+    (one,) = cifar_arrays.read(path, "newer", PLAIN)
     assert (one.name, one.corruption, one.severity) == ("newer", None, None)
     assert [(s.key, one.classes[s.label]) for s in one.samples] == [
         *(("00000", "dog"), ("00001", "bird"))
@@ -255,7 +255,7 @@ def test_cifar_10_1_by_its_folder_or_its_file(path: str) -> None:
 def test_two_versions_are_two_sets() -> None:
     make_newer("v4", [1])
     make_newer("v6", [5, 2])
-    sets = cifar.read("new", "newer", PLAIN)
+    sets = cifar_arrays.read("new", "newer", PLAIN)
     assert [(one.name, len(one.samples)) for one in sets] == [("newer/v4", 1), ("newer/v6", 2)]
 
 
@@ -280,4 +280,6 @@ def test_both_kinds_in_one_folder() -> None:
 def test_other_folders_and_files_do_not_match() -> None:
     save("other/embeddings.npy", np.zeros(3))
     Path("a.csv").touch()
-    assert not any(cifar.matches(path) for path in ("other", "a.csv", "missing", "missing.npy"))
+    assert not any(
+        cifar_arrays.matches(path) for path in ("other", "a.csv", "missing", "missing.npy")
+    )

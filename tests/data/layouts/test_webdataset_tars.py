@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from tpt.data.imagenet import imagenet_ids, imagenet_names
-from tpt.data.labelled_sets import ReadOptions, ShiftSet, TarMember, open_source
-from tpt.data.layouts import tars
+from tpt.data.labelled_sets import LabelledSet, ReadOptions, TarMember, open_source
+from tpt.data.layouts import webdataset_tars
 from tpt.errors import ImageError, SourceError
 from tpt.images.decode import decode_image
 
@@ -69,19 +69,19 @@ def make_set(folder: str = "wds") -> str:
     return folder
 
 
-def read_one(path: str, options: ReadOptions = PLAIN) -> ShiftSet:
-    (one,) = tars.read(path, "set", options)
+def read_one(path: str, options: ReadOptions = PLAIN) -> LabelledSet:
+    (one,) = webdataset_tars.read(path, "set", options)
     return one
 
 
-def rows(one: ShiftSet) -> list[tuple[str, str]]:
+def rows(one: LabelledSet) -> list[tuple[str, str]]:
     return [(sample.key, one.classes[sample.label]) for sample in one.samples]
 
 
 def message_of(path: str, options: ReadOptions = PLAIN) -> str:
     """The message of the SourceError, checked to be one full line."""
     with pytest.raises(SourceError) as caught:
-        tars.read(path, "set", options)
+        webdataset_tars.read(path, "set", options)
     message = str(caught.value)
     assert message.isprintable()
     assert message.endswith((".", "?"))
@@ -93,7 +93,7 @@ def message_of(path: str, options: ReadOptions = PLAIN) -> str:
 
 def test_the_benchmarks_layout() -> None:
     path = make_set()
-    assert tars.matches(path)
+    assert webdataset_tars.matches(path)
     one = read_one(path)
     assert rows(one) == [
         ("0.tar/s0000000", "sea lion"),
@@ -119,7 +119,7 @@ def test_each_member_is_opened_by_itself() -> None:
 )
 def test_the_set_by_its_folder_its_split_or_an_archive(path: str) -> None:
     make_set()
-    assert tars.matches(path)
+    assert webdataset_tars.matches(path)
     one = read_one(path)
     assert rows(one)[:2] == [("0.tar/s0000000", "sea lion"), ("0.tar/s0000001", "cat")]
     assert len(one.samples) == (2 if path.endswith("0.tar") else 3)
@@ -136,7 +136,7 @@ def test_archives_beside_the_class_names() -> None:
     write("flat/classnames.txt", "cat\r\ndog\r\n")
     pack_labels("flat/shard-2.tar", 1)
     pack_labels("flat/shard-10.tar", 0)
-    assert tars.matches("flat")
+    assert webdataset_tars.matches("flat")
     one = read_one("flat")
     assert rows(one) == [("shard-2.tar/s0000000", "dog"), ("shard-10.tar/s0000000", "cat")]
     assert (one.templates, one.notes) == ((), ())
@@ -167,14 +167,16 @@ def test_an_archive_beside_class_folders_is_no_set() -> None:
     pack_labels("split/test/all.tar", 0)
     Path("split/test/n01440764").mkdir()
     Path("empty").mkdir()
-    assert not any(tars.matches(path) for path in ("imagenet-a", "split", "empty", "missing.tar"))
+    assert not any(
+        webdataset_tars.matches(path) for path in ("imagenet-a", "split", "empty", "missing.tar")
+    )
     assert 'The folder "empty" holds no tar archives' in message_of("empty")
 
 
 def test_archives_beside_other_folders_are_read_if_they_are_said_to_be_tars() -> None:
     pack_labels("wds/0.tar", 1)
     Path("wds/logs").mkdir()
-    assert not tars.matches("wds")
+    assert not webdataset_tars.matches("wds")
     one = read_one("wds", ReadOptions(layout="tars", classes=("cat", "dog")))
     assert rows(one) == [("0.tar/s0000000", "dog")]
 
@@ -345,7 +347,7 @@ def test_compressed_archives_are_to_be_decompressed(name: str) -> None:
     data = Path("wds/test/1.tar").read_bytes()
     Path("wds/test/1.tar").unlink()
     Path(f"wds/test/{name}").write_bytes(gzip.compress(data))
-    assert tars.matches(f"wds/test/{name}")
+    assert webdataset_tars.matches(f"wds/test/{name}")
     message = message_of("wds")
     assert f'"wds/test/{name}" is compressed' in message
     assert "Decompress it first" in message

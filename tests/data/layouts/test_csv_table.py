@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tpt.data.labelled_sets import ReadOptions, ShiftSet
-from tpt.data.layouts import csv_files as table
+from tpt.data.labelled_sets import LabelledSet, ReadOptions
+from tpt.data.layouts import csv_table
 from tpt.errors import SourceError
 
 PLAIN = ReadOptions()
@@ -27,19 +27,19 @@ def write(text: str, path: str = "data/list.csv", encoding: str = "utf-8") -> st
     return path
 
 
-def read_one(text: str, options: ReadOptions = PLAIN) -> ShiftSet:
-    (one,) = table.read(write(text), "set", options)
+def read_one(text: str, options: ReadOptions = PLAIN) -> LabelledSet:
+    (one,) = csv_table.read(write(text), "set", options)
     return one
 
 
-def rows(one: ShiftSet) -> list[tuple[str, str]]:
+def rows(one: LabelledSet) -> list[tuple[str, str]]:
     return [(sample.key, one.classes[sample.label]) for sample in one.samples]
 
 
 def message_of(text: str, options: ReadOptions = PLAIN, encoding: str = "utf-8") -> str:
     """The message of the SourceError, checked to be one full line."""
     with pytest.raises(SourceError) as caught:
-        table.read(write(text, encoding=encoding), "set", options)
+        csv_table.read(write(text, encoding=encoding), "set", options)
     message = str(caught.value)
     assert message.isprintable()
     assert message.endswith((".", "?"))
@@ -58,8 +58,8 @@ def test_paths_and_labels() -> None:
 
 def test_only_csv_files_match() -> None:
     Path("folder.csv").mkdir()
-    assert table.matches(write("path,label\n"))
-    assert not any(table.matches(path) for path in ("folder.csv", "data", "missing.csv"))
+    assert csv_table.matches(write("path,label\n"))
+    assert not any(csv_table.matches(path) for path in ("folder.csv", "data", "missing.csv"))
 
 
 def test_wordnet_ids_are_named_by_id_and_never_by_position() -> None:
@@ -136,7 +136,7 @@ def test_test_is_read_rather_than_val_rather_than_all(
 
 def test_a_domain_is_a_set_and_all_share_their_classes() -> None:
     text = "path,label,domain\na.png,cat,photo\nb.png,dog,sketch\nc.png,cat,sketch\n"
-    photo, sketch = table.read(write(text), "pets", PLAIN)
+    photo, sketch = csv_table.read(write(text), "pets", PLAIN)
     assert (photo.name, photo.domain) == ("pets/photo", "photo")
     assert (sketch.name, sketch.domain) == ("pets/sketch", "sketch")
     assert photo.classes == sketch.classes == ("cat", "dog")
@@ -163,7 +163,7 @@ def test_a_picture_with_two_labels_names_both_lines() -> None:
 
 def test_a_picture_of_two_domains_belongs_to_both() -> None:
     text = "path,label,domain\na.png,cat,photo\na.png,cat,art\n"
-    assert [len(one.samples) for one in table.read(write(text), "pets", PLAIN)] == [1, 1]
+    assert [len(one.samples) for one in csv_table.read(write(text), "pets", PLAIN)] == [1, 1]
 
 
 def test_back_slashes_of_another_system_are_read() -> None:

@@ -14,15 +14,19 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from tpt.corrupt.corruption_kinds import CORRUPTIONS
-from tpt.data.class_lists import Choice, match_classes, note_absent
-from tpt.data.labelled_sets import ArrayRow, ReadOptions, Sample, ShiftSet
+from tpt.data.class_lists import Choice, choose_classes
+from tpt.data.labelled_sets import ArrayRow, LabelledSet, ReadOptions
 from tpt.errors import SourceError
+from tpt.streaming.sources import scan_folder
+
+NAME, SUMMARY = "cifar", "arrays as of CIFAR-10-C, CIFAR-100-C and CIFAR-10.1"
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -62,7 +66,7 @@ def matches(path: str) -> bool:
     return path.lower().endswith(".npy") and os.path.isfile(path)
 
 
-def read(path: str, name: str, options: ReadOptions) -> tuple[ShiftSet, ...]:
+def read(path: str, name: str, options: ReadOptions) -> tuple[LabelledSet, ...]:
     """Read the arrays of a folder, or one file of it.
 
     Args:
@@ -102,14 +106,7 @@ def read(path: str, name: str, options: ReadOptions) -> tuple[ShiftSet, ...]:
 
 
 def _list_arrays(folder: str) -> list[str]:
-    try:
-        names = os.listdir(folder or os.curdir)
-    except OSError as error:
-        raise SourceError(
-            f'The folder "{folder}" cannot be read ({error.strerror}). Give this user the right to '
-            "read it."
-        ) from error
-    return sorted(name for name in names if name.endswith(".npy") and not name.startswith("."))
+    return [name for name in scan_folder(folder).files if name.endswith(".npy")]
 
 
 # --- CIFAR-10-C and CIFAR-100-C ---
@@ -117,7 +114,7 @@ def _list_arrays(folder: str) -> list[str]:
 
 def _read_corruptions(
     path: str, folder: str, files: list[str], name: str, options: ReadOptions
-) -> tuple[ShiftSet, ...]:
+) -> tuple[LabelledSet, ...]:
     labels_path = os.path.join(folder, _LABELS)
     if not os.path.exists(labels_path):
         raise SourceError(
@@ -128,23 +125,20 @@ def _read_corruptions(
     arrays = {file: _load_pictures(os.path.join(folder, file)) for file in files}
     counts = {file: _count_a_severity(array, labels) for file, array in arrays.items()}
     _check_counts(labels_path, counts, arrays, labels)
-    choice, notes = _choose(labels, labels_path, options)
-    places = [choice.label_of[str(label)] for label in labels.tolist()]
+    choice, note = _choose(labels, labels_path, options)
     title = "CIFAR-10-C" if labels.max() < len(CIFAR10) else "CIFAR-100-C"
     sets = []
     for file, count in counts.items():
-        kind = file.removesuffix(".npy")
+        corruption = file.removesuffix(".npy")
         for severity in range(1, SEVERITIES + 1):
-            one = ShiftSet(
-                f"{name}/{kind}/{severity}",
+            one = choice.make_set(
+                f"{name}/{corruption}/{severity}",
                 f"{title}, one array a corruption",
                 path,
-                choice.classes,
-                choice.ids,
-                _take_rows(arrays[file], places, count, severity - 1),
-                corruption=kind,
+                _take_rows(arrays[file], labels, count, severity - 1),
+                corruption=corruption,
                 severity=severity,
-                notes=notes,
+                notes=[note],
             )
             sets.append(one)
     return tuple(sets)
@@ -193,7 +187,7 @@ def _check_counts(
 
 def _read_newer(
     path: str, folder: str, file: str, name: str, several: bool, options: ReadOptions
-) -> ShiftSet:
+) -> LabelledSet:
     labels_path = os.path.join(folder, file[: -len("data.npy")] + "labels.npy")
     if not os.path.exists(labels_path):
         raise SourceError(
@@ -208,44 +202,39 @@ def _read_newer(
             "pictures. Expected one label a picture. Fetch both files again."
         )
     version = file.split("_")[1]
-    choice, notes = _choose(labels, labels_path, options)
-    places = [choice.label_of[str(label)] for label in labels.tolist()]
-    return ShiftSet(
+    choice, note = _choose(labels, labels_path, options)
+    return choice.make_set(
         f"{name}/{version}" if several else name,
         "CIFAR-10.1, one array",
         path,
-        choice.classes,
-        choice.ids,
-        _take_rows(pictures, places, len(pictures)),
-        notes=notes,
+        _take_rows(pictures, labels, len(pictures)),
+        notes=[note],
     )
 
 
 # --- both ---
 
 
-def _take_rows(array: Array, places: list[int], count: int, part: int = 0) -> tuple[Sample, ...]:
+def _take_rows(
+    array: Array, labels: Array, count: int, part: int = 0
+) -> Iterator[tuple[str, str, ArrayRow]]:
     """The pictures of one of the parts of `count` rows that an array holds.
 
     They are called by their number alone, so that a picture has the same views, and --limit draws
     it or not, in every corruption and severity of it.
     """
-    return tuple(
-        Sample(f"{number:05d}", places[number], ArrayRow(array, part * count + number))
-        for number in range(count)
-    )
+    for number, label in enumerate(labels[:count].tolist()):
+        yield f"{number:05d}", str(label), ArrayRow(array, part * count + number)
 
 
-def _choose(labels: Array, where: str, options: ReadOptions) -> tuple[Choice, tuple[str, ...]]:
-    """The classes of label numbers, and what is to be told of them."""
+def _choose(labels: Array, where: str, options: ReadOptions) -> tuple[Choice, str]:
+    """The classes of label numbers, and a note on where they come from."""
     names = CIFAR10 if labels.max() < len(CIFAR10) else CIFAR100
-    found = {str(number): name for number, name in enumerate(names)}
-    present = {str(number): "" for number in np.unique(labels).tolist()}
+    by_number = {str(number): name for number, name in enumerate(names)}
     if options.classes is not None:  # it need not name classes that have no pictures
-        found = {number: name for number, name in found.items() if number in present}
-    choice = match_classes(found, options, where)
-    reach = f"The labels reach to {labels.max()}, so the classes are CIFAR-{len(names)}'s."
-    return choice, (reach, *choice.notes, *note_absent(choice, present))
+        by_number = {number: by_number[number] for number in map(str, np.unique(labels).tolist())}
+    note = f"The labels reach to {labels.max()}, so the classes are CIFAR-{len(names)}'s."
+    return choose_classes(by_number, options, where), note
 
 
 def _load_labels(path: str) -> Array:

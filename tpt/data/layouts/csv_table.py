@@ -13,13 +13,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tpt.data.class_lists import Choice, match_classes, note_absent
+from tpt.data.class_lists import choose_classes
 from tpt.data.imagenet import imagenet_ids, is_wnid, name_ids
-from tpt.data.labelled_sets import ReadOptions, Sample, ShiftSet
-from tpt.data.layouts.detect import SPLITS
+from tpt.data.labelled_sets import SPLITS, LabelledSet, ReadOptions
 from tpt.errors import SourceError
 from tpt.text import some
 
+NAME, SUMMARY = "table", "a CSV file with columns path and label"
 COLUMNS = ("path", "label", "split", "domain")
 _TRIED = 20  # pictures of which one has to exist, so that a wrong folder shows at once
 
@@ -40,7 +40,7 @@ def matches(path: str) -> bool:
     return path.lower().endswith(".csv") and os.path.isfile(path)
 
 
-def read(path: str, name: str, options: ReadOptions) -> tuple[ShiftSet, ...]:
+def read(path: str, name: str, options: ReadOptions) -> tuple[LabelledSet, ...]:
     """Read a CSV file: of several splits test, else val, else all lines.
 
     Args:
@@ -69,44 +69,28 @@ def read(path: str, name: str, options: ReadOptions) -> tuple[ShiftSet, ...]:
             f"{some(repeated)}."
         )
     _check_there(rows, path)
-    found, is_imagenet = _name_labels(rows, path, options)
-    choice = match_classes(found, options, path)
-    if options.classes is None and all(label.isdecimal() for label in found):
+    names, is_imagenet = _name_labels(rows, path, options)
+    choice = choose_classes(names, options, path)
+    if options.classes is None and all(label.isdecimal() for label in names):
         notes.append(
             "The labels are numbers and stand as class names; --classes 0=NAME,1=NAME,... gives "
             "them names."
         )
-    return tuple(
-        _make_set(path, name, domain, rows, choice, notes, is_imagenet)
-        for domain in dict.fromkeys(row.domain for row in rows)
-    )
-
-
-def _make_set(
-    path: str,
-    name: str,
-    domain: str,
-    rows: Sequence[Row],
-    choice: Choice,
-    notes: Sequence[str],
-    is_imagenet: bool,
-) -> ShiftSet:
-    own = [row for row in rows if row.domain == domain]
     base = os.path.dirname(path)
-    one_each = len(set(choice.label_of.values())) == len(choice.label_of)
-    return ShiftSet(
-        f"{name}/{domain}" if domain else name,
-        "CSV by WordNet id" if is_imagenet else "CSV",
-        path,
-        choice.classes,
-        choice.ids,
-        tuple(
-            Sample(row.path, choice.label_of[row.label], os.path.join(base, row.path))
-            for row in own
-        ),
-        family="imagenet" if one_each and set(choice.ids) <= set(imagenet_ids()) else None,
-        domain=domain or None,
-        notes=(*notes, *choice.notes, *note_absent(choice, {row.label for row in own})),
+    return tuple(
+        choice.make_set(
+            f"{name}/{domain}" if domain else name,
+            "CSV by WordNet id" if is_imagenet else "CSV",
+            path,
+            [
+                (row.path, row.label, os.path.join(base, row.path))
+                for row in rows
+                if row.domain == domain
+            ],
+            notes=notes,
+            domain=domain or None,
+        )
+        for domain in dict.fromkeys(row.domain for row in rows)
     )
 
 

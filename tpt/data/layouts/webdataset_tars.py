@@ -17,19 +17,17 @@ from __future__ import annotations
 import os
 import re
 
-from natsort import natsorted, ns
-
-from tpt.data.class_lists import Choice, keyword_of, match_classes, note_absent
+from tpt.data.class_lists import choose_classes, keyword_of
 from tpt.data.imagenet import imagenet_ids, imagenet_names
-from tpt.data.labelled_sets import ReadOptions, Sample, ShiftSet
+from tpt.data.labelled_sets import SPLITS, LabelledSet, ReadOptions
 from tpt.data.layouts._tar_index import COMPRESSED, Picture, describe_left_out, index_archive
-from tpt.data.layouts.detect import SPLITS
 from tpt.errors import SourceError
+from tpt.streaming.sources import scan_folder, sort_naturally
 from tpt.text import some
 
+NAME, SUMMARY = "tars", "webdataset tars with classnames.txt"
 CLASSNAMES = "classnames.txt"
 TEMPLATES = "zeroshot_classification_templates.txt"
-_SPLITS = tuple(SPLITS)  # folder names, the preferred one first
 
 
 def matches(path: str) -> bool:
@@ -39,7 +37,7 @@ def matches(path: str) -> bool:
     return os.path.isfile(path) and _is_tar(path)
 
 
-def read(path: str, name: str, options: ReadOptions) -> tuple[ShiftSet, ...]:
+def read(path: str, name: str, options: ReadOptions) -> tuple[LabelledSet, ...]:
     """Read where the pictures of all archives lie, and their labels.
 
     Of several splits it takes test, else val, else train. What cannot be used (a cut-off end, a
@@ -69,19 +67,17 @@ def read(path: str, name: str, options: ReadOptions) -> tuple[ShiftSet, ...]:
     _check_labels(pictures, names, path, notes)
     is_imagenet = tuple(names) == imagenet_names()
     ids = list(imagenet_ids()) if is_imagenet else [str(number) for number in range(len(names))]
-    choice, more = _choose(ids, names, pictures, options, path)
-    places = choice.label_of
-    one_each = len(set(places.values())) == len(places)
-    one = ShiftSet(
+    by_id = dict(zip(ids, names, strict=True))
+    if options.classes is not None:  # it need not name classes that have no pictures
+        present = {ids[picture.label] for picture in pictures}
+        by_id = {key: name for key, name in by_id.items() if key in present}
+    one = choose_classes(by_id, options, path).make_set(
         name,
         "webdataset tars",
         path,
-        choice.classes,
-        choice.ids,
-        tuple(Sample(each.key, places[ids[each.label]], each.member) for each in pictures),
+        ((each.key, ids[each.label], each.member) for each in pictures),
         templates=templates,
-        family="imagenet" if one_each and set(choice.ids) <= set(imagenet_ids()) else None,
-        notes=(*notes, *more),
+        notes=notes,
     )
     return (one,)
 
@@ -102,18 +98,6 @@ def _check_labels(pictures: list[Picture], names: list[str], path: str, notes: l
             )
 
 
-def _choose(
-    ids: list[str], names: list[str], pictures: list[Picture], options: ReadOptions, where: str
-) -> tuple[Choice, tuple[str, ...]]:
-    """The classes, and what is to be told of them."""
-    found = dict(zip(ids, names, strict=True))
-    present = {ids[picture.label]: "" for picture in pictures}
-    if options.classes is not None:  # it need not name classes that have no pictures
-        found = {key: name for key, name in found.items() if key in present}
-    choice = match_classes(found, options, where)
-    return choice, (*choice.notes, *note_absent(choice, present))
-
-
 # --- archives ---
 
 
@@ -122,7 +106,7 @@ def _find_archives(path: str) -> tuple[list[str], list[str]]:
     if not os.path.isdir(path):
         return [path], []
     folder = _find_folder(path) or path  # where the user says that they are tars
-    if not any(map(_is_tar, _list(folder)[0])):
+    if not _list_tars(folder):
         raise SourceError(
             f'The folder "{path}" holds no tar archives: expected test/0.tar, test/1.tar, ..., or '
             "archives directly in it. Name the folder that holds classnames.txt."
@@ -139,24 +123,31 @@ def _find_folder(path: str) -> str | None:
     """The folder whose archives are read: the preferred split's, or `path` itself."""
     for split in _splits_of(path):
         return os.path.join(path, split)
-    files, folders = _list(path)
+    here = scan_folder(path)
     # Other folders are classes, and the archive beside them is what they were unpacked from.
-    classes = [name for name in folders if name.lower() not in _SPLITS]
-    if any(map(_is_tar, files)) and (CLASSNAMES in files or not classes):
+    classes = [name for name in here.folders if name.lower() not in SPLITS]
+    if any(map(_is_tar, here.files)) and (CLASSNAMES in here.files or not classes):
         return path
     return None
 
 
 def _splits_of(path: str) -> list[str]:
     """Sub-folders that are named as a split and hold archives, the preferred one first."""
-    splits = [name for name in _list(path)[1] if name.lower() in _SPLITS]
-    held = {name: _list(os.path.join(path, name)) for name in splits}
-    usable = [name for name in splits if any(map(_is_tar, held[name][0])) and not held[name][1]]
-    return sorted(usable, key=lambda name: _SPLITS.index(name.lower()))
+    listed = {
+        name: scan_folder(os.path.join(path, name))
+        for name in scan_folder(path).folders
+        if name.lower() in SPLITS
+    }
+    usable = [n for n, here in listed.items() if any(map(_is_tar, here.files)) and not here.folders]
+    return sorted(usable, key=lambda name: list(SPLITS).index(name.lower()))
+
+
+def _list_tars(folder: str) -> list[str]:
+    return [name for name in sort_naturally(scan_folder(folder).files) if _is_tar(name)]
 
 
 def _list_archives(folder: str) -> tuple[list[str], list[str]]:
-    names = [name for name in _list(folder)[0] if _is_tar(name)]
+    names = _list_tars(folder)
     paths = [os.path.join(folder, name) for name in names]
     digits = [re.fullmatch(r"(\d{1,9})\.tar", name, re.ASCII | re.IGNORECASE) for name in names]
     numbers = [int(match[1]) for match in digits if match]
@@ -194,27 +185,13 @@ def _is_tar(name: str) -> bool:
     return name.lower().endswith((".tar", *COMPRESSED))
 
 
-def _list(folder: str) -> tuple[list[str], list[str]]:
-    """Names of the files and of the folders in a folder, in natural order, without hidden ones."""
-    try:
-        with os.scandir(folder or os.curdir) as entries:
-            found = {e.name: e.is_dir() for e in entries if not e.name.startswith(".")}
-    except OSError as error:
-        raise SourceError(
-            f'The folder "{folder}" cannot be read ({error.strerror}). Give this user the right to '
-            "read it, or name another."
-        ) from error
-    names = natsorted(found, alg=ns.IGNORECASE)
-    return [name for name in names if not found[name]], [name for name in names if found[name]]
-
-
 # --- text files ---
 
 
 def _find_home(folder: str) -> str:
     """Where the class names are: beside the archives, or above the folder of a split."""
     above, name = os.path.split(os.path.abspath(folder))
-    if name.lower() in _SPLITS and not os.path.exists(os.path.join(folder, CLASSNAMES)):
+    if name.lower() in SPLITS and not os.path.exists(os.path.join(folder, CLASSNAMES)):
         return os.path.dirname(folder) if os.path.basename(folder) == name else above
     return folder
 
