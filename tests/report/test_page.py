@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from report.sample import sample_results
 
 from tpt.evaluate.gallery import Answer
 from tpt.evaluate.protocols import base_to_new, domain_generalisation
-from tpt.report.page import render_report
+from tpt.report.page import _render, render_report
 from tpt.report.page._charts import make_axis
 from tpt.report.page._facts import judge
 from tpt.report.page._reliability_section import pool_bins
@@ -511,3 +512,24 @@ def test_names_of_any_kind_are_shown_and_never_become_markup() -> None:
     assert shown in page.text(data_kind="right")
     assert not set("<>&") & set(page.text(id="results"))
     assert json.loads(page.text(id="results"))["sets"][1]["name"] == ODD
+
+
+# --- sections of one's own ---
+
+
+def test_the_section_of_the_documentation_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "adding-a-report-section.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.S)
+    module: dict[str, Any] = {}
+    exec(code, module)
+    before = make_page()
+    monkeypatch.setattr(_render, "SECTIONS", (*_render.SECTIONS, module["COST"]))
+    page = make_page()
+    assert page.faults == []
+    assert "tpt: " in page.text(id="cost")
+    assert page.text(id="cost-title") == "What each method costs"
+    assert page.find("a", href="#cost")
+    assert not before.find("a", href="#cost")
+    empty = replace(module["COST"], make=lambda results, templates: "")
+    monkeypatch.setattr(_render, "SECTIONS", (empty,))
+    assert not make_page().find("section", id="cost")

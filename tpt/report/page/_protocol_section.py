@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jinja2 import Environment
+
 from tpt.report.page._text import write_percent
+from tpt.report.page.sections import Section
 
 
 @dataclass(frozen=True)
@@ -113,3 +116,11 @@ def _make_split_tables(found: dict[str, Any]) -> list[Table]:
 
 def _make_row(head: str, values: Sequence[float | None], published: bool) -> Row:
     return Row(head, tuple(values), tuple(write_percent(value) for value in values), published)
+
+
+def _draw(results: Mapping[str, Any], templates: Environment) -> str:
+    tables = make_protocol_tables(results.get("protocols") or {})
+    return templates.get_template("protocols.html").render(tables=tables) if tables else ""
+
+
+PROTOCOLS = Section("protocols", "Protocols", "Protocols of the literature", _draw)

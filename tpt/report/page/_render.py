@@ -14,7 +14,6 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from tpt.report.page import _charts as charts
-from tpt.report.page import _protocol_section as protocols
 from tpt.report.page import _reliability_section as reliability
 from tpt.report.page import _severity_section as severity
 from tpt.report.page import _table_sections as tables
@@ -28,6 +27,10 @@ from tpt.report.page._facts import (
     make_scores,
     read_facts,
 )
+from tpt.report.page._protocol_section import PROTOCOLS
+
+SECTIONS = (PROTOCOLS,)
+"""The sections that stand alone, in the order of the page."""
 
 MOST_ROWS = 24  # sets in one chart of intervals; more fold into parts by tree and corruption
 SHOWN_ABOVE = ("gallery", "confusions")  # what the page shows whole and does not offer again
@@ -50,6 +53,7 @@ def render_page(results: Mapping[str, Any]) -> str:
     environment.filters |= {"mark": charts.draw_mark, "score": charts.draw_score, **_WRITERS}
     robustness = tables.make_robustness_table(facts)
     template = environment.get_template("report.html")
+    drawn = [(section, section.make(results, environment)) for section in SECTIONS]
     page: str = template.render(
         results=results,
         facts=facts,
@@ -70,7 +74,7 @@ def render_page(results: Mapping[str, Any]) -> str:
         pooled=len(facts.sets) > reliability.MOST_SETS,
         write_bins=reliability.write_bins,
         robustness=robustness if robustness.rows else None,
-        protocols=protocols.make_protocol_tables(results.get("protocols") or {}),
+        sections=[(section, Markup(html)) for section, html in drawn if html],
         changes=_list_changes(facts, results.get("confusions", ())),
         gallery=[_show_item(facts, item) for item in results.get("gallery", ())],
         describe_tone=tables.describe_tone,
