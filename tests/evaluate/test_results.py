@@ -11,7 +11,6 @@ import pytest
 from tpt.errors import OutputError
 from tpt.evaluate.metrics import METRICS, Reliability, SetMetrics, Versus
 from tpt.evaluate.results import (
-    MethodEntry,
     SetInfo,
     Times,
     build_results,
@@ -29,12 +28,19 @@ def measured(acc1: float | None, votes: bool = False, versus: Versus | None = No
     return SetMetrics(4, metrics, intervals, None if votes else {15: two, 20: two}, versus)
 
 
+def set_info(name: str, layout: str, path: str, classes: tuple[str, ...], **more: Any) -> SetInfo:
+    return SetInfo(name=name, layout=layout, path=path, classes=classes, images=4, **more)
+
+
 BETTER = Versus(0.1, (-0.05, 0.25), 0.125, 3, 1)
 SETS = (
-    SetInfo("photo", "one folder a class", "/data/photo", ("dog", "horse"), 4, role="clean"),
-    SetInfo("sketch", "one folder a class", "/data/sketch", ("dog", "horse"), 4, clean="photo"),
+    set_info("photo", "one folder a class", "/data/photo", ("dog", "horse"), role="clean"),
+    set_info("sketch", "one folder a class", "/data/sketch", ("dog", "horse"), clean="photo"),
 )
-METHODS = (MethodEntry("zero-shot", "zero_shot"), MethodEntry("tpt", "tpt", {"keep": 0.1}))
+METHODS = [
+    {"name": "zero-shot", "method": "zero_shot", "settings": {}, "context": {}, "templates": []},
+    {"name": "tpt", "method": "tpt", "settings": {"keep": 0.1}, "context": {}, "templates": []},
+]
 
 
 def build(sets: tuple[SetInfo, ...] = SETS, **changes: Any) -> dict[str, Any]:
@@ -129,8 +135,8 @@ def test_the_only_clean_set_is_the_source_of_domain_generalisation():
 
 
 def test_two_clean_sets_are_no_single_source():
-    second = SetInfo("sketch", "folders", "/data/sketch", ("dog",), 4, role="clean")
-    third = SetInfo("a", "folders", "a", ("dog",), 4), SetInfo("b", "folders", "b", ("dog",), 4)
+    second = set_info("sketch", "folders", "/data/sketch", ("dog",), role="clean")
+    third = set_info("a", "folders", "a", ("dog",)), set_info("b", "folders", "b", ("dog",))
     table = build((SETS[0], second, *third))["protocols"]["domain_generalisation"]
     assert table["source"] is None
     assert [column["title"] for column in table["columns"]] == ["a", "b"]
@@ -159,7 +165,7 @@ def test_a_folder_that_is_not_there_is_a_sentence(tmp_path: Path):
 
 
 def test_the_file_is_utf8_with_names_as_they_are(tmp_path: Path):
-    named = SetInfo("größe", "folders", "größe", ("dog",), 4)
+    named = set_info("größe", "folders", "größe", ("dog",))
     found = {"größe": {"zero-shot": measured(0.5)}}
     write_results(build((named,), found=found), tmp_path / "results.json")
     text = (tmp_path / "results.json").read_text(encoding="utf-8")

@@ -23,7 +23,7 @@ from tpt.evaluate.image_scores import collect_scores
 from tpt.evaluate.method_specs import BASELINE
 from tpt.evaluate.metrics import SetMetrics, measure_set
 from tpt.evaluate.predictions import SetPlaces, index_sets, read_set
-from tpt.evaluate.results import MethodEntry, SetInfo, Times, build_results, write_results
+from tpt.evaluate.results import SetInfo, Times, build_results, write_results
 from tpt.evaluate.walks import ResultSet, Variant, Walk
 from tpt.text import as_text
 
@@ -68,10 +68,15 @@ def measure(evaluation: Evaluation, predictions: str, say: Say) -> dict[str, Any
         found.sets.append(_describe_set(walk, variant, head, watch))
         if pictures:
             found.gallery += _draw(evaluation, walk, variant, head, watch.lottery)
-    entries = [MethodEntry(**entry) for entry in evaluation.settings["methods"]]
     shown = {k: v for k, v in evaluation.settings.items() if k not in ("methods", "sets")}
     results = build_results(
-        found.sets, entries, found.measured, shown, evaluation.environment, BASELINE, found.ms
+        found.sets,
+        evaluation.settings["methods"],
+        found.measured,
+        shown,
+        evaluation.environment,
+        BASELINE,
+        found.ms,
     )
     results["gallery"] = [asdict(item) for item in found.gallery]
     results["confusions"] = [asdict(confusion) for confusion in found.confusions]

@@ -12,7 +12,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,23 +21,23 @@ from tpt.evaluate.protocols import base_to_new, domain_generalisation
 from tpt.runs.whole_files import write_whole
 
 if TYPE_CHECKING:
-    from tpt.evaluate.metrics import SetMetrics, Versus
+    from tpt.evaluate.metrics import SetMetrics
 
 FORMAT, VERSION = "tpt-eval", 1
 TRANSFER_FORMAT, TRANSFER_VERSION = "tpt-transfer", 1  # of transfer.json
 CLEAN = "clean"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SetInfo:
     """One evaluated set: what it is and where it came from."""
 
     name: str
+    role: str = "shift"  # or "clean", or "clean, same classes"
     layout: str  # how it was read, in words
     path: str  # as the user gave it
     classes: tuple[str, ...]
     images: int  # evaluated
-    role: str = "shift"  # or "clean", or "clean, same classes"
     failed: int = 0  # could not be read
     domain: str | None = None
     corruption: str | None = None
@@ -45,17 +45,6 @@ class SetInfo:
     clean: str | None = None  # the set of this run that it is compared with
     part: str | None = None  # "base" or "new" classes of a split set
     notes: tuple[str, ...] = ()  # what a person should be told of how it was read
-
-
-@dataclass(frozen=True)
-class MethodEntry:
-    """One method of a run, under the name that the run gives it."""
-
-    name: str  # "tpt+init"
-    method: str  # of the registry: "tpt"
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    context: Mapping[str, Any] = field(default_factory=dict)  # its words, or its prompt file
-    templates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,7 +57,7 @@ class Times:
 
 def build_results(
     sets: Sequence[SetInfo],
-    methods: Sequence[MethodEntry],
+    methods: Sequence[Mapping[str, Any]],
     measured: Mapping[str, Mapping[str, SetMetrics]],
     settings: Mapping[str, Any],
     environment: Mapping[str, Any],
@@ -87,7 +76,8 @@ def build_results(
 
     Args:
         sets: in the order of the tables.
-        methods: in the order of the tables, the baseline among them.
+        methods: what `MethodPool.describe` says of each, in the order of the tables, the baseline
+            among them.
         measured: what was measured, by set name, then method name; a pair may be missing.
         settings: of the run; "model" and "pretrained" are repeated in every entry.
         environment: versions and device.
@@ -105,46 +95,18 @@ def build_results(
         "settings": dict(settings),
         "environment": dict(environment),
         "baseline": baseline,
-        "methods": [_method_entry(method) for method in methods],
-        "sets": [_set_entry(info) for info in sets],
+        "methods": [dict(method) for method in methods],
+        "sets": [asdict(info) for info in sets],
         "results": [
-            _result_entry(info, method.name, measured, settings, baseline, ms)
+            _result_entry(info, method["name"], measured, settings, baseline, ms)
             for info in sets
             for method in methods
-            if method.name in measured.get(info.name, {})
+            if method["name"] in measured.get(info.name, {})
         ],
     }
-    results = _round(results)
-    results["protocols"] = _round(_protocols(results, source or _only_clean(sets)))
+    results = round_floats(results)
+    results["protocols"] = round_floats(_protocols(results, source or _only_clean(sets)))
     return results
-
-
-def _method_entry(method: MethodEntry) -> dict[str, Any]:
-    return {
-        "name": method.name,
-        "method": method.method,
-        "settings": dict(method.settings),
-        "context": dict(method.context),
-        "templates": list(method.templates),
-    }
-
-
-def _set_entry(info: SetInfo) -> dict[str, Any]:
-    return {
-        "name": info.name,
-        "role": info.role,
-        "layout": info.layout,
-        "path": info.path,
-        "classes": list(info.classes),
-        "images": info.images,
-        "failed": info.failed,
-        "domain": info.domain,
-        "corruption": info.corruption,
-        "severity": info.severity,
-        "clean": info.clean,
-        "part": info.part,
-        "notes": list(info.notes),
-    }
 
 
 def _result_entry(
@@ -167,38 +129,12 @@ def _result_entry(
         "method": method,
         "images": found.images,
         "metrics": dict(found.metrics),
-        "intervals": {
-            name: None if ends is None else list(ends) for name, ends in found.intervals.items()
-        },
-        "reliability": _reliability(found),
-        "versus_baseline": _versus(found.versus) if method != baseline else None,
+        "intervals": dict(found.intervals),
+        "reliability": found.reliability
+        and {str(bins): asdict(diagram) for bins, diagram in found.reliability.items()},
+        "versus_baseline": asdict(found.versus) if found.versus and method != baseline else None,
         "clean": _clean(info, method, measured, baseline),
-        "ms": {"image": times.image, "method": times.method},
-    }
-
-
-def _reliability(found: SetMetrics) -> dict[str, Any] | None:
-    if found.reliability is None:
-        return None
-    return {
-        str(bins): {
-            "count": list(diagram.count),
-            "confidence": list(diagram.confidence),
-            "accuracy": list(diagram.accuracy),
-        }
-        for bins, diagram in found.reliability.items()
-    }
-
-
-def _versus(versus: Versus | None) -> dict[str, Any] | None:
-    if versus is None:
-        return None
-    return {
-        "difference": versus.difference,
-        "interval": list(versus.interval),
-        "mcnemar_p": versus.mcnemar_p,
-        "put_right": versus.put_right,
-        "put_wrong": versus.put_wrong,
+        "ms": asdict(times),
     }
 
 
@@ -245,14 +181,14 @@ def _protocols(results: dict[str, Any], source: str | None) -> dict[str, Any]:
     return {name: table for name, table in tables.items() if table is not None}
 
 
-def _round(value: Any) -> Any:
+def round_floats(value: Any) -> Any:
     """The same with every float at six places: enough for a million pictures."""
     if isinstance(value, float):
         return round(value, 6) + 0.0  # no -0.0
     if isinstance(value, dict):
-        return {key: _round(item) for key, item in value.items()}
+        return {key: round_floats(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_round(item) for item in value]
+        return [round_floats(item) for item in value]
     return value
 
 

@@ -7,7 +7,7 @@ draws transfer.json.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from tpt.evaluate.evaluation import Evaluation
@@ -17,7 +17,7 @@ from tpt.evaluate.method_specs import MethodSpec, start_from
 from tpt.evaluate.metrics import SetMetrics, measure_set
 from tpt.evaluate.predictions import Line, SetPlaces, index_sets, read_set
 from tpt.evaluate.protocols import mean
-from tpt.evaluate.results import TRANSFER_FORMAT, TRANSFER_VERSION
+from tpt.evaluate.results import TRANSFER_FORMAT, TRANSFER_VERSION, round_floats
 from tpt.evaluate.transfer import Prompt
 from tpt.evaluate.walks import ResultSet, Walk
 
@@ -127,54 +127,36 @@ def _make_matrix(
     columns: Sequence[Mapping[str, SetMetrics]],
 ) -> dict[str, Any]:
     words = [column[spec.name] for column in columns]
-    rows = {key: [column[start_from(spec, key).name] for column in columns] for key in prompts}
-    others = {
-        key: [place for place, target in enumerate(targets) if target != prompt.name]
-        for key, prompt in prompts.items()
-    }
-    accuracy = {key: [_accuracy(cell) for cell in row] for key, row in rows.items()}
-    difference = {key: [_difference(cell) for cell in row] for key, row in rows.items()}
-    return {
-        "method": spec.name,
-        "words": {
-            "accuracy": [_accuracy(cell) for cell in words],
-            "interval": [_interval(cell) for cell in words],
-            "average": _round(mean([_accuracy(cell) for cell in words])),
-        },
-        "accuracy": list(accuracy.values()),
-        "interval": [[_interval(cell) for cell in row] for row in rows.values()],
-        "difference": list(difference.values()),
-        "difference_interval": [
-            [_pair(cell.versus.interval) if cell.versus else None for cell in row]
-            for row in rows.values()
-        ],
-        "mcnemar_p": [
-            [_round(cell.versus.mcnemar_p) if cell.versus else None for cell in row]
-            for row in rows.values()
-        ],
-        "average": [_round(mean([accuracy[key][p] for p in others[key]])) for key in rows],
-        "average_difference": [
-            _round(mean([difference[key][p] for p in others[key]])) for key in rows
-        ],
-    }
+    rows = [[column[start_from(spec, key).name] for column in columns] for key in prompts]
+    others = [
+        [place for place, target in enumerate(targets) if target != prompt.name]
+        for prompt in prompts.values()
+    ]
 
+    def grid(read: Callable[[SetMetrics], Any]) -> list[list[Any]]:
+        return [[read(cell) for cell in row] for row in rows]
 
-def _accuracy(cell: SetMetrics) -> float | None:
-    return _round(cell.metrics["acc1"])
+    def average(values: list[list[Any]]) -> list[float | None]:
+        pairs = zip(values, others, strict=True)
+        return [mean([row[place] for place in places]) for row, places in pairs]
 
-
-def _difference(cell: SetMetrics) -> float | None:
-    return _round(cell.versus.difference) if cell.versus else None
-
-
-def _interval(cell: SetMetrics) -> list[float] | None:
-    found = cell.intervals["acc1"]
-    return _pair(found) if found else None
-
-
-def _pair(ends: tuple[float, float]) -> list[float]:
-    return [round(end, 6) + 0.0 for end in ends]
-
-
-def _round(value: float | None) -> float | None:
-    return None if value is None else round(value, 6) + 0.0  # no -0.0
+    accuracy = grid(lambda cell: cell.metrics["acc1"])
+    difference = grid(lambda cell: cell.versus and cell.versus.difference)
+    matrix: dict[str, Any] = round_floats(
+        {
+            "method": spec.name,
+            "words": {
+                "accuracy": [cell.metrics["acc1"] for cell in words],
+                "interval": [cell.intervals["acc1"] for cell in words],
+                "average": mean([cell.metrics["acc1"] for cell in words]),
+            },
+            "accuracy": accuracy,
+            "interval": grid(lambda cell: cell.intervals["acc1"]),
+            "difference": difference,
+            "difference_interval": grid(lambda cell: cell.versus and cell.versus.interval),
+            "mcnemar_p": grid(lambda cell: cell.versus and cell.versus.mcnemar_p),
+            "average": average(accuracy),
+            "average_difference": average(difference),
+        }
+    )
+    return matrix
