@@ -34,7 +34,7 @@ def answers_of(evaluation: Evaluation) -> tuple[float, dict[str, list[object]]]:
     started = time.perf_counter()
     lines = list(evaluation.run(walk, batch_size=1, num_workers=2))
     seconds = time.perf_counter() - started
-    names = [spec.name for spec in evaluation.shelf.specs]
+    names = [spec.name for spec in evaluation.pool.specs]
     return seconds, {name: [line["methods"][name]["top"] for line in lines] for name in names}
 
 

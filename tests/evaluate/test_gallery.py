@@ -24,8 +24,8 @@ from tpt.data.labelled_sets import ArrayRow, Sample, TarMember
 from tpt.evaluate.gallery import (
     Answer,
     Candidate,
+    GalleryDraw,
     GalleryItem,
-    Lottery,
     draw_items,
     encode_thumbnail,
     redraw_views,
@@ -50,7 +50,7 @@ def make_row(key: str, label: int, before: int, after: int, method: str = "tpt")
 
 
 def draw(rows: Iterable[dict[str, Any]], **options: Any) -> tuple[Candidate, ...]:
-    lottery = Lottery(**{"dataset": "zoo", **options})
+    lottery = GalleryDraw(**{"dataset": "zoo", **options})
     for row in rows:
         lottery.add(row)
     return lottery.candidates
@@ -155,7 +155,7 @@ def count_candidates(dataset: str) -> int:
 
 
 def test_no_more_candidates_are_held_than_are_shown() -> None:
-    lottery = Lottery("long", per_kind=3)
+    lottery = GalleryDraw("long", per_kind=3)
     for i in range(600):
         lottery.add(make_row(f"{i}", label=0, before=i % 2, after=1 - i % 2))
         if i % 100 == 99:

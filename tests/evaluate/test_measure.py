@@ -16,7 +16,7 @@ from tpt.corrupt import corrupt
 from tpt.data.labelled_sets import ArrayRow, LabelledSet, Sample
 from tpt.evaluate import measure as module
 from tpt.evaluate.evaluation import Evaluation
-from tpt.evaluate.gallery import PICTURE_SIDE, Lottery, encode_thumbnail
+from tpt.evaluate.gallery import PICTURE_SIDE, GalleryDraw, encode_thumbnail
 from tpt.evaluate.measure import GALLERY_ITEMS, GALLERY_SETS, measure, share_gallery
 from tpt.evaluate.method_pool import MethodPool, Starts
 from tpt.evaluate.method_specs import parse_methods
@@ -35,15 +35,15 @@ def make_set(name: str, **more: Any) -> LabelledSet:
 
 def make_evaluation(clip: tpt.Clip, walks: tuple[Walk, ...]) -> Evaluation:
     """A run whose lines need no model: two methods, two views."""
-    shelf = MethodPool(clip, parse_methods(["tpt"]), Starts({}))
+    pool = MethodPool(clip, parse_methods(["tpt"]), Starts({}))
     settings = {
         "model": "tiny",
         "seed": 3,
-        "methods": [shelf.describe(spec) for spec in shelf.specs],
+        "methods": [pool.describe(spec) for spec in pool.specs],
         "sets": [],
     }
     views = tpt.Views(clip, n=2, seed=3)
-    return Evaluation(clip, shelf, views, walks, settings, {"device": "cpu"})
+    return Evaluation(clip, pool, views, walks, settings, {"device": "cpu"})
 
 
 def say_of(label: int, answer: int, ms: float) -> dict[str, Any]:
@@ -63,9 +63,9 @@ def write_lines(path: Path, walks: tuple[Walk, ...], failed: tuple[str, ...] = (
     with write_predictions(str(path / "predictions.jsonl")) as write:
         for walk in walks:
             for number, sample in enumerate(walk.set.samples):
-                for _, head in walk.heads():
-                    line: dict[str, Any] = {"set": head.name, "key": sample.key}
-                    label = line["label"] = head.label(sample)
+                for _, result_set in walk.result_sets():
+                    line: dict[str, Any] = {"set": result_set.name, "key": sample.key}
+                    label = line["label"] = result_set.label(sample)
                     if sample.key in failed:
                         line["error"] = {"type": "ImageError", "message": "broken"}
                     else:
@@ -136,12 +136,12 @@ def test_another_seed_draws_other_pictures(
 ) -> None:
     seeds: list[int] = []
 
-    class Seen(Lottery):
+    class Seen(GalleryDraw):
         def __init__(self, *args: Any, **more: Any) -> None:
             super().__init__(*args, **more)
             seeds.append(self.seed)
 
-    monkeypatch.setattr(module, "Lottery", Seen)
+    monkeypatch.setattr(module, "GalleryDraw", Seen)
     walks = plan_walks([make_set("set")])
     evaluation = make_evaluation(tiny, walks)
     measure(evaluation, write_lines(tmp_path, walks), lambda text: None)

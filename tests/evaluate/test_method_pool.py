@@ -30,39 +30,39 @@ def make_shelf(
 
 
 def test_methods_without_state_are_made_once_and_share_their_engine(tiny: tpt.Clip) -> None:
-    shelf = make_shelf(tiny, "tpt", "vte", "tda")
-    first, second = (shelf.methods(CLASSES, make_set()) for _ in range(2))
+    pool = make_shelf(tiny, "tpt", "vte", "tda")
+    first, second = (pool.methods(CLASSES, make_set()) for _ in range(2))
     assert list(first) == ["zero-shot", "tpt", "vte", "tda"]
     assert first["tpt"] is second["tpt"]
     assert first["tpt"].engine is first["vte"].engine is first["zero-shot"].engine  # type: ignore[attr-defined]
     assert first["tda"] is not second["tda"]
-    other = shelf.methods(("cat", "cup"), make_set())
+    other = pool.methods(("cat", "cup"), make_set())
     assert other["tpt"] is not first["tpt"]
 
 
 def test_what_other_class_lists_needed_is_let_go(tiny: tpt.Clip) -> None:
-    shelf = make_shelf(tiny, "tpt")
-    kept, gone = (shelf.methods(classes, make_set())["tpt"] for classes in (CLASSES, ("a", "b")))
-    shelf.forget(keep={CLASSES})
-    assert shelf.methods(CLASSES, make_set())["tpt"] is kept
-    assert shelf.methods(("a", "b"), make_set())["tpt"] is not gone
+    pool = make_shelf(tiny, "tpt")
+    kept, gone = (pool.methods(classes, make_set())["tpt"] for classes in (CLASSES, ("a", "b")))
+    pool.forget(keep={CLASSES})
+    assert pool.methods(CLASSES, make_set())["tpt"] is kept
+    assert pool.methods(("a", "b"), make_set())["tpt"] is not gone
 
 
 def test_an_ensemble_is_the_sets_own_else_imagenets_else_the_simple_one(tiny: tpt.Clip) -> None:
-    shelf = make_shelf(tiny, "zero-shot+ensemble")
-    _, ensemble = shelf.specs
-    assert shelf.templates(ensemble, make_set(templates=("my {}",))) == ("my {}",)
-    assert shelf.templates(ensemble, make_set(family="imagenet")) == imagenet_templates()
-    assert shelf.templates(ensemble, make_set()) == simple_templates()
+    pool = make_shelf(tiny, "zero-shot+ensemble")
+    _, ensemble = pool.specs
+    assert pool.templates(ensemble, make_set(templates=("my {}",))) == ("my {}",)
+    assert pool.templates(ensemble, make_set(family="imagenet")) == imagenet_templates()
+    assert pool.templates(ensemble, make_set()) == simple_templates()
     given = make_shelf(tiny, "zero-shot+ensemble", templates=("a {}", "the {}"))
     assert given.templates(ensemble, make_set(templates=("my {}",))) == ("a {}", "the {}")
     assert given.templates(given.specs[0], make_set()) == ()
 
 
 def test_sets_with_templates_of_their_own_have_methods_of_their_own(tiny: tpt.Clip) -> None:
-    shelf = make_shelf(tiny, "zero-shot+ensemble")
+    pool = make_shelf(tiny, "zero-shot+ensemble")
     one, other = (
-        shelf.methods(CLASSES, make_set(templates=(text,)))["zero-shot+ensemble"]
+        pool.methods(CLASSES, make_set(templates=(text,)))["zero-shot+ensemble"]
         for text in ("my {}", "your {}")
     )
     assert (one.templates, other.templates) == (("my {}",), ("your {}",))  # type: ignore[attr-defined]
@@ -73,12 +73,12 @@ def test_one_template_is_where_all_start_but_those_with_a_prompt(
 ) -> None:
     path = str(tmp_path / "coop.safetensors")
     tpt.Context.from_words(tiny, WORDS).save(path)
-    shelf = make_shelf(tiny, "tpt", "tpt+coop", templates=("a {}",), coop=path)
-    made = shelf.methods(CLASSES, make_set())
+    pool = make_shelf(tiny, "tpt", "tpt+coop", templates=("a {}",), coop=path)
+    made = pool.methods(CLASSES, make_set())
     assert made["zero-shot"].templates == ("a {}",)  # type: ignore[attr-defined]
     assert made["tpt"].engine.context.info.words == "a {}"  # type: ignore[attr-defined]
     assert made["tpt+coop"].engine.context.info.words == WORDS  # type: ignore[attr-defined]
-    plain, words, prompt = map(shelf.describe, shelf.specs)
+    plain, words, prompt = map(pool.describe, pool.specs)
     assert plain["context"] == words["context"] == {"words": "a {}"}
     assert prompt["context"]["file"] == "coop.safetensors"
     assert prompt["context"]["words"] == WORDS

@@ -199,8 +199,8 @@ def test_a_run_goes_on_with_the_settings_it_was_begun_with() -> None:
     ],
 )
 def test_what_differs_of_a_set_is_told_in_its_own_words(changes: dict[str, Any], told: str) -> None:
-    heads = [{"name": "set", "classes": ["cat", "dog"]}]
-    before = {"name": "set", "pictures": 1200, "sha256": "a", "heads": heads}
+    result_sets = [{"name": "set", "classes": ["cat", "dog"]}]
+    before = {"name": "set", "pictures": 1200, "sha256": "a", "heads": result_sets}
     walks, journal = make_walks("one"), open_folder(".", resume=True, overwrite=False)
     begin(journal, {"sets": [before]}, {}, walks, resume=False)
     write_lines(walks)

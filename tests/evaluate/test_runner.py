@@ -46,15 +46,15 @@ def views(tiny: tpt.Clip) -> tpt.Views:
 def make_methods(clip: tpt.Clip, walk: Walk, *names: str) -> dict[str, dict[str, Method]]:
     def make(classes: tuple[str, ...]) -> dict[str, Method]:
         engine = tpt.PromptEngine(clip, classes)
-        shelf: dict[str, Method] = {
+        pool: dict[str, Method] = {
             "zero-shot": tpt.ZeroShot(engine),
             "tpt": tpt.TPT(engine, keep=0.5, lr=0.1),
             "zero": tpt.ZERO(engine, keep=0.5),
             "tda": tpt.TDA(engine),
         }
-        return {name: shelf[name] for name in names}
+        return {name: pool[name] for name in names}
 
-    return {head.name: make(head.classes) for _, head in walk.heads()}
+    return {result_set.name: make(result_set.classes) for _, result_set in walk.result_sets()}
 
 
 def forget_ms(line: dict[str, Any]) -> dict[str, Any]:

@@ -187,9 +187,9 @@ def measure(tmp_path: Path) -> Callable[..., dict[str, Any]]:
                 line = {"set": SETS[-1], "key": "4.png", "label": 0, "error": error}
                 file.write(json.dumps(line, separators=(",", ":")) + "\n")
         settings = {"model": "tiny", "pretrained": None, "seed": 0, "methods": [], "sets": []}
-        shelf = FakeShelf(cross_methods(methods, ("photo", "x")))
+        pool = FakeShelf(cross_methods(methods, ("photo", "x")))
         run: Any = SimpleNamespace(
-            shelf=shelf, walks=walks, settings=settings, environment={}, seed=0
+            pool=pool, walks=walks, settings=settings, environment={}, seed=0
         )
         prompts = {"photo": Prompt("photo", "p", ("learned here.",)), "x": Prompt("my $x_1", "x")}
         return measure_transfer(run, prompts, str(path))
@@ -284,8 +284,8 @@ def test_markdown_and_latex_hold_every_method_and_then_the_published_averages(
 
 def test_the_console_table_fits_a_terminal_and_leaves_out_notes(measure: Any) -> None:
     text = console_table(measure(("zero-shot",)))
-    head, rule, words, first, second = text.splitlines()
-    assert head.split()[-4:] == ["cars", "others", "vs", "words"]
+    result_set, rule, words, first, second = text.splitlines()
+    assert result_set.split()[-4:] == ["cars", "others", "vs", "words"]
     assert set(rule) == {"-"}
     assert words.split()[-2:] == ["50.00", "-"]
     assert "(own)" in first

@@ -20,16 +20,16 @@ PHOTO = make_set("photo", "dog", "cat", "horse", "house")
 SKETCH = make_set("sketch", "dog", "cat", "horse", "house")
 
 
-def heads(walks: object) -> list[tuple[str, str, str | None]]:
-    return [(h.name, h.role, h.clean) for walk in walks for _, h in walk.heads()]  # type: ignore[attr-defined]
+def result_sets(walks: object) -> list[tuple[str, str, str | None]]:
+    return [(h.name, h.role, h.clean) for walk in walks for _, h in walk.result_sets()]  # type: ignore[attr-defined]
 
 
 def test_sets_alone_have_no_counterpart() -> None:
-    assert heads(plan_walks([SKETCH])) == [("sketch", SHIFT, None)]
+    assert result_sets(plan_walks([SKETCH])) == [("sketch", SHIFT, None)]
 
 
 def test_the_clean_set_comes_first_and_is_the_counterpart() -> None:
-    assert heads(plan_walks([SKETCH], [PHOTO])) == [
+    assert result_sets(plan_walks([SKETCH], [PHOTO])) == [
         ("photo", CLEAN, None),
         ("sketch", SHIFT, "photo"),
     ]
@@ -38,12 +38,12 @@ def test_the_clean_set_comes_first_and_is_the_counterpart() -> None:
 def test_a_set_with_fewer_classes_is_compared_over_those_alone() -> None:
     few = make_set("few", "house", "Cat")
     clean, shift = plan_walks([few], [PHOTO])
-    assert heads([clean, shift]) == [
+    assert result_sets([clean, shift]) == [
         ("photo", CLEAN, None),
         ("photo (2 classes of few)", RESTRICTED, None),
         ("few", SHIFT, "photo (2 classes of few)"),
     ]
-    _, (_, restricted) = clean.heads()
+    _, (_, restricted) = clean.result_sets()
     assert restricted.classes == ("house", "Cat")
     assert restricted.label_of == (-1, 1, -1, 0)  # dog, cat, horse, house
     assert [clean.lines(sample) for sample in PHOTO.samples] == [1, 1, 2, 2, 1, 1, 2, 2]
@@ -51,12 +51,12 @@ def test_a_set_with_fewer_classes_is_compared_over_those_alone() -> None:
 
 def test_the_same_classes_in_another_order_need_a_result_set_of_their_own() -> None:
     other = make_set("other", "cat", "dog", "horse", "house")
-    assert heads(plan_walks([other], [PHOTO]))[1][0] == "photo (4 classes of other)"
+    assert result_sets(plan_walks([other], [PHOTO]))[1][0] == "photo (4 classes of other)"
 
 
 def test_several_sets_of_the_same_fewer_classes_share_one_counterpart() -> None:
     parts = [make_set(f"c/fog/{s}", "cat", "dog", corruption="fog", severity=s) for s in (1, 2)]
-    assert heads(plan_walks(parts, [PHOTO])) == [
+    assert result_sets(plan_walks(parts, [PHOTO])) == [
         ("photo", CLEAN, None),
         ("photo (2 classes of c)", RESTRICTED, None),
         ("c/fog/1", SHIFT, "photo (2 classes of c)"),
@@ -67,7 +67,7 @@ def test_several_sets_of_the_same_fewer_classes_share_one_counterpart() -> None:
 def test_a_class_that_the_clean_set_lacks_leaves_no_counterpart() -> None:
     odd = make_set("odd", "dog", "giraffe")
     assert match_classes(PHOTO, odd) is None
-    assert heads(plan_walks([odd], [PHOTO]))[-1] == ("odd", SHIFT, None)
+    assert result_sets(plan_walks([odd], [PHOTO]))[-1] == ("odd", SHIFT, None)
 
 
 def test_classes_are_matched_by_id_before_they_are_by_name() -> None:
@@ -77,7 +77,7 @@ def test_classes_are_matched_by_id_before_they_are_by_name() -> None:
 
 def test_corruptions_are_variants_of_one_walk_with_the_set_itself_as_clean() -> None:
     (walk,) = plan_walks([PHOTO], corruptions=[("fog", 3), ("snow", 1)])
-    assert heads([walk]) == [
+    assert result_sets([walk]) == [
         ("photo", CLEAN, None),
         ("photo/fog/3", SHIFT, "photo"),
         ("photo/snow/1", SHIFT, "photo"),
@@ -87,7 +87,7 @@ def test_corruptions_are_variants_of_one_walk_with_the_set_itself_as_clean() -> 
 
 def test_corruptions_beside_another_clean_set() -> None:
     walks = plan_walks([SKETCH], [PHOTO], [("fog", 3)])
-    assert heads(walks) == [
+    assert result_sets(walks) == [
         ("photo", CLEAN, None),
         ("sketch", SHIFT, "photo"),
         ("sketch/fog/3", SHIFT, "photo"),
@@ -96,13 +96,13 @@ def test_corruptions_beside_another_clean_set() -> None:
 
 def test_corruptions_of_the_clean_set_itself_share_its_pictures() -> None:
     (walk,) = plan_walks([PHOTO], [PHOTO], [("fog", 3)])
-    assert heads([walk]) == [("photo", CLEAN, None), ("photo/fog/3", SHIFT, "photo")]
+    assert result_sets([walk]) == [("photo", CLEAN, None), ("photo/fog/3", SHIFT, "photo")]
 
 
 def test_base_to_new_halves_the_classes_the_first_half_rounded_up() -> None:
     five = make_set("five", *"abcde")
     (walk,) = plan_walks([five], halves=True)
-    base, new = (head for _, head in walk.heads())
+    base, new = (result_set for _, result_set in walk.result_sets())
     assert (base.name, base.classes, base.label_of) == (
         "five (base)",
         ("a", "b", "c"),

@@ -54,7 +54,7 @@ class Evaluation:
     """Everything that a run needs, and the settings to keep beside its predictions."""
 
     clip: Clip
-    shelf: MethodPool
+    pool: MethodPool
     views: Views
     walks: tuple[Walk, ...]
     settings: dict[str, Any]  # decides what the predictions say
@@ -67,13 +67,16 @@ class Evaluation:
 
     def methods(self, walk: Walk) -> dict[str, Methods]:
         """For each head of a walk the methods; those that keep state have one stream a head."""
-        return {head.name: self.shelf.methods(head.classes, walk.set) for _, head in walk.heads()}
+        return {
+            result_set.name: self.pool.methods(result_set.classes, walk.set)
+            for _, result_set in walk.result_sets()
+        }
 
     def run(
         self, walk: Walk, *, batch_size: int, num_workers: int, done: int = 0
     ) -> Generator[Line, None, None]:
         """The lines of a walk, without the first `done`; frees what earlier walks needed."""
-        self.shelf.forget(keep={head.classes for _, head in walk.heads()})
+        self.pool.forget(keep={result_set.classes for _, result_set in walk.result_sets()})
         return run_walk(
             walk,
             self.methods(walk),
@@ -87,17 +90,19 @@ class Evaluation:
     def count_sentences(self) -> int:
         """How many sentences the template ensembles of all class lists hold, encoded once each."""
         every = {
-            (head.classes, self.shelf.templates(spec, walk.set))
+            (result_set.classes, self.pool.templates(spec, walk.set))
             for walk in self.walks
-            for _, head in walk.heads()
-            for spec in self.shelf.specs
+            for _, result_set in walk.result_sets()
+            for spec in self.pool.specs
             if spec.ensemble
         }
         return sum(len(classes) * len(templates) for classes, templates in every)
 
     def keeps_state(self) -> bool:
         """Whether a method's answers depend on the pictures before."""
-        return keeps_state({"": self.methods(self.walks[0])[next(self.walks[0].heads())[1].name]})
+        return keeps_state(
+            {"": self.methods(self.walks[0])[next(self.walks[0].result_sets())[1].name]}
+        )
 
 
 def build_evaluation(wanted: EvalSettings, walks: Sequence[Walk]) -> Evaluation:
@@ -112,7 +117,7 @@ def build_evaluation(wanted: EvalSettings, walks: Sequence[Walk]) -> Evaluation:
     check_options(wanted)
     clip = _load(wanted)
     gate = None if wanted.gate is None else (wanted.gate, wanted.gate_views or 1)
-    shelf = MethodPool(clip, wanted.specs, wanted.starts, gate)
+    pool = MethodPool(clip, wanted.specs, wanted.starts, gate)
     reads = any(_reads_views(spec) for spec in wanted.specs)
     count = (wanted.views or DEFAULT_VIEWS) if reads else 1
     views = Views(clip, count, wanted.augment or "crop", wanted.seed)
@@ -123,10 +128,10 @@ def build_evaluation(wanted: EvalSettings, walks: Sequence[Walk]) -> Evaluation:
         "seed": wanted.seed,
         **({"views": count, "augment": views.kind} if reads else {}),
         **({"gate": wanted.gate, "gate_views": wanted.gate_views or 1} if gate else {}),
-        "methods": [shelf.describe(spec) for spec in wanted.specs],
+        "methods": [pool.describe(spec) for spec in wanted.specs],
         "sets": [_describe_walk(walk) for walk in walks],
     }
-    evaluation = Evaluation(clip, shelf, views, tuple(walks), settings, describe_environment(clip))
+    evaluation = Evaluation(clip, pool, views, tuple(walks), settings, describe_environment(clip))
     for walk in walks:
         for note in walk.notes:
             warnings.warn(f"{walk.set.name}: {note}", UserWarning, stacklevel=2)
@@ -180,12 +185,12 @@ def _describe_walk(walk: Walk) -> dict[str, Any]:
         "templates": list(walk.set.templates),
         "heads": [
             {
-                "name": head.name,
-                "classes": list(head.classes),
+                "name": result_set.name,
+                "classes": list(result_set.classes),
                 "corruption": variant.corruption,
                 "severity": variant.severity,
             }
-            for variant, head in walk.heads()
+            for variant, result_set in walk.result_sets()
         ],
     }
 

@@ -81,7 +81,7 @@ class Candidate:
     kept: tuple[tuple[int, float], ...]  # (place of the view, its entropy in nats)
 
 
-class Lottery:
+class GalleryDraw:
     """Draw the gallery of one result set, while its rows go by.
 
     A picture qualifies as "right" where the baseline's top class is wrong and the method's is the

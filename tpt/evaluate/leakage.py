@@ -44,7 +44,9 @@ def note_halves(walk: Walk, learned: Mapping[str, Collection[str]]) -> Walk:
         walk: through a set whose classes are halved, or not.
         learned: by the name of a prompt the names of the classes that it was learned on.
     """
-    base = next((head for _, head in walk.heads() if head.part == "base"), None)
+    base = next(
+        (result_set for _, result_set in walk.result_sets() if result_set.part == "base"), None
+    )
     if base is None:
         return walk
     half = {fold(name): name for name in base.classes}

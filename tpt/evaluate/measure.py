@@ -18,7 +18,7 @@ from tpt.corrupt.corruption_kinds import Pixels
 from tpt.corrupt.corruptions import corrupt
 from tpt.evaluate.confusions import ChangeCounter, Confusion
 from tpt.evaluate.evaluation import Evaluation
-from tpt.evaluate.gallery import GalleryItem, Lottery, draw_items
+from tpt.evaluate.gallery import GalleryDraw, GalleryItem, draw_items
 from tpt.evaluate.image_scores import collect_scores
 from tpt.evaluate.method_specs import BASELINE
 from tpt.evaluate.metrics import SetMetrics, measure_set
@@ -33,11 +33,11 @@ GALLERY_SETS = 12
 GALLERY_ITEMS = 240
 """Pictures of the whole gallery, about; some 15 KB each with their views."""
 
-Say = Callable[[str], None]
+Tell = Callable[[str], None]
 
 
 @dataclass(eq=False)
-class Found:
+class Gathered:
     """What is gathered over the result sets."""
 
     sets: list[SetInfo] = field(default_factory=list)
@@ -47,7 +47,7 @@ class Found:
     confusions: list[Confusion] = field(default_factory=list)
 
 
-def measure(evaluation: Evaluation, predictions: str, say: Say) -> dict[str, Any]:
+def measure(evaluation: Evaluation, predictions: str, tell: Tell) -> dict[str, Any]:
     """Measure every result set and write results.json beside the predictions.
 
     Args:
@@ -59,27 +59,33 @@ def measure(evaluation: Evaluation, predictions: str, say: Say) -> dict[str, Any
         What results.json holds.
     """
     places = index_sets(predictions)
-    found = Found()
-    heads = [(walk, variant, head) for walk in evaluation.walks for variant, head in walk.heads()]
-    shares = share_gallery(len(heads), len(evaluation.shelf.specs) - 1)
-    for (walk, variant, head), pictures in zip(heads, shares, strict=True):
-        say(f"Measuring {head.name}")
-        watch = _measure_head(evaluation, head, predictions, places, pictures, found)
-        found.sets.append(_describe_set(walk, variant, head, watch))
+    gathered = Gathered()
+    result_sets = [
+        (walk, variant, result_set)
+        for walk in evaluation.walks
+        for variant, result_set in walk.result_sets()
+    ]
+    shares = share_gallery(len(result_sets), len(evaluation.pool.specs) - 1)
+    for (walk, variant, result_set), pictures in zip(result_sets, shares, strict=True):
+        tell(f"Measuring {result_set.name}")
+        reader = _measure_result_set(
+            evaluation, result_set, predictions, places, pictures, gathered
+        )
+        gathered.sets.append(_describe_set(walk, variant, result_set, reader))
         if pictures:
-            found.gallery += _draw(evaluation, walk, variant, head, watch.lottery)
+            gathered.gallery += _draw_gallery(evaluation, walk, variant, result_set, reader.draw)
     shown = {k: v for k, v in evaluation.settings.items() if k not in ("methods", "sets")}
     results = build_results(
-        found.sets,
+        gathered.sets,
         evaluation.settings["methods"],
-        found.measured,
+        gathered.measured,
         shown,
         evaluation.environment,
         BASELINE,
-        found.ms,
+        gathered.ms,
     )
-    results["gallery"] = [asdict(item) for item in found.gallery]
-    results["confusions"] = [asdict(confusion) for confusion in found.confusions]
+    results["gallery"] = [asdict(item) for item in gathered.gallery]
+    results["confusions"] = [asdict(confusion) for confusion in gathered.confusions]
     write_results(results, Path(os.path.dirname(predictions)) / "results.json")
     return results
 
@@ -92,31 +98,31 @@ def share_gallery(sets: int, methods: int) -> list[int]:
     return [each if place in chosen else 0 for place in range(sets)]
 
 
-def _measure_head(
+def _measure_result_set(
     evaluation: Evaluation,
-    head: ResultSet,
+    result_set: ResultSet,
     predictions: str,
     places: SetPlaces,
     pictures: int,
-    found: Found,
-) -> _Watch:
+    gathered: Gathered,
+) -> _RowReader:
     """One result set: its numbers and its changed answers; its pictures are with the watch."""
-    names = [spec.name for spec in evaluation.shelf.specs]
-    watch = _Watch(head.name, names, evaluation.seed, pictures)
-    rows = watch.follow(read_set(predictions, head.name, places))
-    columns = collect_scores(rows, names, len(head.classes))
-    found.measured[head.name] = measure_set(columns, BASELINE, seed=evaluation.seed)
-    found.ms[head.name] = watch.times()
-    found.confusions += watch.changes.confusions(head.name, head.classes)
-    return watch
+    names = [spec.name for spec in evaluation.pool.specs]
+    reader = _RowReader(result_set.name, names, evaluation.seed, pictures)
+    rows = reader.follow(read_set(predictions, result_set.name, places))
+    columns = collect_scores(rows, names, len(result_set.classes))
+    gathered.measured[result_set.name] = measure_set(columns, BASELINE, seed=evaluation.seed)
+    gathered.ms[result_set.name] = reader.times()
+    gathered.confusions += reader.changes.confusions(result_set.name, result_set.classes)
+    return reader
 
 
-class _Watch:
+class _RowReader:
     """Sees every row of a result set once, on its way to the metrics."""
 
     def __init__(self, name: str, methods: list[str], seed: int, pictures: int) -> None:
         self.done = self.failed = 0
-        self.lottery = Lottery(name, BASELINE, pictures, seed)
+        self.draw = GalleryDraw(name, BASELINE, pictures, seed)
         self.changes = ChangeCounter(BASELINE)
         self._image_ms = array("f")
         self._ms = {method: array("f") for method in methods}
@@ -127,7 +133,7 @@ class _Watch:
                 self.failed += 1
             else:
                 self.done += 1
-                self.lottery.add(row)
+                self.draw.add(row)
                 self.changes.add(row)
                 self._image_ms.append(row["image_ms"])
                 for method, ms in self._ms.items():
@@ -144,30 +150,32 @@ def _median(values: array[float]) -> float | None:
     return statistics.median(values) if values else None
 
 
-def _describe_set(walk: Walk, variant: Variant, head: ResultSet, watch: _Watch) -> SetInfo:
+def _describe_set(
+    walk: Walk, variant: Variant, result_set: ResultSet, reader: _RowReader
+) -> SetInfo:
     read = walk.set
     return SetInfo(
-        name=head.name,
+        name=result_set.name,
         layout=read.layout,
         path=as_text(read.path),
-        classes=head.classes,
-        images=watch.done,
-        role=head.role,
-        failed=watch.failed,
+        classes=result_set.classes,
+        images=reader.done,
+        role=result_set.role,
+        failed=reader.failed,
         domain=read.domain,
         corruption=variant.corruption or read.corruption,
         severity=variant.severity or read.severity,
-        clean=head.clean,
-        part=head.part,
+        clean=result_set.clean,
+        part=result_set.part,
         notes=tuple(map(as_text, (*read.notes, *walk.notes))),
     )
 
 
-def _draw(
-    evaluation: Evaluation, walk: Walk, variant: Variant, head: ResultSet, lottery: Lottery
+def _draw_gallery(
+    evaluation: Evaluation, walk: Walk, variant: Variant, result_set: ResultSet, draw: GalleryDraw
 ) -> list[GalleryItem]:
     """The pictures of the gallery, corrupted and cut into views again as the run had them."""
-    wanted = {candidate.key for candidate in lottery.candidates}
+    wanted = {candidate.key for candidate in draw.candidates}
     samples = {sample.key: sample for sample in walk.set.samples if sample.key in wanted}
 
     def change(pixels: Pixels, key: str) -> Pixels:
@@ -175,9 +183,9 @@ def _draw(
         return corrupt(pixels, str(variant.corruption), variant.severity, evaluation.seed, key)
 
     return draw_items(
-        lottery.candidates,
+        draw.candidates,
         samples.__getitem__,
-        head.classes,
+        result_set.classes,
         evaluation.views if evaluation.views.n > 1 else None,
         change if variant.corruption else None,
     )

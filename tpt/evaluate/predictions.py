@@ -194,9 +194,9 @@ def drop_begun(path: str, part: WalkProgress) -> WalkProgress:
 def _expect(walk: Walk) -> Iterator[tuple[str, str]]:
     """(set, key) of the lines of a walk, in order."""
     for sample in walk.set.samples:
-        for _, head in walk.heads():
-            if head.label(sample) >= 0:
-                yield head.name, sample.key
+        for _, result_set in walk.result_sets():
+            if result_set.label(sample) >= 0:
+                yield result_set.name, sample.key
 
 
 def _check_line(line: bytes, expected: tuple[str, str], path: str, number: int) -> bool:

@@ -1,6 +1,6 @@
 """Walking through the pictures of a set: decoded once, encoded once, judged by every method.
 
-The lines come in an order that the plan alone decides (picture, variant, head), so that a run that
+The lines come in the order of the plan (picture, variant, result set), so that a run that
 was killed can be continued where its last whole line ends.
 """
 
@@ -42,7 +42,7 @@ def run_walk(
 
     Args:
         walk: the walk.
-        methods: for each head's name the methods, the baseline among them.
+        methods: for each result set's name the methods, the baseline among them.
         views: what makes the views; only view 0 is made where no method reads more.
         seed: for corruptions on the fly.
         batch_size: pictures adapted together.
@@ -101,20 +101,22 @@ def _run_variant(
     features, sound = encode(good, every[0].engine.clip, views, count) if good else (None, [])
     image_ms = (time.perf_counter() - started) * 1e3 / max(1, len(good))
     judged: dict[str, dict[int, dict[str, Any]]] = {}
-    for head in variant.heads:
-        here = [place for place, item in enumerate(sound) if head.label(samples[item.index]) >= 0]
+    for result_set in variant.result_sets:
+        here = [
+            place for place, item in enumerate(sound) if result_set.label(samples[item.index]) >= 0
+        ]
         if features is not None and here:
-            labels = [head.label(samples[sound[place].index]) for place in here]
-            answers = judge(features[here], labels, methods[head.name])
-            judged[head.name] = {
+            labels = [result_set.label(samples[sound[place].index]) for place in here]
+            answers = judge(features[here], labels, methods[result_set.name])
+            judged[result_set.name] = {
                 sound[place].index: answer for place, answer in zip(here, answers, strict=True)
             }
     for item in items:
-        for head in variant.heads:
-            label = head.label(samples[item.index])
+        for result_set in variant.result_sets:
+            label = result_set.label(samples[item.index])
             if label >= 0:
-                line: Line = {"set": head.name, "key": item.path, "label": label}
-                answer = judged.get(head.name, {}).get(item.index)
+                line: Line = {"set": result_set.name, "key": item.path, "label": label}
+                answer = judged.get(result_set.name, {}).get(item.index)
                 yield item.index, line | _describe_line(item, answer, image_ms)
 
 

@@ -43,28 +43,28 @@ def measure_transfer(
     from tpt._version import __version__
 
     places = index_sets(predictions)
-    specs = evaluation.shelf.specs
+    specs = evaluation.pool.specs
     plain = [spec for spec in specs if spec.start is None]
     targets, measured = [], {}
     for walk in evaluation.walks:
-        for _, head in walk.heads():
+        for _, result_set in walk.result_sets():
             entry, found = _measure_target(
-                evaluation, walk, head, plain, prompts.keys(), predictions, places
+                evaluation, walk, result_set, plain, prompts.keys(), predictions, places
             )
             targets.append(entry)
-            measured[head.name] = found
+            measured[result_set.name] = found
     names = [target["name"] for target in targets]
     columns = [measured[name] for name in names]
     shown = {k: v for k, v in evaluation.settings.items() if k not in ("methods", "sets")}
-    described = {spec.start: evaluation.shelf.describe(spec) for spec in specs if spec.start}
+    described = {spec.start: evaluation.pool.describe(spec) for spec in specs if spec.start}
     return {
         "format": TRANSFER_FORMAT,
         "format_version": TRANSFER_VERSION,
         "tool": f"tpt-runtime {__version__}",
         "settings": shown,
         "environment": evaluation.environment,
-        "words": (evaluation.shelf.starts.templates[:1] or (WORDS,))[0],
-        "methods": [evaluation.shelf.describe(spec) for spec in plain],
+        "words": (evaluation.pool.starts.templates[:1] or (WORDS,))[0],
+        "methods": [evaluation.pool.describe(spec) for spec in plain],
         "sources": [
             {"name": prompt.name, **described[key]["context"], "notes": list(prompt.notes)}
             for key, prompt in prompts.items()
@@ -77,16 +77,16 @@ def measure_transfer(
 def _measure_target(
     evaluation: Evaluation,
     walk: Walk,
-    head: ResultSet,
+    result_set: ResultSet,
     plain: Sequence[MethodSpec],
     keys: Collection[str],
     predictions: str,
     places: SetPlaces,
 ) -> tuple[dict[str, Any], dict[str, SetMetrics]]:
     """What a target is, and what every method measured on it; each against its own words."""
-    every = [spec.name for spec in evaluation.shelf.specs]
-    lines = _Counted(read_set(predictions, head.name, places))
-    columns = collect_scores(lines, every, len(head.classes))
+    every = [spec.name for spec in evaluation.pool.specs]
+    lines = _Counted(read_set(predictions, result_set.name, places))
+    columns = collect_scores(lines, every, len(result_set.classes))
     found: dict[str, SetMetrics] = {}
     for spec in plain:
         own = {
@@ -95,10 +95,10 @@ def _measure_target(
         found |= measure_set(own, spec.name, seed=evaluation.seed)
     read = walk.set
     entry = {
-        "name": head.name,
+        "name": result_set.name,
         "layout": read.layout,
         "path": read.path,
-        "classes": list(head.classes),
+        "classes": list(result_set.classes),
         "images": lines.done,
         "failed": lines.failed,
         "notes": list(read.notes),

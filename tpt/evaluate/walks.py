@@ -2,8 +2,8 @@
 
 A *walk* goes once through the pictures of a set. Each picture is decoded once and seen in one or
 more *variants* (as it is, or corrupted on the fly), and each variant is encoded once and judged
-under one or more *heads*: lists of classes, each a result set of its own. A clean set has a head
-for its own classes, and one for the classes of every shift set that has fewer of them, so that
+in one or more *result sets*, each under its own list of classes. A clean set has a result set for
+its own classes, and one for the classes of every shift set that has fewer of them, so that
 accuracies are compared over the same classes.
 """
 
@@ -28,7 +28,7 @@ class ResultSet:
 
     name: str
     classes: tuple[str, ...]
-    label_of: tuple[int, ...]  # from the walk's label to this head's; -1 where it has none
+    label_of: tuple[int, ...]  # from the walk's label to this set's; -1 where it has none
     role: str = SHIFT
     clean: str | None = None  # the result set that its accuracies are compared with
     part: str | None = None  # "base" or "new", where the classes are halved
@@ -40,9 +40,9 @@ class ResultSet:
 
 @dataclass(frozen=True, eq=False)
 class Variant:
-    """What is done to every picture of a walk, and under which heads it is judged."""
+    """What is done to every picture of a walk, and in which result sets it counts."""
 
-    heads: tuple[ResultSet, ...]
+    result_sets: tuple[ResultSet, ...]
     corruption: str | None = None  # on the fly; None where the set came corrupted
     severity: int | None = None
 
@@ -55,12 +55,14 @@ class Walk:
     variants: tuple[Variant, ...]
     notes: tuple[str, ...] = ()  # what a person should be told of the plan, beside the set's own
 
-    def heads(self) -> Iterator[tuple[Variant, ResultSet]]:
-        return ((variant, head) for variant in self.variants for head in variant.heads)
+    def result_sets(self) -> Iterator[tuple[Variant, ResultSet]]:
+        return (
+            (variant, result_set) for variant in self.variants for result_set in variant.result_sets
+        )
 
     def lines(self, sample: Sample) -> int:
         """How many lines of predictions a picture makes."""
-        return sum(head.label(sample) >= 0 for _, head in self.heads())
+        return sum(result_set.label(sample) >= 0 for _, result_set in self.result_sets())
 
 
 def plan_walks(
@@ -107,7 +109,7 @@ def plan_walks(
     base = same or base
     walks = [_walk_shift(s, base, corruptions) for s in shifts]
     if base is not None:
-        plain = Variant(_clean_heads(base, shifts))
+        plain = Variant(_clean_result_sets(base, shifts))
         place = next((n for n, walk in enumerate(walks) if walk.set is base), None)
         if place is None:
             walks.insert(0, Walk(base, (plain,)))
@@ -192,23 +194,23 @@ def _explain_uncompared(shift: LabelledSet, clean: LabelledSet) -> str:
     return f'it is not compared with the clean set "{clean.name}", which {what}.'
 
 
-def _clean_heads(clean: LabelledSet, shifts: Sequence[LabelledSet]) -> tuple[ResultSet, ...]:
+def _clean_result_sets(clean: LabelledSet, shifts: Sequence[LabelledSet]) -> tuple[ResultSet, ...]:
     """The clean set under its own classes, and under those of each set that has fewer."""
-    heads = [ResultSet(clean.name, clean.classes, tuple(range(len(clean.classes))), CLEAN)]
+    result_sets = [ResultSet(clean.name, clean.classes, tuple(range(len(clean.classes))), CLEAN)]
     for shift in shifts:
         name, labels = _counterpart(shift, clean), match_classes(clean, shift)
         if labels is None or name is None:
             continue
-        there = next((head for head in heads if head.name == name), None)
+        there = next((result_set for result_set in result_sets if result_set.name == name), None)
         if there is None:
-            heads.append(ResultSet(name, shift.classes, labels, RESTRICTED))
+            result_sets.append(ResultSet(name, shift.classes, labels, RESTRICTED))
         elif there.label_of != labels:
             raise SourceError(
                 f'Two sets called "{_name_tree(shift)}" have as many classes, but not the same '
                 f'ones, so "{name}" could be either. Give one another name, for example '
                 f'other="{shift.path}".'
             )
-    return tuple(heads)
+    return tuple(result_sets)
 
 
 def _name_tree(shift: LabelledSet) -> str:
@@ -245,41 +247,41 @@ def match_classes(clean: LabelledSet, shift: LabelledSet) -> tuple[int, ...] | N
 
 def _halve(variant: Variant) -> Variant:
     """CoOp's base and new classes: the first ceil(K / 2), and the rest."""
-    heads = []
-    for head in variant.heads:
-        count = len(head.classes)
+    result_sets = []
+    for result_set in variant.result_sets:
+        count = len(result_set.classes)
         if count < 4:
             raise MethodError(
-                f'The set "{head.name}" has {count} classes; base-to-new needs at least four, two '
-                "in each half."
+                f'The set "{result_set.name}" has {count} classes; base-to-new needs at least '
+                "four, two in each half."
             )
         cut = (count + 1) // 2
         for part, first, last in (("base", 0, cut), ("new", cut, count)):
             labels = tuple(
-                label - first if first <= label < last else -1 for label in head.label_of
+                label - first if first <= label < last else -1 for label in result_set.label_of
             )
-            heads.append(
+            result_sets.append(
                 replace(
-                    head,
-                    name=f"{head.name} ({part})",
-                    classes=head.classes[first:last],
+                    result_set,
+                    name=f"{result_set.name} ({part})",
+                    classes=result_set.classes[first:last],
                     label_of=labels,
                     part=part,
-                    whole=head.name,
-                    clean=f"{head.clean} ({part})" if head.clean else None,
+                    whole=result_set.name,
+                    clean=f"{result_set.clean} ({part})" if result_set.clean else None,
                 )
             )
-    return replace(variant, heads=tuple(heads))
+    return replace(variant, result_sets=tuple(result_sets))
 
 
 def _check_names(walks: Sequence[Walk]) -> None:
     paths: dict[str, str] = {}
     for walk in walks:
-        for _, head in walk.heads():
-            if head.name in paths:
+        for _, result_set in walk.result_sets():
+            if result_set.name in paths:
                 raise SourceError(
-                    f'Two sets are called "{head.name}": "{paths[head.name]}" and '
+                    f'Two sets are called "{result_set.name}": "{paths[result_set.name]}" and '
                     f'"{walk.set.path}". Give one another name, for example '
                     f'other="{walk.set.path}".'
                 )
-            paths[head.name] = walk.set.path
+            paths[result_set.name] = walk.set.path
