@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.failures import told_plainly
+from cli.failures import plain_errors
 from cli.progress import Tally, progress
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def command(
     same seed gives the same pictures. A run that was stopped goes on: files that are there already
     are left alone. DST/corruptions.json says how they were made.
     """
-    with told_plainly():
+    with plain_errors():
         from tpt.corrupt.corrupted_copy import Settings, open_target, plan_pictures, write_corrupted
         from tpt.corrupt.corruptions import parse_kinds, parse_severities
 

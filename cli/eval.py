@@ -18,7 +18,7 @@ from cli.evaluating import (
     split_name,
     telling_warnings,
 )
-from cli.failures import told_plainly
+from cli.failures import plain_errors
 from cli.options import adaptation_options, machine_options, run_options
 from cli.predict import read_assignments, read_classes, read_templates
 
@@ -127,7 +127,7 @@ def command(sets: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any) -
     the same views of the same pictures, encoded once. The table goes to standard output.
     """
     say: Say = (lambda text: None) if quiet else (lambda text: click.echo(text, err=True))
-    with told_plainly():
+    with plain_errors():
         check_extra("eval", ("torchmetrics", "sklearn", "scipy", "jinja2"))
         from tpt.evaluate.predictions import claim_folder, open_folder
 

@@ -13,7 +13,7 @@ INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
 
 @contextmanager
-def told_plainly() -> Iterator[None]:
+def plain_errors() -> Iterator[None]:
     """Errors that a user can put right lose their traceback; wrong usage exits with 2."""
     try:
         yield

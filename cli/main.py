@@ -11,7 +11,8 @@ from typing import Any
 
 import click
 
-import tpt
+from tpt._version import __version__
+from tpt.errors import suggest
 
 COMMANDS = {
     "predict": "cli.predict",
@@ -40,13 +41,13 @@ class LazyGroup(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and args[0] not in COMMANDS:
-            hint = tpt.errors.suggest(args[0], COMMANDS)
+            hint = suggest(args[0], COMMANDS)
             ctx.fail(f'No such command "{args[0]}".{hint} `tpt --help` lists the commands.')
         return super().resolve_command(ctx, args)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(tpt.__version__, prog_name="tpt")
+@click.version_option(__version__, prog_name="tpt")
 def main() -> None:
     """Classify images with CLIP models that adapt to every image.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from cli.failures import told_plainly
+from cli.failures import plain_errors
 
 
 @click.command("methods")
@@ -20,7 +20,7 @@ def command(name: str, form: str) -> None:
     NAME shows that method alone: its settings with their published defaults, which `--keep`,
     `--steps`, `--lr`, `--reset` and `--set NAME=VALUE` of `tpt predict` change.
     """
-    with told_plainly():
+    with plain_errors():
         from tpt.methods.registry import MethodInfo, find_method, list_methods
 
         listed = [find_method(name)] if name else list(list_methods())

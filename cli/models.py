@@ -6,7 +6,7 @@ import json
 
 import click
 
-from cli.failures import told_plainly
+from cli.failures import plain_errors
 
 
 @click.command("models")
@@ -18,7 +18,7 @@ def command(pattern: str, form: str) -> None:
     PATTERN keeps the names that contain it. "shared-prefix" text towers take the exact fast path,
     "full-length" ones cost more for many classes, "unsupported" ones cannot be used.
     """
-    with told_plainly():
+    with plain_errors():
         from tpt.model.load import list_models
 
         rows = [row for row in list_models() if pattern.lower() in row.name.lower()]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.failures import INTERRUPTED, told_plainly
+from cli.failures import INTERRUPTED, plain_errors
 from cli.options import adaptation_options, machine_options
 from cli.progress import Tally, progress
 from tpt.text import read_value
@@ -69,7 +69,7 @@ def command(sources: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any
     Every record is written as soon as it is made: one JSON object a line with the path, the
     predictions, the zero-shot prediction, and what adaptation did; or the path and an error.
     """
-    with told_plainly():
+    with plain_errors():
         from tpt.streaming.output import check_target
         from tpt.streaming.sources import expand_sources
 

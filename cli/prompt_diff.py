@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.failures import told_plainly
+from cli.failures import plain_errors
 from cli.prompt_text import (
     FORMAT,
     cell,
@@ -37,7 +37,7 @@ def diff(a: str, b: str, form: str) -> None:
     by their place, it is the mean over the classes and the class that differs most. The exit code
     is 0 whether or not they differ, 1 if a file cannot be read.
     """
-    with told_plainly():
+    with plain_errors():
         from tpt.prompts import Context
 
         first, second = Context.load(a), Context.load(b)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.failures import told_plainly
+from cli.failures import plain_errors
 from cli.predict import read_classes
 from cli.prompt_text import NAME_IT, name_model, note, plain
 from tpt.errors import OutputError, PromptError
@@ -48,7 +48,7 @@ def import_(
     prompt file. What the options say is added to what SRC says, or takes its place. No weights
     are loaded, and nothing in SRC is executed.
     """
-    with told_plainly():
+    with plain_errors():
         from dataclasses import replace
 
         from tpt.prompts.context import Context

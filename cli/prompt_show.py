@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.failures import told_plainly
+from cli.failures import plain_errors
 from cli.prompt_text import (
     FEW,
     FORMAT,
@@ -63,7 +63,7 @@ def show(
     shown alone. The sha256 is of the numbers, a meta-network's included; the records of `tpt
     predict` keep its first 16 digits.
     """
-    with told_plainly():
+    with plain_errors():
         from tpt.prompts import Context
 
         context = Context.load(file)

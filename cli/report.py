@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from cli.evaluating import check_extra
-from cli.failures import told_plainly
+from cli.failures import plain_errors
 
 
 @click.command("report")
@@ -25,7 +25,7 @@ def command(folder: Path, output: Path | None, quiet: bool) -> None:
     of `tpt transfer` (transfer.json becomes heatmap.png and the tables). No model is loaded and no
     picture is opened.
     """
-    with told_plainly():
+    with plain_errors():
         check_extra("report", ("jinja2", "matplotlib"))
         from tpt.report.writer import write_report
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.failures import INTERRUPTED, told_plainly
+from cli.failures import INTERRUPTED, plain_errors
 from cli.predict import read_classes, read_templates
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def command(data: str, **options: Any) -> None:
     Beside the prompt file stand a log, the list of the pictures that were taken, and a model card;
     `tpt predict images/ --init FILE` starts from the prompt. Class names are those of the folders.
     """
-    with told_plainly():
+    with plain_errors():
         code = run(data, options)
     if code:
         raise click.exceptions.Exit(code)

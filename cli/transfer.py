@@ -17,7 +17,7 @@ from cli.evaluating import (
     predict_all,
     telling_warnings,
 )
-from cli.failures import INTERRUPTED, told_plainly
+from cli.failures import INTERRUPTED, plain_errors
 from cli.options import adaptation_options, machine_options, run_options
 from cli.train import watching
 from cli.transfer_plan import TransferPlan, plan_run, read_shared
@@ -92,7 +92,7 @@ def command(sets: tuple[str, ...], quiet: bool, **options: Any) -> None:
     table goes to standard output: a row a prompt, a column a SET, first the words unlearned.
     """
     say: Say = (lambda text: None) if quiet else (lambda text: click.echo(text, err=True))
-    with told_plainly():
+    with plain_errors():
         check_extra("transfer", ("torchmetrics", "sklearn", "scipy", "matplotlib"))
         from tpt.evaluate.predictions import claim_folder
 

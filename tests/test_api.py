@@ -52,7 +52,7 @@ def test_all_errors_are_one_family() -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="module 'tpt' has no attribute 'Tpt'"):
+    with pytest.raises(AttributeError, match="No tpt attribute Tpt"):
         _ = tpt.Tpt
 
 

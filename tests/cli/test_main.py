@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import tpt
-from cli.failures import told_plainly
+from cli.failures import plain_errors
 from cli.main import COMMANDS, main
 from tpt import errors
 
@@ -119,7 +119,7 @@ def test_a_bug_keeps_its_traceback(bug: type[Exception]) -> None:
 def run_failing(error: BaseException) -> Result:
     @click.command()
     def command() -> None:
-        with told_plainly():
+        with plain_errors():
             raise error
 
     return CliRunner().invoke(command, [], catch_exceptions=False)

@@ -1,4 +1,4 @@
-"""`tpt methods` lists the shelf: what each method is, what it costs, what can be set."""
+"""`tpt methods` lists the methods: what each is, what it costs, what can be set."""
 
 from __future__ import annotations
 

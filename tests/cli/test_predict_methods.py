@@ -1,4 +1,4 @@
-"""`tpt predict --method NAME`: every method of the shelf, its options, a gate, and TDA's state."""
+"""`tpt predict --method NAME`: every method, its options, a gate, and TDA's state."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def make_set(**more: object) -> LabelledSet:
     return LabelledSet("set", "folders", "set", CLASSES, CLASSES, (), **more)  # type: ignore[arg-type]
 
 
-def make_shelf(
+def make_pool(
     clip: tpt.Clip, *methods: str, templates: tuple[str, ...] = (), **prompts: str
 ) -> MethodPool:
     specs = parse_methods(methods, tuple(prompts))
@@ -30,7 +30,7 @@ def make_shelf(
 
 
 def test_methods_without_state_are_made_once_and_share_their_engine(tiny: tpt.Clip) -> None:
-    pool = make_shelf(tiny, "tpt", "vte", "tda")
+    pool = make_pool(tiny, "tpt", "vte", "tda")
     first, second = (pool.methods(CLASSES, make_set()) for _ in range(2))
     assert list(first) == ["zero-shot", "tpt", "vte", "tda"]
     assert first["tpt"] is second["tpt"]
@@ -41,7 +41,7 @@ def test_methods_without_state_are_made_once_and_share_their_engine(tiny: tpt.Cl
 
 
 def test_what_other_class_lists_needed_is_let_go(tiny: tpt.Clip) -> None:
-    pool = make_shelf(tiny, "tpt")
+    pool = make_pool(tiny, "tpt")
     kept, gone = (pool.methods(classes, make_set())["tpt"] for classes in (CLASSES, ("a", "b")))
     pool.forget(keep={CLASSES})
     assert pool.methods(CLASSES, make_set())["tpt"] is kept
@@ -49,18 +49,18 @@ def test_what_other_class_lists_needed_is_let_go(tiny: tpt.Clip) -> None:
 
 
 def test_an_ensemble_is_the_sets_own_else_imagenets_else_the_simple_one(tiny: tpt.Clip) -> None:
-    pool = make_shelf(tiny, "zero-shot+ensemble")
+    pool = make_pool(tiny, "zero-shot+ensemble")
     _, ensemble = pool.specs
     assert pool.templates(ensemble, make_set(templates=("my {}",))) == ("my {}",)
     assert pool.templates(ensemble, make_set(family="imagenet")) == imagenet_templates()
     assert pool.templates(ensemble, make_set()) == simple_templates()
-    given = make_shelf(tiny, "zero-shot+ensemble", templates=("a {}", "the {}"))
+    given = make_pool(tiny, "zero-shot+ensemble", templates=("a {}", "the {}"))
     assert given.templates(ensemble, make_set(templates=("my {}",))) == ("a {}", "the {}")
     assert given.templates(given.specs[0], make_set()) == ()
 
 
 def test_sets_with_templates_of_their_own_have_methods_of_their_own(tiny: tpt.Clip) -> None:
-    pool = make_shelf(tiny, "zero-shot+ensemble")
+    pool = make_pool(tiny, "zero-shot+ensemble")
     one, other = (
         pool.methods(CLASSES, make_set(templates=(text,)))["zero-shot+ensemble"]
         for text in ("my {}", "your {}")
@@ -73,7 +73,7 @@ def test_one_template_is_where_all_start_but_those_with_a_prompt(
 ) -> None:
     path = str(tmp_path / "coop.safetensors")
     tpt.Context.from_words(tiny, WORDS).save(path)
-    pool = make_shelf(tiny, "tpt", "tpt+coop", templates=("a {}",), coop=path)
+    pool = make_pool(tiny, "tpt", "tpt+coop", templates=("a {}",), coop=path)
     made = pool.methods(CLASSES, make_set())
     assert made["zero-shot"].templates == ("a {}",)  # type: ignore[attr-defined]
     assert made["tpt"].engine.context.info.words == "a {}"  # type: ignore[attr-defined]
@@ -94,7 +94,7 @@ def test_a_gate_stands_before_what_reads_views(tiny: tpt.Clip) -> None:
 
 def test_templates_that_no_method_uses_are_refused(tiny: tpt.Clip) -> None:
     with pytest.raises(MethodError) as refused:
-        make_shelf(tiny, "tpt", templates=("a {}", "the {}"))
+        make_pool(tiny, "tpt", templates=("a {}", "the {}"))
     assert str(refused.value) == (
         "2 templates were given, but no method uses an ensemble of them. Name one, for example "
         "--methods zero-shot,zero-shot+ensemble, or give one template."
@@ -103,4 +103,4 @@ def test_templates_that_no_method_uses_are_refused(tiny: tpt.Clip) -> None:
 
 def test_a_prompt_file_that_is_not_there_is_refused(tiny: tpt.Clip, tmp_path: Path) -> None:
     with pytest.raises(PromptError, match="cannot be read"):
-        make_shelf(tiny, "tpt", coop=str(tmp_path / "none.safetensors"))
+        make_pool(tiny, "tpt", coop=str(tmp_path / "none.safetensors"))

@@ -1,4 +1,4 @@
-"""What holds for every method of the shelf, whatever it does."""
+"""What holds for every method, whatever it does."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def conditional(golden: SimpleNamespace) -> tpt.PromptEngine:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_method_is_what_the_shelf_says_of_it(engine: tpt.PromptEngine, name: str) -> None:
+def test_a_method_is_what_the_registry_says_of_it(engine: tpt.PromptEngine, name: str) -> None:
     info, method = METHODS[name], make_method(name, engine)
     assert method.keeps_state is info.keeps_state
     assert method.reads_views is info.needs_views is info.reads_views(method.settings)

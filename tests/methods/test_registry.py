@@ -1,4 +1,4 @@
-"""The shelf's list: finding a method by name, its settings, and options of other methods."""
+"""The registry: finding a method by name, its settings, and options of other methods."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def engine(golden: SimpleNamespace) -> tpt.PromptEngine:
     return tpt.PromptEngine(golden.clip, ["cat", "dog"])
 
 
-def test_the_shelf_holds_every_method() -> None:
+def test_the_registry_holds_every_method() -> None:
     assert list(METHODS) == ["zero_shot", "tpt", "vte", "zero", "mta", "tps", "ctpt", "tda"]
     for name, info in METHODS.items():
         assert info.name == name
@@ -28,7 +28,7 @@ def test_the_shelf_holds_every_method() -> None:
         assert len(info.paper) == 10
 
 
-def test_listing_the_shelf_does_not_wait_for_torch() -> None:
+def test_listing_the_methods_does_not_wait_for_torch() -> None:
     program = (
         "import sys; from tpt.methods.registry import METHODS, find_method\n"
         "print(find_method('tpt').title, *METHODS, 'torch' in sys.modules)"
@@ -104,6 +104,6 @@ def test_an_option_of_another_method_that_was_not_said_is_no_matter() -> None:
     assert make_settings("vte", {"weight": None, "keep": 0.2}).keep == 0.2
 
 
-def test_the_shelf_cannot_be_changed_by_accident() -> None:
+def test_the_registry_cannot_be_changed_by_accident() -> None:
     with pytest.raises(TypeError):
         METHODS["mine"] = METHODS["tpt"]  # type: ignore[index]

@@ -259,7 +259,7 @@ def test_features_that_are_not_finite_fail_only_their_own_image(
     assert records == sound[:bad] + sound[bad + 1 :]
 
 
-# --- every method of the shelf ---
+# --- every method ---
 
 SPLIT = 0.455  # a threshold that some of eight pictures reach
 COUNT = 8

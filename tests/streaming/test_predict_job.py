@@ -125,11 +125,11 @@ def test_zero_shot_has_no_settings_of_tuning(build: Callable[..., PredictJob]) -
     }
 
 
-# --- the shelf ---
+# --- methods ---
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_of_the_shelf_makes_a_job_with_its_settings(
+def test_every_method_makes_a_job_with_its_settings(
     build: Callable[..., PredictJob], name: str
 ) -> None:
     made = build(method=name)

@@ -30,7 +30,7 @@ class MethodSpec:
     """One method of a run."""
 
     name: str  # as the tables show it
-    method: str  # its name on the shelf
+    method: str  # its name in the registry
     start: str | None = None  # the name of a prompt file of the run; None: the run's words
     ensemble: bool = False  # an ensemble of templates in place of a context
     options: Mapping[str, Any] = field(default_factory=dict)  # beside the run's own

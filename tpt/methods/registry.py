@@ -221,7 +221,7 @@ def make_method(
     options: Mapping[str, Any] = MappingProxyType({}),
     templates: Sequence[str] = (),
 ) -> Method:
-    """A method of the shelf on an engine.
+    """A method on an engine.
 
     Args:
         name: of the method.

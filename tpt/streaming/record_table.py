@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import unicodedata
+from rich.cells import cell_len, set_cell_size
 
 from tpt.streaming.records import Adaptation, Prediction, Record
 
@@ -21,7 +21,7 @@ def table_row(record: Record) -> str:
     name = record.path if record.path is not None else f"#{record.index}"
     shown = _elide(_printable(name), _WIDTHS[0])
     if record.error is not None:
-        return f"{_pad(shown, _WIDTHS[0])}  error: {_printable(record.error.message)}"
+        return f"{set_cell_size(shown, _WIDTHS[0])}  error: {_printable(record.error.message)}"
     adapt = record.adapt
     cells = (
         shown,
@@ -57,22 +57,14 @@ def _say(prediction: Prediction | None) -> str:
 
 
 def _line(cells: tuple[str, ...]) -> str:
-    return "  ".join(_pad(cell, width) for cell, width in zip(cells, _WIDTHS, strict=True)).rstrip()
-
-
-def _pad(text: str, width: int) -> str:
-    return text + " " * max(0, width - _columns(text))
-
-
-def _columns(text: str) -> int:
-    """Columns a terminal needs: East Asian wide characters take two, accents none."""
-    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
-    return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
+    return "  ".join(
+        set_cell_size(cell, width) for cell, width in zip(cells, _WIDTHS, strict=True)
+    ).rstrip()
 
 
 def _elide(text: str, width: int) -> str:
     """The end of a long text, where paths differ."""
-    while _columns(text) > width:
+    while cell_len(text) > width:
         text = "…" + text[2:]
     return text
 

@@ -1,0 +1,11 @@
+from .base import Adapted as Adapted
+from .base import Method as Method
+from .ctpt import CTPT as CTPT
+from .gate import Gate as Gate
+from .mta import MTA as MTA
+from .tda import TDA as TDA
+from .tps import TPS as TPS
+from .tpt import TPT as TPT
+from .vte import VTE as VTE
+from .zero import ZERO as ZERO
+from .zero_shot import ZeroShot as ZeroShot
