@@ -36,7 +36,7 @@ from coop.recipes import RecipeSettings
 from coop.run import context_of, fit_probe, measure, measure_run, prepare_run, train_prompt
 from coop.scoring import score, template_logits
 from coop.train_job import TrainJob, TrainSettings
-from tpt.data.training_sets import read_dataset
+from tpt.data.training_sets import read_training_set
 
 SHOTS, SEEDS = (1, 2, 4, 8, 16), (1, 2, 3)
 SINGLE = "a photo of a {}."
@@ -139,7 +139,7 @@ def run_set(
 ) -> None:
     table = work / f"{name}.csv"
     write_csv(table, SETS[name](data))
-    dataset = read_dataset(str(table))
+    dataset = read_training_set(str(table))
     bank = FeatureBank(clip)
     log = work / f"{name}.jsonl"
     done = {key_of(line) for line in read_lines(log)}

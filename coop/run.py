@@ -17,10 +17,11 @@ from coop.features import FeatureBank
 from coop.linear_probe import LinearProbe, fit_linear_probe
 from coop.loop import Epoch, LoopSettings, ReadEpoch, State, train
 from coop.recipes import Recipe, make_learner, make_recipe
-from coop.sampling import Draw, draw_shots
+from coop.sampling import draw_shots
 from coop.scoring import Score, harmonic_mean, predict_logits, score, template_logits
 from coop.train_job import NO_TEST, TrainJob
-from tpt.data.training_sets import Item
+from tpt.data.labelled_sets import Sample
+from tpt.data.training_sets import TrainingSet
 from tpt.errors import SourceError
 from tpt.prompts import Context, PromptEngine
 
@@ -85,9 +86,9 @@ class Run:
     job: TrainJob
     shots: int | None
     seed: int
-    draw: Draw
+    draw: TrainingSet
     recipe: Recipe
-    train: tuple[Item, ...]  # those that can be read
+    train: tuple[Sample, ...]  # those that can be read
     failed: tuple[str, ...]
     plain: RunScores  # the training pictures' plain views
 
@@ -161,7 +162,7 @@ def fit_probe(run: Run, watch: Watch) -> LinearProbe:
 
 
 def epoch_reader(
-    bank: FeatureBank, items: Sequence[Item], seed: int, recipe: Recipe, watch: Watch
+    bank: FeatureBank, items: Sequence[Sample], seed: int, recipe: Recipe, watch: Watch
 ) -> ReadEpoch:
     """What gives an epoch its pictures' features (n, E): from R kept views, or made anew."""
     paths, device = [item.path for item in items], bank.clip.device
@@ -228,7 +229,7 @@ def _score(
     return score(predict_logits(engine, pictures.features), pictures.labels)
 
 
-def measure(bank: FeatureBank, items: Sequence[Item], watch: Watch, what: str) -> RunScores:
+def measure(bank: FeatureBank, items: Sequence[Sample], watch: Watch, what: str) -> RunScores:
     """Plain features of the readable ones among some pictures; each is encoded once a job."""
     known = set(bank.failed)
     made = bank.plain([item.path for item in items], _teller(watch, what))

@@ -11,28 +11,20 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from tpt.data.training_sets import Dataset, Item, check_dataset
+from tpt.data.labelled_sets import Sample
+from tpt.data.training_sets import TrainingSet, check_training_set
 from tpt.errors import MethodError, SourceError
 
 VALIDATION_SHOTS = 4  # at most
 SPLITS = ("all", "base", "new")
 
 
-@dataclass(frozen=True)
-class Draw:
-    """The pictures of one run, labelled by place in `classes`."""
-
-    classes: tuple[str, ...]
-    train: tuple[Item, ...]
-    val: tuple[Item, ...]
-    test: tuple[Item, ...]
-    notes: tuple[str, ...] = ()
-
-
-def draw_shots(dataset: Dataset, shots: int | None, seed: int, split: str = "all") -> Draw:
-    """Draw the pictures of a run.
+def draw_shots(
+    dataset: TrainingSet, shots: int | None, seed: int, split: str = "all"
+) -> TrainingSet:
+    """Draw the pictures of a run: the set with those alone, and notes on the draw.
 
     Args:
         dataset: what there is. Where it has no validation or test pictures of its own, they are
@@ -48,25 +40,26 @@ def draw_shots(dataset: Dataset, shots: int | None, seed: int, split: str = "all
     """
     if shots is not None and shots < 1:
         raise MethodError(f"shots must be at least 1; got {shots}. `all` takes every picture.")
-    check_dataset(dataset)
+    check_training_set(dataset)
     rng = random.Random(seed)
     train, few = _draw(dataset.train, shots, rng)
     rest = _without(dataset.train, train)
     count = VALIDATION_SHOTS if shots is None else min(shots, VALIDATION_SHOTS)
     val, _ = _draw(dataset.val or rest, count, rng)
     test = dataset.test or tuple(_without(rest, val))
-    whole = Draw(dataset.classes, tuple(train), tuple(val), test, _tell_few(dataset, few, shots))
+    notes = _tell_few(dataset, few, shots)
+    whole = replace(dataset, train=tuple(train), val=tuple(val), test=test, notes=notes)
     return choose_classes(whole, split)
 
 
 def _draw(
-    items: Iterable[Item], shots: int | None, rng: random.Random
-) -> tuple[list[Item], dict[int, int]]:
+    items: Iterable[Sample], shots: int | None, rng: random.Random
+) -> tuple[list[Sample], dict[int, int]]:
     """k of each class, and how many there were of those that have fewer."""
-    by_label: dict[int, list[Item]] = {}
+    by_label: dict[int, list[Sample]] = {}
     for item in items:
         by_label.setdefault(item.label, []).append(item)
-    drawn: list[Item] = []
+    drawn: list[Sample] = []
     few: dict[int, int] = {}
     for label, group in by_label.items():
         if shots is None or len(group) < shots:
@@ -78,12 +71,12 @@ def _draw(
     return drawn, few
 
 
-def _without(items: Iterable[Item], taken: Iterable[Item]) -> list[Item]:
+def _without(items: Iterable[Sample], taken: Iterable[Sample]) -> list[Sample]:
     gone = {item.path for item in taken}  # under whatever label it was listed
     return [item for item in items if item.path not in gone]
 
 
-def _tell_few(dataset: Dataset, few: dict[int, int], shots: int | None) -> tuple[str, ...]:
+def _tell_few(dataset: TrainingSet, few: dict[int, int], shots: int | None) -> tuple[str, ...]:
     if not few:
         return ()
     named = [f"{dataset.classes[label]} ({count})" for label, count in few.items()]
@@ -94,7 +87,7 @@ def _tell_few(dataset: Dataset, few: dict[int, int], shots: int | None) -> tuple
     )
 
 
-def choose_classes(draw: Draw, split: str) -> Draw:
+def choose_classes(draw: TrainingSet, split: str) -> TrainingSet:
     """The base or the new half of a draw, relabelled from 0.
 
     Raises:
@@ -113,8 +106,10 @@ def choose_classes(draw: Draw, split: str) -> Draw:
             f"{len(draw.classes)} in all. Use --classes-split all."
         )
 
-    def keep(items: tuple[Item, ...]) -> tuple[Item, ...]:
-        return tuple(Item(i.path, i.label - start) for i in items if start <= i.label < stop)
+    def keep(items: tuple[Sample, ...]) -> tuple[Sample, ...]:
+        return tuple(
+            replace(item, label=item.label - start) for item in items if start <= item.label < stop
+        )
 
     return replace(
         draw,

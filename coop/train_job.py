@@ -15,8 +15,9 @@ from typing import Any
 from coop.features import FeatureBank
 from coop.recipes import RecipeSettings, check_recipe
 from coop.sampling import SPLITS, draw_shots
+from tpt.data.labelled_sets import Sample
 from tpt.data.presets import DEFAULT_TEMPLATE, PRESETS
-from tpt.data.training_sets import Dataset, Item, check_dataset, read_dataset
+from tpt.data.training_sets import TrainingSet, check_training_set, read_training_set
 from tpt.errors import MethodError
 from tpt.model.clip import Clip
 from tpt.model.load import load_clip
@@ -52,7 +53,7 @@ class TrainJob:
 
     settings: TrainSettings
     clip: Clip
-    dataset: Dataset
+    dataset: TrainingSet
     bank: FeatureBank
     templates: tuple[str, ...]
 
@@ -97,8 +98,8 @@ def build_train_job(wanted: TrainSettings) -> TrainJob:
     """
     check_recipe(wanted.recipe)
     _check_runs(wanted)
-    dataset = read_dataset(wanted.data, preset=wanted.preset, classes=wanted.classes)
-    check_dataset(dataset)
+    dataset = read_training_set(wanted.data, preset=wanted.preset, classes=wanted.classes)
+    check_training_set(dataset)
     dataset = _add_pictures(dataset, wanted)
     draw_shots(dataset, wanted.shots[0], wanted.seeds[0], wanted.classes_split)  # refuses early
     preset = dataset.preset.template if dataset.preset else DEFAULT_TEMPLATE
@@ -128,7 +129,7 @@ def _check_runs(wanted: TrainSettings) -> None:
         )
 
 
-def _add_pictures(dataset: Dataset, wanted: TrainSettings) -> Dataset:
+def _add_pictures(dataset: TrainingSet, wanted: TrainSettings) -> TrainingSet:
     """The data set with the validation and test pictures that were named apart from it."""
     if wanted.val is not None:
         dataset = replace(dataset, val=_read_more(wanted.val, dataset, wanted))
@@ -137,8 +138,8 @@ def _add_pictures(dataset: Dataset, wanted: TrainSettings) -> Dataset:
     return dataset
 
 
-def _read_more(path: str, dataset: Dataset, wanted: TrainSettings) -> tuple[Item, ...]:
+def _read_more(path: str, dataset: TrainingSet, wanted: TrainSettings) -> tuple[Sample, ...]:
     """All pictures of another folder or list, labelled by the classes of the data set."""
     preset = next((key for key, value in PRESETS.items() if value is dataset.preset), None)
-    more = read_dataset(path, preset=preset, classes=wanted.classes or dataset.classes)
+    more = read_training_set(path, preset=preset, classes=wanted.classes or dataset.classes)
     return (*more.train, *more.val, *more.test)

@@ -24,10 +24,10 @@ from coop.run import Watch
 from coop.runs import Result, run_job
 from coop.sampling import draw_shots
 from coop.train_job import NO_TEST, TrainJob, TrainSettings, shots_text
-from tpt.data.labelled_sets import SPLITS, LabelledSet
+from tpt.data.labelled_sets import SPLITS, LabelledSet, Sample
 from tpt.data.layouts import read_sets
 from tpt.data.presets import DEFAULT_TEMPLATE
-from tpt.data.training_sets import Dataset, Item, check_dataset, read_dataset
+from tpt.data.training_sets import TrainingSet, check_training_set, read_training_set
 from tpt.errors import SourceError, TptError
 from tpt.evaluate.transfer import name_keys
 from tpt.model.load import load_clip
@@ -58,13 +58,13 @@ class Source:
 
     name: str
     path: str  # as the user gave it
-    dataset: Dataset
+    dataset: TrainingSet
     apart: bool  # its training pictures are none of those that the set is tested on
     shots: int
     seed: int
 
     @property
-    def drawn(self) -> tuple[Item, ...]:
+    def drawn(self) -> tuple[Sample, ...]:
         """The pictures that the prompt learns from."""
         return draw_shots(self.dataset, self.shots, self.seed).train
 
@@ -97,19 +97,18 @@ def find_source(read: LabelledSet, learning: Learning) -> Source:
     dataset = _read_training(read)
     apart = dataset is not None
     if dataset is None:
-        items = [Item(str(s.source), s.label) for s in read.samples]
-        dataset = Dataset(read.name, read.classes, tuple(items))
+        dataset = TrainingSet(read.name, read.classes, read.samples)
     dataset = _drop_empty(replace(dataset, name=read.name))
     source = Source(read.name, read.path, dataset, apart, learning.shots, learning.seed)
     try:
-        check_dataset(dataset)
+        check_training_set(dataset)
         draw_shots(dataset, learning.shots, learning.seed)
     except TptError as error:
         raise type(error)(f'No prompt can be learned on "{read.name}". {error}') from error
     return source
 
 
-def _read_training(read: LabelledSet) -> Dataset | None:
+def _read_training(read: LabelledSet) -> TrainingSet | None:
     """The training pictures that a set has beside those that are tested."""
     if os.path.isdir(read.path):
         folder = find_training_folder(read)
@@ -118,12 +117,11 @@ def _read_training(read: LabelledSet) -> Dataset | None:
         found, *more = read_sets(folder, name=read.name)
         if more:  # of another form than what is tested
             return None
-        items = tuple(Item(str(sample.source), sample.label) for sample in found.samples)
-        return Dataset(read.name, found.classes, items, notes=found.notes)
+        return TrainingSet(read.name, found.classes, found.samples, notes=found.notes)
     if read.domain is not None:
         return None  # the list of a domain is not told apart by split
     names = [f"{key}={name}" for key, name in zip(read.ids, read.classes, strict=True)]
-    listed = read_dataset(read.path, classes=names)
+    listed = read_training_set(read.path, classes=names)
     return replace(listed, val=(), test=()) if listed.val or listed.test else None
 
 
@@ -147,7 +145,7 @@ def find_training_folder(read: LabelledSet) -> str | None:
     return None
 
 
-def _drop_empty(dataset: Dataset) -> Dataset:
+def _drop_empty(dataset: TrainingSet) -> TrainingSet:
     """Without classes that have no picture, which a list of classes may name."""
     present = sorted({item.label for item in dataset.train})
     if len(present) == len(dataset.classes):
@@ -158,7 +156,7 @@ def _drop_empty(dataset: Dataset) -> Dataset:
     return replace(
         dataset,
         classes=tuple(dataset.classes[label] for label in present),
-        train=tuple(Item(item.path, place[item.label]) for item in dataset.train),
+        train=tuple(replace(item, label=place[item.label]) for item in dataset.train),
         notes=(*dataset.notes, note),
     )
 

@@ -14,7 +14,7 @@ from coop.features import FeatureBank
 from coop.outputs import Outputs
 from coop.recipes import RecipeSettings, make_recipe
 from coop.train_job import TrainJob, TrainSettings
-from tpt.data.training_sets import Dataset
+from tpt.data.training_sets import TrainingSet
 
 OUTPUTS = Outputs(Path("out/pets.safetensors"), many=False)
 RESULT: dict[str, Any] = {
@@ -34,7 +34,7 @@ RESULT: dict[str, Any] = {
 
 @pytest.fixture
 def job(tiny: tpt.Clip) -> TrainJob:
-    dataset = Dataset("pets", ("cat", "dog"), ())
+    dataset = TrainingSet("pets", ("cat", "dog"), ())
     return TrainJob(
         TrainSettings("data/pets"), tiny, dataset, FeatureBank(tiny), ("a {}.", "the {}.")
     )
@@ -65,7 +65,7 @@ def test_a_card_names_model_data_classes_and_templates(job: TrainJob) -> None:
 
 def test_many_classes_are_counted(job: TrainJob) -> None:
     names = tuple(f"class {n}" for n in range(21))
-    card = card_of(replace(job, dataset=Dataset("many", names, ())))
+    card = card_of(replace(job, dataset=TrainingSet("many", names, ())))
     assert fact(card, "Classes").endswith("class 18, class 19, ... (21 in all)")
 
 

@@ -21,7 +21,7 @@ from coop.learners import CoOp
 from coop.loop import LoopSettings, train
 from coop.recipes import Recipe, RecipeSettings, make_recipe
 from coop.run import epoch_reader
-from tpt.data.training_sets import Item
+from tpt.data.labelled_sets import Sample
 from tpt.errors import MethodError, SourceError
 from tpt.images.views import draw_crops, normalise
 from tpt.streaming import pipeline as streaming
@@ -355,7 +355,7 @@ def recipe_with(cache_views: int, **more: Any) -> Recipe:
 
 def read_epochs(clip: tpt.Clip, paths: Sequence[str], recipe: Recipe, count: int) -> list[Tensor]:
     bank = FeatureBank(clip, recipe.augment)
-    items = [Item(path, number % 2) for number, path in enumerate(paths)]
+    items = [Sample.of_file(path, number % 2) for number, path in enumerate(paths)]
     read = epoch_reader(bank, items, 1, recipe, silent())
     return [read(epoch) for epoch in range(count)]
 
@@ -388,7 +388,7 @@ def test_as_many_kept_views_as_epochs_are_the_same_run_as_fresh_ones(
     def learn(cache_views: int) -> list[Tensor]:
         recipe = recipe_with(cache_views)
         bank = FeatureBank(golden.clip)
-        items = [Item(path, number % 2) for number, path in enumerate(paths)]
+        items = [Sample.of_file(path, number % 2) for number, path in enumerate(paths)]
         read = epoch_reader(bank, items, 1, recipe, silent())
         engine = tpt.PromptEngine(golden.clip, ["cat", "dog"])
         labels = torch.tensor([item.label for item in items])
@@ -417,7 +417,7 @@ def test_a_picture_that_is_gone_in_the_middle_of_training_is_said_in_a_sentence(
 ) -> None:
     copy = tmp_path / "copy.png"
     copy.write_bytes(Path(paths[0]).read_bytes())
-    items = [Item(str(copy), 0), Item(paths[1], 1)]
+    items = [Sample.of_file(str(copy), 0), Sample.of_file(paths[1], 1)]
     read = epoch_reader(FeatureBank(golden.clip), items, 1, recipe_with(0), silent())
     read(0)
     copy.unlink()

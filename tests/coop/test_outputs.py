@@ -32,7 +32,8 @@ from coop.outputs import (
 from coop.recipes import RecipeSettings
 from coop.sampling import draw_shots
 from coop.train_job import TrainJob, TrainSettings
-from tpt.data.training_sets import Dataset, Item
+from tpt.data.labelled_sets import Sample
+from tpt.data.training_sets import TrainingSet
 from tpt.errors import OutputError
 
 OUTPUTS = Outputs(Path("p.safetensors"), many=False)
@@ -48,8 +49,8 @@ def _in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def job(tiny: tpt.Clip) -> TrainJob:
     """A job whose pictures need not be there."""
     names = ["a,b.png", 'say "x".png', "猫.png", os.fsdecode(b"latin-\xe9.png"), "new\nline.png"]
-    items = tuple(Item(f"{k}/{name}", k) for k in (0, 1) for name in names)
-    dataset = Dataset("pets", ("cat", "dog, wild"), items)
+    items = tuple(Sample.of_file(f"{k}/{name}", k) for k in (0, 1) for name in names)
+    dataset = TrainingSet("pets", ("cat", "dog, wild"), items)
     return TrainJob(TrainSettings("pets", shots=(2,)), tiny, dataset, FeatureBank(tiny), ("a {}.",))
 
 

@@ -8,17 +8,18 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
-from coop.sampling import Draw, choose_classes, draw_shots
-from tpt.data.training_sets import Dataset, Item
+from coop.sampling import choose_classes, draw_shots
+from tpt.data.labelled_sets import Sample
+from tpt.data.training_sets import TrainingSet
 from tpt.errors import MethodError, SourceError
 
 NAMES = ("ant", "bee", "cat", "dog", "eel")
 
 
-def make_items(folder: str, counts: Sequence[int], seed: int = 0) -> tuple[Item, ...]:
+def make_items(folder: str, counts: Sequence[int], seed: int = 0) -> tuple[Sample, ...]:
     """`counts[label]` pictures of each label, mixed up: lists need not be sorted by class."""
     items = [
-        Item(f"{folder}/{NAMES[label]}/{n}.jpg", label)
+        Sample.of_file(f"{folder}/{NAMES[label]}/{n}.jpg", label)
         for label, count in enumerate(counts)
         for n in range(count)
     ]
@@ -28,8 +29,8 @@ def make_items(folder: str, counts: Sequence[int], seed: int = 0) -> tuple[Item,
 
 def make_dataset(
     train: Sequence[int], val: Sequence[int] = (), test: Sequence[int] = ()
-) -> Dataset:
-    return Dataset(
+) -> TrainingSet:
+    return TrainingSet(
         name="pets",
         classes=NAMES[: len(train)],
         train=make_items("train", train),
@@ -39,8 +40,8 @@ def make_dataset(
 
 
 def draw_as_published(
-    train: Iterable[Item], val: Iterable[Item], shots: int, seed: int
-) -> tuple[list[Item], list[Item]]:
+    train: Iterable[Sample], val: Iterable[Sample], shots: int, seed: int
+) -> tuple[list[Sample], list[Sample]]:
     """The public program's rule, plainly: one seeded generator, first train, then val.
 
     Class after class in the order of first appearance; k pictures without putting back; a class
@@ -49,11 +50,11 @@ def draw_as_published(
     generator = random.Random()
     generator.seed(seed)
 
-    def take(items: Iterable[Item], count: int) -> list[Item]:
-        groups: dict[int, list[Item]] = {}
+    def take(items: Iterable[Sample], count: int) -> list[Sample]:
+        groups: dict[int, list[Sample]] = {}
         for item in items:
             groups.setdefault(item.label, []).append(item)
-        taken: list[Item] = []
+        taken: list[Sample] = []
         for group in groups.values():
             taken += generator.sample(group, count) if len(group) >= count else group
         return taken
@@ -61,11 +62,11 @@ def draw_as_published(
     return take(train, shots), take(val, min(shots, 4))
 
 
-def count_labels(items: Iterable[Item]) -> dict[int, int]:
+def count_labels(items: Iterable[Sample]) -> dict[int, int]:
     return dict(Counter(item.label for item in items))
 
 
-def assert_apart(draw: Draw) -> None:
+def assert_apart(draw: TrainingSet) -> None:
     """No picture stands twice, in one split or in two."""
     paths = [item.path for part in (draw.train, draw.val, draw.test) for item in part]
     assert len(set(paths)) == len(paths)
@@ -90,9 +91,9 @@ def test_the_published_draw(shots: int, seed: int) -> None:
 
 def test_the_draw_of_seed_1_never_changes() -> None:
     """Values of Python's own generator, written down: 4 of 10, then 4 of 6."""
-    items = tuple(Item(f"{label}/{n}", label) for label in (1, 0) for n in range(10))
-    val = tuple(Item(f"val/{label}/{n}", label) for label in (0, 1) for n in range(6))
-    draw = draw_shots(Dataset("d", ("a", "b"), items, val), 4, seed=1)
+    items = tuple(Sample.of_file(f"{label}/{n}", label) for label in (1, 0) for n in range(10))
+    val = tuple(Sample.of_file(f"val/{label}/{n}", label) for label in (0, 1) for n in range(6))
+    draw = draw_shots(TrainingSet("d", ("a", "b"), items, val), 4, seed=1)
     train = "1/2 1/1 1/4 1/0 0/7 0/9 0/8 0/5"
     val_0, val_1 = "val/0/3 val/0/1 val/0/0 val/0/4", "val/1/0 val/1/3 val/1/4 val/1/2"
     assert [item.path for item in draw.train] == train.split()
@@ -113,10 +114,10 @@ def test_a_class_with_fewer_pictures_gives_all_and_is_told() -> None:
 
 def test_a_class_with_fewer_pictures_moves_no_others_draw() -> None:
     """It takes no number from the generator: the classes behind it get the pictures they had."""
-    few = [Item(f"few/{n}.jpg", 0) for n in range(3)]
-    many = [Item(f"many/{n}.jpg", 1) for n in range(30)]
-    behind = draw_shots(Dataset("d", ("few", "many"), (*few, *many)), 4, seed=1)
-    before = draw_shots(Dataset("d", ("few", "many"), (*many, *few)), 4, seed=1)
+    few = [Sample.of_file(f"few/{n}.jpg", 0) for n in range(3)]
+    many = [Sample.of_file(f"many/{n}.jpg", 1) for n in range(30)]
+    behind = draw_shots(TrainingSet("d", ("few", "many"), (*few, *many)), 4, seed=1)
+    before = draw_shots(TrainingSet("d", ("few", "many"), (*many, *few)), 4, seed=1)
     assert behind.train[:3] == tuple(few)
     assert behind.train[3:] == before.train[:4]
 
@@ -174,8 +175,8 @@ def test_validation_comes_from_the_training_pictures_left() -> None:
 
 
 def test_a_picture_listed_under_two_labels_stays_in_its_split() -> None:
-    items = [Item(f"{n}.jpg", label) for n in range(4) for label in (0, 1)]
-    draw = draw_shots(Dataset("d", ("a", "b"), tuple(items)), 1, seed=1)
+    items = [Sample.of_file(f"{n}.jpg", label) for n in range(4) for label in (0, 1)]
+    draw = draw_shots(TrainingSet("d", ("a", "b"), tuple(items)), 1, seed=1)
     paths = [{item.path for item in part} for part in (draw.train, draw.val, draw.test)]
     assert not paths[0] & paths[1]
     assert not paths[0] & paths[2]

@@ -14,7 +14,8 @@ import tpt
 from coop.features import FeatureBank
 from coop.recipes import RecipeSettings
 from coop.train_job import TrainJob, TrainSettings, build_train_job, shots_text
-from tpt.data.training_sets import Dataset, Item
+from tpt.data.labelled_sets import Sample
+from tpt.data.training_sets import TrainingSet
 from tpt.errors import MethodError, SourceError, TptError
 
 WANTED = TrainSettings("pets")
@@ -37,8 +38,8 @@ def touch(folder: str, classes: tuple[str, ...], count: int) -> None:
 
 def make_job(tiny: tpt.Clip, wanted: TrainSettings = WANTED, **changes: Any) -> TrainJob:
     """A job without files."""
-    items = tuple(Item(f"{label}/{n}.png", label) for label in (0, 1) for n in range(4))
-    dataset = replace(Dataset("pets", ("cat", "dog"), items), **changes)
+    items = tuple(Sample.of_file(f"{label}/{n}.png", label) for label in (0, 1) for n in range(4))
+    dataset = replace(TrainingSet("pets", ("cat", "dog"), items), **changes)
     return TrainJob(wanted, tiny, dataset, FeatureBank(tiny), ("a {}.",))
 
 
@@ -155,7 +156,7 @@ def test_the_description_can_be_written_down(tiny: tpt.Clip) -> None:
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_other_pictures_are_another_job(tiny: tpt.Clip, split: str) -> None:
-    more = {split: (*make_job(tiny).dataset.train, Item("1/new.png", 1))}
+    more = {split: (*make_job(tiny).dataset.train, Sample.of_file("1/new.png", 1))}
     one, two = make_job(tiny).describe(), make_job(tiny, **more).describe()
     assert [key for key in one if one[key] != two[key]] == ["pictures"]
     assert one["pictures"].startswith("8, sha256 ")

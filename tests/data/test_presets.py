@@ -9,7 +9,7 @@ import pytest
 from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
 
 from tpt.data.presets import DEFAULT_TEMPLATE, PRESETS, find_preset, name_labels, preset_of_split
-from tpt.data.training_sets import check_dataset, read_dataset
+from tpt.data.training_sets import check_training_set, read_training_set
 from tpt.errors import MethodError, SourceError
 
 TEMPLATES = {
@@ -146,16 +146,16 @@ def test_labels_without_a_preset_are_names() -> None:
 def test_caltechs_folders(tmp_path: Path) -> None:
     names = ["BACKGROUND_Google", "Faces_easy", "Faces", "airplanes", "yin_yang"]
     folder = touch(tmp_path, *(f"{name}/image_0001.jpg" for name in names))
-    dataset = check_dataset(read_dataset(folder, preset="caltech101"))
+    dataset = check_training_set(read_training_set(folder, preset="caltech101"))
     assert dataset.classes == ("face", "airplane", "yin_yang")  # sorted by folder
     assert dataset.name == "Caltech101"
     assert [note.split('"')[1] for note in dataset.notes] == ["BACKGROUND_Google", "Faces_easy"]
-    assert len(read_dataset(folder).classes) == 5
+    assert len(read_training_set(folder).classes) == 5
 
 
 def test_an_ignored_folder_may_be_empty(tmp_path: Path) -> None:
     folder = touch(tmp_path, "BACKGROUND_Google/tmp", "Faces/1.jpg", "ant/1.jpg")
-    assert read_dataset(folder, preset="caltech101").classes == ("face", "ant")
+    assert read_training_set(folder, preset="caltech101").classes == ("face", "ant")
 
 
 def test_a_split_files_name_chooses_the_preset(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_split_files_name_chooses_the_preset(tmp_path: Path) -> None:
     train = [["Faces/image_0001.jpg", 0, "Faces"], ["ant/image_0001.jpg", 1, "ant"]]
     path = tmp_path / "split_zhou_Caltech101.json"
     path.write_text(json.dumps({"train": train, "val": [], "test": []}))
-    dataset = read_dataset(str(path))
+    dataset = read_training_set(str(path))
     assert dataset.preset is PRESETS["caltech101"]
     assert (dataset.name, dataset.classes) == ("Caltech101", ("face", "ant"))
 
@@ -173,14 +173,17 @@ def test_a_preset_that_is_named_wins_over_the_file_name(tmp_path: Path) -> None:
     train = [["1.jpg", 0, "Forest"], ["2.jpg", 1, "SeaLake"]]
     path = tmp_path / "split_zhou_Caltech101.json"
     path.write_text(json.dumps({"train": train, "val": [], "test": []}))
-    dataset = read_dataset(str(path), preset="eurosat")
+    dataset = read_training_set(str(path), preset="eurosat")
     assert (dataset.name, dataset.classes) == ("EuroSAT", ("Forest", "Sea or Lake"))
 
 
 def test_a_csv_files_labels_are_put_right_too(tmp_path: Path) -> None:
     path = tmp_path / "eurosat.csv"
     path.write_text("path,label\n1.jpg,SeaLake\n2.jpg,Highway\n")
-    assert read_dataset(str(path), preset="eurosat").classes == ("Highway or Road", "Sea or Lake")
+    assert read_training_set(str(path), preset="eurosat").classes == (
+        "Highway or Road",
+        "Sea or Lake",
+    )
 
 
 # --- ImageNet's WordNet ids ---
@@ -190,7 +193,7 @@ def test_exactly_1000_wordnet_ids_take_the_standard_names(tmp_path: Path) -> Non
     path = tmp_path / "imagenet.csv"
     lines = [f"{wnid}/1.jpg,{wnid}" for wnid in reversed(make_wnids(1000))]
     path.write_text("\n".join(["path,label", *lines]))
-    dataset = check_dataset(read_dataset(str(path), preset="imagenet"))
+    dataset = check_training_set(read_training_set(str(path), preset="imagenet"))
     assert dataset.classes == tuple(IMAGENET_CLASSNAMES)
     assert dataset.train[-1].label == 0  # n01440764, the tench
     assert dataset.classes[0] == "tench"

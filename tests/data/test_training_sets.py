@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tpt.data.training_sets import Dataset, check_dataset, read_dataset
+from tpt.data.training_sets import TrainingSet, check_training_set, read_training_set
 from tpt.errors import MethodError, SourceError
 
 Row = tuple[str, str]  # path, class name
@@ -37,14 +37,14 @@ def write_split(path: str, train: list[Any], val: Any = (), test: Any = ()) -> s
     return write(path, json.dumps({"train": train, "val": val, "test": test}))
 
 
-def rows(dataset: Dataset, split: str) -> list[Row]:
+def rows(dataset: TrainingSet, split: str) -> list[Row]:
     return [(item.path, dataset.classes[item.label]) for item in getattr(dataset, split)]
 
 
 def message_of(path: str, **options: Any) -> str:
     """The message of the SourceError, checked to be one full line."""
     with pytest.raises(SourceError) as caught:
-        check_dataset(read_dataset(path, **options))
+        check_training_set(read_training_set(path, **options))
     message = str(caught.value)
     assert message.isprintable()
     assert message.endswith((".", "?"))
@@ -56,7 +56,7 @@ def message_of(path: str, **options: Any) -> str:
 
 def test_a_folder_a_class() -> None:
     touch("pets/dog/10.jpg", "pets/dog/9.jpg", "pets/cat/a.png", "pets/cat/more/b.WEBP")
-    dataset = read_dataset("pets")
+    dataset = read_training_set("pets")
     assert (dataset.name, dataset.layout, dataset.preset) == ("pets", "folder", None)
     assert dataset.classes == ("cat", "dog")
     assert rows(dataset, "train") == [
@@ -66,14 +66,14 @@ def test_a_folder_a_class() -> None:
         ("pets/dog/10.jpg", "dog"),
     ]
     assert (dataset.val, dataset.test, dataset.notes) == ((), (), ())
-    assert check_dataset(dataset) is dataset
+    assert check_training_set(dataset) is dataset
 
 
 @pytest.mark.parametrize("path", ["pets/", "./pets", "pets/../pets", "{here}/pets"])
 def test_the_name_is_the_folders_however_it_is_spelt(path: str) -> None:
     touch("pets/cat/1.png", "pets/dog/1.png")
     path = path.format(here=os.getcwd())
-    dataset = read_dataset(path)
+    dataset = read_training_set(path)
     assert dataset.name == "pets"
     assert dataset.train[0].path == os.path.join(path, "cat/1.png")
 
@@ -81,19 +81,19 @@ def test_the_name_is_the_folders_however_it_is_spelt(path: str) -> None:
 def test_the_current_folder_has_a_name_too(monkeypatch: pytest.MonkeyPatch) -> None:
     touch("pets/cat/1.png", "pets/dog/1.png")
     monkeypatch.chdir("pets")
-    assert read_dataset(".").name == "pets"
+    assert read_training_set(".").name == "pets"
 
 
 def test_classes_are_in_the_order_of_sorted_labels() -> None:
     """As the field sorts them: by code point, where pictures are in natural order."""
     touch(*(f"d/{label}/1.png" for label in ["10", "9", "ant", "Zebra", "éland"]))
-    assert read_dataset("d").classes == ("10", "9", "Zebra", "ant", "éland")
+    assert read_training_set("d").classes == ("10", "9", "Zebra", "ant", "éland")
 
 
 def test_hidden_and_other_files_are_no_pictures() -> None:
     touch("pets/.git/x.png", "pets/.DS_Store", "pets/._cat.png", "pets/README.txt")
     touch("pets/cat/1.png", "pets/cat/.2.png", "pets/cat/Thumbs.db", "pets/dog/1.png")
-    dataset = read_dataset("pets")
+    dataset = read_training_set("pets")
     assert rows(dataset, "train") == [("pets/cat/1.png", "cat"), ("pets/dog/1.png", "dog")]
     assert dataset.notes == ()
 
@@ -103,7 +103,7 @@ def test_hidden_and_other_files_are_no_pictures() -> None:
 )
 def test_loose_pictures_are_left_out_and_told(loose: list[str], told: str) -> None:
     touch("pets/cat/1.png", "pets/dog/1.png", *(f"pets/{name}" for name in loose))
-    dataset = read_dataset("pets")
+    dataset = read_training_set("pets")
     assert len(dataset.train) == 2
     (note,) = dataset.notes
     assert note.startswith(told)
@@ -113,7 +113,7 @@ def test_loose_pictures_are_left_out_and_told(loose: list[str], told: str) -> No
 
 def test_loose_pictures_beside_the_split_folders_are_told_too() -> None:
     touch("d/train/cat/1.png", "d/train/dog/1.png", "d/x.png")
-    assert read_dataset("d").notes[1:] == (
+    assert read_training_set("d").notes[1:] == (
         '1 picture directly in "d" belongs to no class and is left out.',
     )
 
@@ -122,7 +122,7 @@ def test_loose_pictures_beside_the_split_folders_are_told_too() -> None:
 def test_split_folders_as_archives_spell_them(train: str, test: str) -> None:
     """They would be taken for two classes, in silence."""
     touch(f"d/{train}/cat/1.png", f"d/{train}/dog/1.png", f"d/{test}/cat/2.png")
-    dataset = read_dataset("d")
+    dataset = read_training_set("d")
     assert dataset.classes == ("cat", "dog")
     assert rows(dataset, "test") == [(f"d/{test}/cat/2.png", "cat")]
 
@@ -131,7 +131,7 @@ def test_split_folders_as_archives_spell_them(train: str, test: str) -> None:
 def test_train_val_and_test_folders(val: str) -> None:
     touch("d/train/cat/1.png", "d/train/dog/1.png", f"d/{val}/cat/2.png", "d/test/dog/3.png")
     touch("d/README.txt", "d/.cache/x.png")
-    dataset = check_dataset(read_dataset("d"))
+    dataset = check_training_set(read_training_set("d"))
     assert dataset.classes == ("cat", "dog")
     assert rows(dataset, "train") == [("d/train/cat/1.png", "cat"), ("d/train/dog/1.png", "dog")]
     assert rows(dataset, "val") == [(f"d/{val}/cat/2.png", "cat")]
@@ -141,7 +141,7 @@ def test_train_val_and_test_folders(val: str) -> None:
 
 def test_a_train_folder_alone_holds_the_classes() -> None:
     touch("d/train/cat/1.png", "d/train/dog/1.png")
-    dataset = read_dataset("d")
+    dataset = read_training_set("d")
     assert dataset.classes == ("cat", "dog")
     assert dataset.test == ()
 
@@ -149,7 +149,7 @@ def test_a_train_folder_alone_holds_the_classes() -> None:
 def test_a_val_folder_without_a_test_folder_is_the_test_set() -> None:
     """As ImageNet is used everywhere."""
     touch("d/train/cat/1.png", "d/train/dog/1.png", "d/val/cat/2.png", "d/val/dog/2.png")
-    dataset = read_dataset("d")
+    dataset = read_training_set("d")
     assert rows(dataset, "test") == [("d/val/cat/2.png", "cat"), ("d/val/dog/2.png", "dog")]
     assert dataset.val == ()
     assert "the validation folder is the test set" in dataset.notes[-1]
@@ -157,7 +157,7 @@ def test_a_val_folder_without_a_test_folder_is_the_test_set() -> None:
 
 def test_a_class_called_train_beside_others_is_a_class() -> None:
     touch("vehicles/bus/1.png", "vehicles/train/1.png", "vehicles/train/2.png")
-    dataset = read_dataset("vehicles")
+    dataset = read_training_set("vehicles")
     assert dataset.classes == ("bus", "train")
     assert [item.label for item in dataset.train] == [0, 1, 1]
 
@@ -165,7 +165,7 @@ def test_a_class_called_train_beside_others_is_a_class() -> None:
 def test_a_loose_picture_in_a_split_is_told_too() -> None:
     touch("d/train/cat/1.png", "d/train/dog/1.png", "d/test/cat/1.png", "d/test/x.png")
     assert any(
-        note.startswith('1 picture directly in "d/test"') for note in read_dataset("d").notes
+        note.startswith('1 picture directly in "d/test"') for note in read_training_set("d").notes
     )
 
 
@@ -224,7 +224,7 @@ def test_a_path_that_leads_nowhere() -> None:
 
 def test_a_csv_file_without_splits() -> None:
     path = write("lists/pets.csv", "path,label\nb.png,dog\nsub/a.png,cat\n/far/c.png,dog\n")
-    dataset = check_dataset(read_dataset(path))
+    dataset = check_training_set(read_training_set(path))
     assert (dataset.name, dataset.layout, dataset.classes) == ("pets.csv", "csv", ("cat", "dog"))
     assert rows(dataset, "train") == [
         ("lists/b.png", "dog"),
@@ -236,7 +236,7 @@ def test_a_csv_file_without_splits() -> None:
 
 def test_a_csv_file_in_the_current_folder() -> None:
     write("pets.csv", "path,label\na.png,cat\n")
-    assert read_dataset("pets.csv").train[0].path == "a.png"
+    assert read_training_set("pets.csv").train[0].path == "a.png"
 
 
 def test_a_csv_file_with_splits() -> None:
@@ -244,7 +244,7 @@ def test_a_csv_file_with_splits() -> None:
         *("label,split,path", "cat,train,1.png", "cat, ,2.png", "dog,TRAIN ,3.png"),
         *("cat,val,4.png", "cat,valid,5.png", "dog,Validation,6.png", "dog,test,7.png"),
     ]
-    dataset = read_dataset(write("pets.csv", "\n".join(lines)))
+    dataset = read_training_set(write("pets.csv", "\n".join(lines)))
     assert rows(dataset, "train") == [("1.png", "cat"), ("2.png", "cat"), ("3.png", "dog")]
     assert rows(dataset, "val") == [("4.png", "cat"), ("5.png", "cat"), ("6.png", "dog")]
     assert rows(dataset, "test") == [("7.png", "dog")]
@@ -262,12 +262,12 @@ def test_a_csv_file_with_splits() -> None:
     ],
 )
 def test_csv_as_programs_write_it(text: str) -> None:
-    assert rows(read_dataset(write("pets.CSV", text)), "train") == [("a b.png", "tabby cat")]
+    assert rows(read_training_set(write("pets.CSV", text)), "train") == [("a b.png", "tabby cat")]
 
 
 def test_csv_keeps_commas_and_quotes_of_names() -> None:
     write("d.csv", 'path,label\n"a,b.png","say ""x"", cat\'s"\n猫.png,naïve 猫\n')
-    assert rows(read_dataset("d.csv"), "train") == [
+    assert rows(read_training_set("d.csv"), "train") == [
         ("a,b.png", 'say "x", cat\'s'),
         ("猫.png", "naïve 猫"),
     ]
@@ -310,7 +310,7 @@ def test_a_csv_line_is_named_by_its_place_in_the_file() -> None:
 
 def test_a_csv_column_that_training_does_not_know_may_be_empty() -> None:
     write("pets.csv", "path,label,domain\na.png,cat,\nb.png,dog,sketch\n")
-    assert rows(read_dataset("pets.csv"), "train") == [("a.png", "cat"), ("b.png", "dog")]
+    assert rows(read_training_set("pets.csv"), "train") == [("a.png", "cat"), ("b.png", "dog")]
 
 
 def test_a_csv_column_that_is_named_twice_is_refused() -> None:
@@ -361,7 +361,7 @@ def test_a_split_file() -> None:
     touch("d/cat/1.jpg")
     train = [["cat/1.jpg", 7, "tabby cat"], ["dog/1.jpg", 2, "dog"], ["cat/2.jpg", 7, "tabby cat"]]
     path = write_split("d/mine.json", train, [["dog/2.jpg", 2, "dog"]], [["eel.jpg", 4, "eel"]])
-    dataset = read_dataset(path)
+    dataset = read_training_set(path)
     assert (dataset.name, dataset.layout, dataset.preset) == ("mine", "split", None)
     assert dataset.classes == ("dog", "eel", "tabby cat")  # by label number, not by name
     assert rows(dataset, "train") == [
@@ -376,7 +376,7 @@ def test_a_split_file() -> None:
 def test_label_numbers_are_sorted_as_numbers() -> None:
     touch("1.jpg")
     path = write_split("mine.json", [["1.jpg", 10, "ten"], ["2.jpg", 9, "nine"]])
-    assert read_dataset(path).classes == ("nine", "ten")
+    assert read_training_set(path).classes == ("nine", "ten")
 
 
 @pytest.mark.parametrize(
@@ -394,21 +394,21 @@ def test_pictures_are_found_beside_the_split_file(base: str, name: str, folder: 
     root = os.path.join(base, folder)
     touch(os.path.join(base, "other", "x.jpg"), os.path.join(root, "cat/1.jpg"))
     path = write_split(os.path.join(base, name), [["cat/1.jpg", 0, "cat"], ["dog/1.jpg", 1, "dog"]])
-    paths = [item.path for item in read_dataset(path).train]
+    paths = [item.path for item in read_training_set(path).train]
     assert paths == [os.path.join(root, "cat/1.jpg"), os.path.join(root, "dog/1.jpg")]
 
 
 def test_the_presets_own_folder_is_looked_in_first() -> None:
     touch("101_ObjectCategories_small/cat/1.jpg", "101_ObjectCategories/cat/1.jpg", "1/cat/1.jpg")
     path = write_split("split_zhou_Caltech101.json", [["cat/1.jpg", 0, "cat"]])
-    assert read_dataset(path).train[0].path == "101_ObjectCategories/cat/1.jpg"
+    assert read_training_set(path).train[0].path == "101_ObjectCategories/cat/1.jpg"
 
 
 def test_a_few_missing_pictures_do_not_hide_the_folder() -> None:
     """They become errors where they are encoded, each under its own name."""
     touch("jpg/3.jpg")
     path = write_split("mine.json", [[f"{n}.jpg", n % 2, f"class {n % 2}"] for n in range(6)])
-    assert read_dataset(path).train[0].path == "jpg/0.jpg"
+    assert read_training_set(path).train[0].path == "jpg/0.jpg"
 
 
 def test_pictures_that_are_nowhere() -> None:
@@ -473,7 +473,7 @@ def make_pets() -> None:
 def test_classes_give_the_order() -> None:
     make_pets()
     touch("pets/cat/2.png")
-    dataset = read_dataset("pets", classes=["golden retriever", "Dog", "cat"])
+    dataset = read_training_set("pets", classes=["golden retriever", "Dog", "cat"])
     assert dataset.classes == ("golden retriever", "Dog", "cat")
     assert rows(dataset, "train") == [
         ("pets/cat/1.png", "cat"),
@@ -485,7 +485,7 @@ def test_classes_give_the_order() -> None:
 
 def test_classes_move_every_split_and_keep_what_was_told() -> None:
     touch("d/train/a/1.png", "d/train/b/1.png", "d/val/b/2.png", "d/test/a/3.png")
-    plain, moved = read_dataset("d"), read_dataset("d", classes=["b", "a"])
+    plain, moved = read_training_set("d"), read_training_set("d", classes=["b", "a"])
     assert moved.classes == ("b", "a")
     for split in ("train", "val", "test"):
         assert rows(moved, split) == rows(plain, split)
@@ -505,7 +505,7 @@ def test_labels_missing_in_classes_are_named() -> None:
 
 def test_label_and_name_entries() -> None:
     touch("d/n02/1.png", "d/n01/1.png", "d/newt/1.png")
-    dataset = read_dataset("d", classes=["n02 = tench", "newt", "n01=great white shark"])
+    dataset = read_training_set("d", classes=["n02 = tench", "newt", "n01=great white shark"])
     assert dataset.classes == ("tench", "newt", "great white shark")
     assert dict(rows(dataset, "train")) == {
         "d/n01/1.png": "great white shark",
@@ -516,24 +516,26 @@ def test_label_and_name_entries() -> None:
 
 def test_labels_and_names_may_swap() -> None:
     touch("d/cat/1.png", "d/dog/1.png")
-    dataset = read_dataset("d", classes=["cat=dog", "dog=cat"])
+    dataset = read_training_set("d", classes=["cat=dog", "dog=cat"])
     assert rows(dataset, "train") == [("d/cat/1.png", "dog"), ("d/dog/1.png", "cat")]
 
 
 def test_labels_that_differ_in_case_are_told_apart_where_both_are_asked_for() -> None:
     touch("d/polish/1.png", "d/Polish/1.png")
-    dataset = read_dataset("d", classes=["polish", "Polish"])
+    dataset = read_training_set("d", classes=["polish", "Polish"])
     assert dict(rows(dataset, "train")) == {"d/polish/1.png": "polish", "d/Polish/1.png": "Polish"}
 
 
 def test_a_label_may_hold_an_equals_sign() -> None:
     touch("d/a=b/1.png", "d/c/1.png")
-    assert read_dataset("d", classes=["c", "a=b=first"]).classes == ("c", "first")
+    assert read_training_set("d", classes=["c", "a=b=first"]).classes == ("c", "first")
 
 
 def test_two_labels_of_one_name_are_one_class() -> None:
     touch("d/tabby/1.png", "d/siamese/1.png", "d/pug/1.png")
-    dataset = check_dataset(read_dataset("d", classes=["siamese=cat", "pug=dog", "tabby=cat"]))
+    dataset = check_training_set(
+        read_training_set("d", classes=["siamese=cat", "pug=dog", "tabby=cat"])
+    )
     assert dataset.classes == ("cat", "dog")
     assert rows(dataset, "train") == [
         ("d/pug/1.png", "dog"),
@@ -551,9 +553,9 @@ def test_a_class_without_pictures_is_not_learned() -> None:
 def test_classes_of_a_csv_and_of_a_split_file() -> None:
     touch("1.jpg")
     csv = write("d.csv", "path,label\n1.jpg,0\n2.jpg,1\n")
-    assert read_dataset(csv, classes=["1=one", "0=zero"]).classes == ("one", "zero")
+    assert read_training_set(csv, classes=["1=one", "0=zero"]).classes == ("one", "zero")
     split = write_split("mine.json", [["1.jpg", 0, "cat"], ["2.jpg", 1, "dog"]])
-    dataset = read_dataset(split, classes=["dog", "cat=kitten"])
+    dataset = read_training_set(split, classes=["dog", "cat=kitten"])
     assert rows(dataset, "train") == [("1.jpg", "kitten"), ("2.jpg", "dog")]
 
 
@@ -568,7 +570,7 @@ def test_classes_of_a_csv_and_of_a_split_file() -> None:
 )
 def test_classes_of_a_preset_are_found_by_name_and_by_label(entry: str, name: str) -> None:
     touch("d/AnnualCrop/1.png", "d/River/2.png")
-    dataset = read_dataset("d", preset="eurosat", classes=["River", entry])
+    dataset = read_training_set("d", preset="eurosat", classes=["River", entry])
     assert rows(dataset, "train") == [("d/AnnualCrop/1.png", name), ("d/River/2.png", "River")]
 
 
@@ -576,16 +578,16 @@ def test_classes_name_labels_before_a_preset_does() -> None:
     """A part of ImageNet fits no list of 1,000 names; names that are given do."""
     touch("d/n01440764/1.png", "d/n01443537/1.png")
     classes = ["n01440764=tench", "n01443537=goldfish"]
-    dataset = read_dataset("d", preset="imagenet", classes=classes)
+    dataset = read_training_set("d", preset="imagenet", classes=classes)
     assert dataset.classes == ("tench", "goldfish")
 
 
 def test_an_unknown_preset_is_refused_before_anything_is_read() -> None:
     with pytest.raises(MethodError, match='Unknown preset "petz"'):
-        read_dataset("nowhere", preset="petz")
+        read_training_set("nowhere", preset="petz")
 
 
 def test_labels_that_are_numbers_are_in_the_order_of_numbers(tmp_path: Path) -> None:
     lines = [f"{label}.png,{label}" for label in (10, 9, 100, 0)]
     (tmp_path / "labels.csv").write_text("path,label\n" + "\n".join(lines))
-    assert read_dataset(str(tmp_path / "labels.csv")).classes == ("0", "9", "10", "100")
+    assert read_training_set(str(tmp_path / "labels.csv")).classes == ("0", "9", "10", "100")

@@ -1,11 +1,11 @@
-"""Labelled pictures from the layouts people have them in.
+"""Labelled pictures to learn from, by split, in the layouts people have them in.
 
 - a folder with one sub-folder a class, or with `train/` (and `val/`, `test/`) of that form;
 - a CSV file with columns `path` and `label` (and, if wanted, `split`: train, val or test);
 - CoOp's `split_zhou_*.json`: {"train": [[path, label number, class name], ...], "val", "test"}.
 
-Nothing is opened here but the list itself: a picture that is broken shows when it is encoded.
-Class names come from folders or labels, through a preset's corrections, and their order is that of
+Class folders and CSV files are read as evaluation reads them (`tpt.data.layouts`). What differs:
+all splits are kept, and class names are the labels, through a preset's corrections, in the order of
 the sorted labels (of the label numbers in a split file), never of anything else.
 """
 
@@ -13,43 +13,39 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from tpt.data.labelled_sets import SPLITS, Sample
+from tpt.data.layouts.class_folders import list_pictures, tell_loose
+from tpt.data.layouts.csv_table import read_rows
 from tpt.data.presets import Preset, find_preset, name_labels, preset_of_split
-from tpt.data.training_layouts import Rows, read_csv, read_folder
 from tpt.errors import SourceError, suggest
-from tpt.streaming.sources import list_folder
+from tpt.streaming.sources import list_folder, scan_folder, sort_naturally
 from tpt.text import as_text, fold, some
 
-
-@dataclass(frozen=True)
-class Item:
-    """One labelled picture."""
-
-    path: str
-    label: int  # place in the data set's classes
+Rows = dict[str, list[tuple[str, str]]]  # split -> (path, label)
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """Labelled pictures and their class names; `val` and `test` may be empty."""
+class TrainingSet:
+    """Labelled pictures by split, and their class names; `val` and `test` may be empty."""
 
     name: str
     classes: tuple[str, ...]
-    train: tuple[Item, ...]
-    val: tuple[Item, ...] = ()
-    test: tuple[Item, ...] = ()
+    train: tuple[Sample, ...]
+    val: tuple[Sample, ...] = ()
+    test: tuple[Sample, ...] = ()
     layout: str = "folder"  # "folder", "csv" or "split"
     notes: tuple[str, ...] = ()  # what a person should be told
     preset: Preset | None = None
 
 
-def read_dataset(
+def read_training_set(
     path: str, *, preset: str | None = None, classes: Sequence[str] | None = None
-) -> Dataset:
-    """Read a folder, a CSV file or a split file.
+) -> TrainingSet:
+    """Read a folder, a CSV file or a split file; no picture is opened.
 
     Args:
         path: the folder or file.
@@ -62,39 +58,78 @@ def read_dataset(
             `classes` lacks, a list that cannot be read.
         MethodError: unknown preset.
     """
-    named = find_preset(preset or preset_of_split(os.path.basename(path)))
+    conventions = find_preset(preset or preset_of_split(os.path.basename(path)))
+    names: Mapping[str, str] = {}  # of the labels, in the order of the classes
+    notes: list[str] = []
     if os.path.isdir(path):
-        layout, (rows, notes) = "folder", read_folder(path, named)
+        layout, (rows, notes) = "folder", _read_folder(path, conventions)
     elif not os.path.exists(path):
         raise SourceError(
             f'There is no "{path}". Expected a folder with one sub-folder a class, a CSV file with '
             "columns path and label, or a split_zhou_*.json file."
         )
     elif path.lower().endswith(".csv"):
-        layout, rows, notes = "csv", read_csv(path), []
+        layout, rows = "csv", _read_csv(path)
     elif path.lower().endswith(".json"):
-        return _with_classes(_read_split(path, named), classes)
+        layout, (rows, names) = "split", _read_split(path, conventions)
     else:
         raise SourceError(
             f'"{path}" is neither a folder nor a .csv nor a .json file. Expected a folder with one '
             "sub-folder a class, a CSV file with columns path and label, or a split_zhou_*.json."
         )
-    labels = _sort({label for split in rows.values() for _, label in split})
+    file_name = os.path.basename(os.path.abspath(path)).removesuffix(".json")
+    name = conventions.title if conventions else as_text(file_name)
+    if layout != "split":
+        labels = sorted({label for split in rows.values() for _, label in split})
+        if all(map(str.isdecimal, labels)):
+            labels.sort(key=int)  # "9" before "10"
+        # A preset's list need not fit where the user names the labels.
+        to_name = conventions.class_name if conventions and classes is not None else None
+        named = map(to_name, labels) if to_name else name_labels(labels, conventions)
+        names = dict(zip(labels, named, strict=True))
+    class_names, places = _place_labels(names, classes, name, labels_count=layout != "split")
+    train, val, test = (
+        tuple(Sample.of_file(file, places[label]) for file, label in rows.get(split, []))
+        for split in ("train", "val", "test")
+    )
+    return TrainingSet(name, class_names, train, val, test, layout, tuple(notes), conventions)
+
+
+def _place_labels(
+    names: Mapping[str, str], classes: Sequence[str] | None, where: str, *, labels_count: bool
+) -> tuple[tuple[str, ...], dict[str, int]]:
+    """The class names, and each label's place among them.
+
+    Of classes that were asked for, a label's is found by its name or, where `labels_count`, by
+    itself (the folder's own name).
+    """
     if classes is None:
-        names = name_labels(labels, named)
-    else:
-        names = [named.class_name(label) if named else label for label in labels]
-    made = _build(path, layout, labels, names, rows, notes, named)
-    return _with_classes(made, classes, labels)
+        return tuple(names.values()), {label: place for place, label in enumerate(names)}
+    asked = [tuple(part.strip() for part in entry.rsplit("=", 1)) for entry in classes]
+    listed = list(dict.fromkeys(entry[-1] for entry in asked))  # labels of one name are one class
+    places = {name: number for number, name in enumerate(listed)}
+    # What stands left of "=" wins over a name that reads the same: cat=dog, dog=cat swaps two.
+    exact = {**places, **{entry[0]: places[entry[-1]] for entry in asked}}
+    folded = {fold(word): number for word, number in exact.items()}
+    place_of, unknown = {}, []
+    for label, name in names.items():
+        words = (name, label) if labels_count else (name,)
+        tried = [known.get(text) for w in words for known, text in ((exact, w), (folded, fold(w)))]
+        place = next((place for place in tried if place is not None), None)
+        if place is None:
+            unknown.append(words[-1])
+        else:
+            place_of[label] = place
+    if unknown:
+        raise SourceError(
+            f'{len(unknown)} of the {len(names)} labels of "{where}" are not among the '
+            f"{len(listed)} classes given: {some(unknown)}.{suggest(unknown[0], listed)} Add them "
+            "(label=name, if the label is no name), or remove those pictures."
+        )
+    return tuple(listed), place_of
 
 
-def _sort(labels: Iterable[str]) -> list[str]:
-    """Labels in order: numbers as numbers, "9" before "10", where all of them are."""
-    found = sorted(labels)
-    return sorted(found, key=int) if all(map(str.isdecimal, found)) else found
-
-
-def check_dataset(dataset: Dataset) -> Dataset:
+def check_training_set(dataset: TrainingSet) -> TrainingSet:
     """Refuse what nothing can be learned from.
 
     Raises:
@@ -107,7 +142,7 @@ def check_dataset(dataset: Dataset) -> Dataset:
             "two. A classifier needs something to tell apart: name the folder above the class "
             "folders."
         )
-    present = {item.label for item in dataset.train}
+    present = {sample.label for sample in dataset.train}
     empty = [name for label, name in enumerate(dataset.classes) if label not in present]
     if empty:
         raise SourceError(
@@ -117,10 +152,77 @@ def check_dataset(dataset: Dataset) -> Dataset:
     return dataset
 
 
-# --- split_zhou_*.json ---
+# --- folders ---
 
 
-def _read_split(path: str, preset: Preset | None) -> Dataset:
+def _read_folder(path: str, preset: Preset | None) -> tuple[Rows, list[str]]:
+    """One sub-folder a class, or `train/` (and `val/`, `test/`) of that form; rows and notes.
+
+    Raises:
+        SourceError: no sub-folders, or some without pictures.
+    """
+    here = scan_folder(path)
+    names = sort_naturally(here.folders)
+    splits = [SPLITS.get(name.lower(), "") for name in names]  # some archives hold Train and Test
+    if "train" not in splits or not all(splits):
+        rows_here, notes = _read_class_folders(path, preset)
+        return {"train": rows_here}, notes
+    rows: Rows = {}
+    notes = [f"Splits: {', '.join(names)}.", *tell_loose(here.images, path)]
+    for name, split in zip(names, splits, strict=True):
+        part, part_notes = _read_class_folders(os.path.join(path, name), preset)
+        rows.setdefault(split, []).extend(part)
+        notes += part_notes
+    if "val" in rows and "test" not in rows:  # as ImageNet is used everywhere
+        rows["test"] = rows.pop("val")
+        notes.append("There is no test folder, so the validation folder is the test set.")
+    return rows, notes
+
+
+def _read_class_folders(
+    path: str, preset: Preset | None
+) -> tuple[list[tuple[str, str]], list[str]]:
+    here = scan_folder(path)
+    if not here.folders:
+        count = len(here.images)
+        raise SourceError(
+            f'The folder "{path}" has no sub-folders'
+            + (f", but {count} picture{'s' * (count > 1)}" if count else "")
+            + ". Expected one sub-folder a class, named after it."
+        )
+    names = sort_naturally(here.folders)
+    ignored = [name for name in names if preset and name in preset.ignored]
+    notes = [
+        f'The folder "{name}" is left out, as the data set\'s convention has it.'
+        for name in ignored
+    ]
+    labels = {name: name for name in names if name not in ignored}
+    pictures = list_pictures(path, labels, any_depth=True, natural=True)
+    rows = [(file, label) for _, label, file in pictures]
+    return rows, [*notes, *tell_loose(here.images, path)]
+
+
+# --- lists ---
+
+
+def _read_csv(path: str) -> Rows:
+    """Columns `path` and `label` and, if wanted, `split`.
+
+    Raises:
+        SourceError: it cannot be read, lacks a column, a line of it lacks a part, or none is of
+            the training split.
+    """
+    base = os.path.dirname(path)
+    rows: Rows = {"train": []}
+    for row in read_rows(path, ("path", "label", "split"))[0]:
+        rows.setdefault(row.split, []).append((os.path.join(base, row.path), row.label))
+    if not rows["train"]:
+        raise SourceError(f'The CSV file "{path}" lists no training picture. Add some lines.')
+    return rows
+
+
+def _read_split(path: str, preset: Preset | None) -> tuple[Rows, dict[str, str]]:
+    """The rows of a split_zhou_*.json, and the class names of its label numbers, in their order."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         splits = {
@@ -133,23 +235,20 @@ def _read_split(path: str, preset: Preset | None) -> Dataset:
             '{"train": [[path, label number, class name], ...], "val": ..., "test": ...}.'
         ) from error
     names: dict[int, str] = {}
-    for rows in splits.values():
-        for _, label, name in rows:
+    for listed in splits.values():
+        for _, label, name in listed:
             if names.setdefault(label, name) != name:
                 raise SourceError(
                     f'"{path}" gives label {label} two names, "{names[label]}" and "{name}". '
                     "Expected one name a label."
                 )
     root = _find_root(path, splits["train"] or splits["test"], preset)
-    order = sorted(names)
-    place = {label: index for index, label in enumerate(order)}
-    shown = [preset.class_name(names[label]) if preset else names[label] for label in order]
-    train, val, test = (
-        tuple(Item(os.path.join(root, file), place[label]) for file, label, _ in splits[split])
-        for split in ("train", "val", "test")
-    )
-    title = preset.title if preset else as_text(os.path.basename(path).removesuffix(".json"))
-    return Dataset(title, tuple(shown), train, val, test, layout="split", preset=preset)
+    rows = {
+        split: [(os.path.join(root, file), str(label)) for file, label, _ in listed]
+        for split, listed in splits.items()
+    }
+    to_name = preset.class_name if preset else str
+    return rows, {str(label): to_name(names[label]) for label in sorted(names)}
 
 
 def _find_root(path: str, rows: list[tuple[str, int, str]], preset: Preset | None) -> str:
@@ -167,61 +266,3 @@ def _find_root(path: str, rows: list[tuple[str, int, str]], preset: Preset | Non
         "them beside the split file or in a folder there"
         + (f', by convention "{named[0]}".' if named else ".")
     )
-
-
-# --- classes ---
-
-
-def _build(
-    path: str,
-    layout: str,
-    labels: list[str],
-    names: list[str],
-    rows: Rows,
-    notes: list[str],
-    preset: Preset | None,
-) -> Dataset:
-    """A data set of rows with labels as text."""
-    place = {label: number for number, label in enumerate(labels)}
-    train, val, test = (
-        tuple(Item(file, place[label]) for file, label in rows.get(split, []))
-        for split in ("train", "val", "test")
-    )
-    title = preset.title if preset else as_text(os.path.basename(os.path.abspath(path)))
-    return Dataset(title, tuple(names), train, val, test, layout, tuple(notes), preset)
-
-
-def _with_classes(
-    dataset: Dataset, wanted: Sequence[str] | None, labels: Sequence[str] = ()
-) -> Dataset:
-    """The data set with its classes in the order, and under the names, that were asked for.
-
-    A class is found by its name, or by its label (the folder's own name) where that is another.
-    """
-    if wanted is None:
-        return dataset
-    asked = [tuple(part.strip() for part in entry.rsplit("=", 1)) for entry in wanted]
-    names = list(dict.fromkeys(entry[-1] for entry in asked))  # labels of one name are one class
-    places = {name: number for number, name in enumerate(names)}
-    # What stands left of "=" wins over a name that reads the same: cat=dog, dog=cat swaps two.
-    exact = {**places, **{entry[0]: places[entry[-1]] for entry in asked}}
-    folded = {fold(word): number for word, number in exact.items()}
-    found = {  # a word as it is written wins over the same in another case
-        word: exact.get(word, folded.get(fold(word), -1)) for word in (*dataset.classes, *labels)
-    }
-    pairs = zip(dataset.classes, labels or dataset.classes, strict=True)
-    known = [name if found[name] >= 0 else label for name, label in pairs]
-    unknown = [word for word in known if found[word] < 0]
-    if unknown:
-        raise SourceError(
-            f'{len(unknown)} of the {len(dataset.classes)} labels of "{dataset.name}" are not '
-            f"among the {len(names)} classes given: {some(unknown)}."
-            f"{suggest(unknown[0], names)} Add them (label=name, if the label is no name), or "
-            "remove those pictures."
-        )
-    moved = [found[word] for word in known]
-    train, val, test = (
-        tuple(Item(item.path, moved[item.label]) for item in items)
-        for items in (dataset.train, dataset.val, dataset.test)
-    )
-    return replace(dataset, classes=tuple(names), train=train, val=val, test=test)

@@ -146,8 +146,8 @@ def walk_images(folder: str) -> list[str]:
     return [image for _, images in walk_folders(folder) for image in images]
 
 
-def walk_folders(folder: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield (folder, its images) from the top down, each real folder once.
+def walk_folders(folder: str, *, natural: bool = True) -> Iterator[tuple[str, list[str]]]:
+    """Yield (folder, its images) from the top down, each real folder once, as `list_folder` lists.
 
     Links to folders are followed, because data sets are often made of links.
     """
@@ -159,22 +159,22 @@ def walk_folders(folder: str) -> Iterator[tuple[str, list[str]]]:
         if real in seen:
             continue
         seen.add(real)
-        images, folders = list_folder(here)
+        images, folders = list_folder(here, natural=natural)
         yield here, images
         stack += reversed(folders)
 
 
-def list_folder(folder: str) -> tuple[list[str], list[str]]:
+def list_folder(folder: str, *, natural: bool = True) -> tuple[list[str], list[str]]:
     """The images and the sub-folders directly in `folder` ("" is the current directory).
 
-    Paths joined to `folder`, in natural order, hidden ones left out.
+    Paths joined to `folder`, in natural order (else in that of their text), hidden ones left out.
 
     Raises:
         SourceError: the folder cannot be read.
     """
     here = scan_folder(folder)
     images, folders = (
-        [os.path.join(folder, name) for name in sort_naturally(names)]
+        [os.path.join(folder, name) for name in (sort_naturally(names) if natural else names)]
         for names in (here.images, here.folders)
     )
     return images, folders

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from tpt.data.labelled_sets import LabelledSet, ReadOptions
 from tpt.data.layouts._folder_labels import check_spelling, label_folders
 from tpt.errors import SourceError
-from tpt.streaming.sources import Listing, scan_folder, walk_images
+from tpt.streaming.sources import Listing, scan_folder, walk_folders
 from tpt.text import as_text, some
 
 
@@ -51,12 +51,13 @@ def read_groups(
     labels = label_folders(sorted({name for names in present for name in names}), options, path)
     sets = []
     for group, here, names in zip(groups, listings, present, strict=True):
+        ids = {name: labels.id_of[name] for name in names if name in labels.id_of}
         told = (*group.notes, *tell_ignored(here, options), *tell_loose(here.images, group.root))
         one = labels.choice.make_set(
             as_text(group.name),
             layout + labels.layout,
             path,
-            _list_pictures(group.root, names, labels.id_of, options),
+            list_pictures(group.root, ids, any_depth=options.layout != "auto"),
             notes=(*told, *labels.notes),
             domain=group.domain,
             corruption=group.corruption,
@@ -69,25 +70,31 @@ def read_groups(
 # --- pictures ---
 
 
-def _list_pictures(
-    root: str, names: Sequence[str], id_of: Mapping[str, str], options: ReadOptions
+def list_pictures(
+    root: str, ids: Mapping[str, str], *, any_depth: bool, natural: bool = False
 ) -> list[tuple[str, str, str]]:
-    """(key, id of its class, path) of every picture in the class folders that have an id."""
+    """(key, id of its class, path) of every picture in some class folders of `root`.
+
+    Args:
+        root: the folder they lie in.
+        ids: each class folder -> the id of its class.
+        any_depth: take the pictures of a class folder's sub-folders too, or refuse them.
+        natural: order pictures naturally, which takes long for a million; else as text.
+
+    Raises:
+        SourceError: class folders without pictures, or with sub-folders where `any_depth` is false.
+    """
     pictures, empty = [], []
     start = len(os.path.join(root, ""))
-    for name in names:
-        if name not in id_of:
-            continue
+    for name, label in ids.items():
         folder = os.path.join(root, name)
-        here = scan_folder(folder)
-        images = [os.path.join(folder, image) for image in here.images]
-        below = [x for sub in here.folders for x in walk_images(os.path.join(folder, sub))]
-        if below and options.layout == "auto":
+        (_, images), *deeper = walk_folders(folder, natural=natural)
+        below = [image for _, more in deeper for image in more]
+        if below and not any_depth:
             raise SourceError(describe_depths(root, name, images, below))
         if not images + below:
             empty.append(name)
-        keys = (image[start:].replace(os.sep, "/") for image in images + below)
-        pictures += [(key, id_of[name], at) for key, at in zip(keys, images + below, strict=True)]
+        pictures += [(at[start:].replace(os.sep, "/"), label, at) for at in images + below]
     if empty:
         raise SourceError(describe_empty(empty, root))
     if not pictures:
