@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from tpt.errors import MethodError
-from tpt.images.views import cut, draw_crops, normalise, preprocess_plain, shrink_huge
+from tpt.images.resample import cut, normalise, preprocess_plain, shrink_huge
+from tpt.images.views import draw_crops
 from tpt.model.clip import Clip
 from tpt.streaming.pipeline import decode_ahead
 

@@ -15,9 +15,11 @@ from torch import Tensor
 
 import tpt
 from tpt.errors import ImageError, MethodError
+from tpt.images import resample
 from tpt.images import views as module
 from tpt.images.decode import load_picture
-from tpt.images.views import cut, draw_crops, preprocess_plain, shrink_huge
+from tpt.images.resample import cut, preprocess_plain, shrink_huge
+from tpt.images.views import draw_crops
 from tpt.model.clip import Preprocess
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples" / "images").glob("*.jpg"))
@@ -121,7 +123,7 @@ def test_a_huge_strip_costs_no_more_than_its_middle(monkeypatch: pytest.MonkeyPa
         seen.append(size)
         return torch.zeros((1, 3, *size), dtype=torch.uint8)
 
-    monkeypatch.setattr(module, "resize", resize)
+    monkeypatch.setattr(resample, "resize", resize)
     facts = Preprocess((32, 32), (0, 0, 0), (1, 1, 1), "bicubic", "shortest", fill=0)
     preprocess_plain(to_bytes(natural(1, 20001)), facts)
     assert max(seen[0]) <= 32 * 8

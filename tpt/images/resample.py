@@ -1,0 +1,128 @@
+"""Resampling as Pillow does it: crops, the model's own preprocessing, huge pictures made smaller.
+
+Crops are resampled by torch's antialiased kernel, which is Pillow's filter: on a CPU it works on
+bytes as Pillow does and differs from it by at most one grey level. kornia's own crops
+(`crop_and_resize`) do not antialias: on 40 real pictures their features have a mean cosine of 0.889
+to those of Pillow's crops, ours 1.000.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import kornia
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tpt.model.clip import Preprocess
+
+ASPECT = (3 / 4, 4 / 3)  # of a crop, width by height, smallest and largest
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Boxes (n, 4) as top, left, height, width in pixels, and which of them are mirrored (n,)."""
+
+    boxes: npt.NDArray[Any]
+    flips: npt.NDArray[Any]
+
+
+def normalise(pixels: Tensor, facts: Preprocess) -> Tensor:
+    """Pictures (n, 3, H, W) in [0, 1], made relative to the model's channel statistics."""
+    mean, std = (torch.tensor(v, device=pixels.device) for v in (facts.mean, facts.std))
+    return kornia.enhance.normalize(pixels, mean, std)
+
+
+def cut(
+    picture: Tensor, crops: Crops, size: tuple[int, int], filter_name: str = "bilinear"
+) -> Tensor:
+    """Crops of a picture (1, 3, H, W), resampled to `size` and mirrored: (n, 3, *size), uint8."""
+    parts = [
+        resize(picture[:, :, top : top + h, left : left + w], size, filter_name)
+        for top, left, h, w in crops.boxes.tolist()
+    ]
+    views = torch.cat(parts)
+    flips = torch.from_numpy(crops.flips).to(views.device)
+    return torch.where(flips.view(-1, 1, 1, 1), kornia.geometry.transform.hflip(views), views)
+
+
+def resize(picture: Tensor, size: tuple[int, int], filter_name: str) -> Tensor:
+    """Antialiased resize of bytes (1, 3, H, W) to bytes, as Pillow does it.
+
+    On a CPU the kernel works on bytes; elsewhere on floats, rounded (0.2 levels off on average).
+    """
+    if picture.device.type == "cpu":
+        return F.interpolate(picture, size=size, mode=filter_name, antialias=True)
+    exact = F.interpolate(picture.float(), size=size, mode=filter_name, antialias=True)
+    return exact.clamp(0, 255).round().to(torch.uint8)
+
+
+def shrink_huge(picture: Tensor, size: tuple[int, int], smallest: float) -> Tensor:
+    """Average a very large picture down by a whole factor before many crops are cut from it.
+
+    The factor leaves the smallest crop at least twice the model's input on each side, where the
+    antialiasing filter no longer sees a difference. A 12-megapixel photograph cropped to 64 x 64
+    costs a twentieth that way; pictures of up to 1,000 pixels are never touched.
+    """
+    shortest_crop = min(picture.shape[-2:]) * (smallest * ASPECT[0]) ** 0.5
+    factor = int(shortest_crop / (2 * max(size)))
+    if factor < 2:
+        return picture
+    small = F.avg_pool2d(picture.float(), factor).round().to(torch.uint8)
+    return small.contiguous(memory_format=torch.channels_last)
+
+
+def preprocess_plain(picture: Tensor, facts: Preprocess) -> Tensor:
+    """The model's own evaluation preprocessing of bytes (1, 3, H, W), before normalisation.
+
+    Returns (3, h, w) uint8. "shortest": the short side is resized and the centre cropped;
+    "longest": the long side is resized and a border added; "squash": resized without regard to
+    aspect. Rounding follows torchvision and open_clip.
+    """
+    size = facts.size
+    if facts.resize_mode == "squash":
+        return resize(picture, size, facts.interpolation)[0]
+    if facts.resize_mode == "longest":
+        ratio = max(picture.shape[-2] / size[0], picture.shape[-1] / size[1])
+        inner = tuple(max(1, round(side / ratio)) for side in picture.shape[-2:])
+        return _centre(resize(picture, (inner[0], inner[1]), facts.interpolation), size, facts.fill)
+    picture = _trim_long(picture)
+    height, width = picture.shape[-2:]
+    if size[0] == size[1]:
+        short = min(height, width)
+        inner = (int(size[0] * height / short), int(size[0] * width / short))
+    else:
+        ratio = min(height / size[0], width / size[1])
+        inner = (max(size[0], round(height / ratio)), max(size[1], round(width / ratio)))
+    return _centre(resize(picture, inner, facts.interpolation), size, facts.fill)
+
+
+def _trim_long(picture: Tensor) -> Tensor:
+    """Drop the far ends of a very long picture, which the centre crop would drop anyway.
+
+    Resizing a 1 x 5000 strip until its short side fits would make a million pixels for nothing.
+    """
+    short = min(picture.shape[-2:])
+    for axis in (-2, -1):
+        length = picture.shape[axis]
+        if length > 8 * short:
+            start = (length - 4 * short) // 2
+            picture = picture.narrow(axis, start, length - 2 * start)  # the middle stays the middle
+    return picture
+
+
+def _centre(picture: Tensor, size: tuple[int, int], fill: int) -> Tensor:
+    """Centre crop, or centre in a border of grey level `fill`, to `size`: (3, h, w)."""
+    for axis, wanted in ((-2, size[0]), (-1, size[1])):
+        length = picture.shape[axis]
+        if length >= wanted:
+            picture = picture.narrow(axis, round((length - wanted) / 2), wanted)
+        else:
+            ahead = (wanted - length) // 2
+            pad = [ahead, wanted - length - ahead] if axis == -1 else [0, 0]
+            pad += [ahead, wanted - length - ahead] if axis == -2 else [0, 0]
+            picture = F.pad(picture, pad, value=fill)
+    return picture[0]
