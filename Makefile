@@ -3,10 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := -m pytest -q -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-# The oldest Python that pyproject.toml names, where it is installed; else what $(PYTHON) is.
-OLDEST_PYTHON ?= $(shell command -v python3.10 || command -v $(PYTHON))
+# The oldest and the newest Python, where they are installed (pyenv's too); else what $(PYTHON) is.
+find_python = $(firstword $(foreach p,$(1),$(shell $(p) -c 'import sys; print(sys.executable)' \
+    2> /dev/null)) $(PYTHON))
+OLDEST_PYTHON ?= $(call find_python,python3.10 $(lastword $(sort $(wildcard ~/.pyenv/versions/3.10.*/bin/python))))
+NEWEST_PYTHON ?= $(call find_python,python3.13 $(lastword $(sort $(wildcard ~/.pyenv/versions/3.13.*/bin/python))))
 
-.PHONY: demo test test-oldest lint format clean
+.PHONY: demo test test-oldest test-newest lint format clean
 
 demo: .venv/.ready
 	$(BIN)/tpt predict examples/images --init examples/prompt.safetensors --lr 0.02 --format table
@@ -14,13 +17,17 @@ demo: .venv/.ready
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
 
-# The same tests with the oldest version of every dependency that pyproject.toml allows.
-test-oldest: .venv/.ready
+# The same tests on the oldest Python, with the lowest versions that pyproject.toml allows, and on
+# the newest Python. Each says which Python it is.
+test-oldest: RESOLUTION := lowest-direct
+test-oldest test-newest: .venv/.ready
 	$(BIN)/python -m pip install --disable-pip-version-check -q uv
-	$(BIN)/uv venv -q --clear --seed --python $(OLDEST_PYTHON) .venv-oldest
-	$(BIN)/uv pip install -q --python .venv-oldest/bin/python --resolution lowest-direct -e '.[dev]'
-	.venv-oldest/bin/python --version
-	OMP_NUM_THREADS=1 .venv-oldest/bin/python $(PYTEST)
+	$(BIN)/uv venv -q --clear --seed .venv-$@ \
+	    --python $(if $(RESOLUTION),$(OLDEST_PYTHON),$(NEWEST_PYTHON))
+	$(BIN)/uv pip install -q --python .venv-$@/bin/python -e '.[dev]' \
+	    $(if $(RESOLUTION),--resolution $(RESOLUTION))
+	.venv-$@/bin/python --version
+	OMP_NUM_THREADS=1 .venv-$@/bin/python $(PYTEST)
 
 lint: .venv/.ready
 	$(BIN)/ruff check .
@@ -38,4 +45,4 @@ format: .venv/.ready
 	touch $@
 
 clean:
-	rm -rf .venv .venv-oldest build dist *.egg-info
+	rm -rf .venv .venv-test-* build dist *.egg-info

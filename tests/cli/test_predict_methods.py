@@ -441,7 +441,7 @@ def test_a_gated_run_is_continued_to_the_same_bytes(predict: Predict, still_cloc
     assert Path("out.jsonl").read_bytes() == whole
     other = predict("--gate", 0.9, *options[2:], "--resume")
     assert other.exit_code == 1
-    assert "made with other settings (gate;" in other.stderr
+    assert "made with other settings (gate threshold;" in other.stderr
 
 
 # --- state ---
