@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -375,3 +377,10 @@ def test_a_kind_or_severity_named_twice_is_refused() -> None:
         parse_kinds("fog,Fog")
     with pytest.raises(MethodError, match='"3" is named twice'):
         parse_severities("1-5,3")
+
+
+def test_the_rooms_names_do_not_wait_for_torch() -> None:
+    code = "import sys, tpt.corrupt; print('torch' in sys.modules, *sorted(dir(tpt.corrupt))[:3])"
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert told.stdout.split()[0] == "False"
+    assert "CORRUPTIONS" in told.stdout

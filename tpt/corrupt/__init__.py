@@ -1,6 +1,9 @@
-"""Shifted data: pictures made worse on purpose, to measure how a model bears it."""
+"""Pictures made worse on purpose, to measure how a model bears it: `corrupt`, fifteen kinds.
 
-from tpt.corrupt.corruption_kinds import CORRUPTIONS
-from tpt.corrupt.corruptions import corrupt, parse_corruptions
+Its names are imported when first used, because the kinds need torch. It may import
+`tpt.streaming` and what is below it.
+"""
 
-__all__ = ["CORRUPTIONS", "corrupt", "parse_corruptions"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
