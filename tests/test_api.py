@@ -122,3 +122,8 @@ def test_a_stream_is_lazy_and_takes_any_mixture_of_images(method: tpt.TPT) -> No
     assert [record.index for record in records] == list(range(6))
     assert len({record.zero_shot.label for record in records}) == 1
     assert records[0].to_json() != records[2].to_json()
+
+
+def test_the_errors_can_be_reached_from_the_package_alone() -> None:
+    program = "import sys, tpt; assert tpt.errors.TptError and 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -12,6 +12,7 @@ tpt` (and `tpt --help`) does not wait for torch.
 
 import lazy_loader
 
+from tpt import errors as errors
 from tpt._version import __version__ as __version__
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import warnings
 from dataclasses import replace
 from types import SimpleNamespace
@@ -494,3 +496,13 @@ def test_the_full_path_leaves_no_hook_behind_even_after_a_failure(
     with pytest.raises(RuntimeError, match="out of memory"):
         engine.class_features()
     assert not hooks
+
+
+def test_an_engine_can_be_copied_after_a_method_has_tuned_on_it(tiny: tpt.Clip) -> None:
+    engine = tpt.PromptEngine(tiny, ["cat", "dog"])
+    rng = torch.Generator().manual_seed(0)
+    features = F.normalize(torch.randn(8, tiny.embedding_width, generator=rng), dim=-1)
+    method = tpt.TPT(engine)
+    want = method.adapt_features(features).logits
+    for copied in (copy.deepcopy(method), pickle.loads(pickle.dumps(method))):
+        assert torch.equal(copied.adapt_features(features).logits, want)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -77,6 +78,10 @@ class PromptEngine:
         self._hand = (
             None if blend is None else encode_templates(clip, self.classes, blend.templates)
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy or a pickle cannot carry an autograd graph: it makes its own when it needs one.
+        return {**vars(self), "_start_graph": None}
 
     @property
     def conditional(self) -> bool:
