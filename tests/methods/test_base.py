@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -197,3 +198,27 @@ def test_only_the_views_asked_for_are_encoded(
     assert encode_views(golden.clip, golden.views(1, 6), count=1).shape == (1, 32)
     assert encode_views(golden.clip, golden.views(1, 6).unsqueeze(0)).shape == (1, 6, 32)
     assert seen == [1, 6]
+
+
+class Counting(Method):
+    """Without settings, and with a constructor of its own."""
+
+    def __init__(self, engine: tpt.PromptEngine, start: int = 0) -> None:
+        super().__init__(engine)
+        self.count = start
+
+
+class Louder(tpt.VTE):
+    """With an argument beside those of the method that it changes."""
+
+    def __init__(self, engine: tpt.PromptEngine, factor: float, **options: Any) -> None:
+        super().__init__(engine, **options)
+        self.factor = factor
+
+
+def test_a_subclass_may_have_a_constructor_of_its_own(golden: SimpleNamespace) -> None:
+    engine = tpt.PromptEngine(golden.clip, NAMES)
+    assert Counting(engine, start=3).count == 3
+    assert list(inspect.signature(Counting).parameters) == ["engine", "start"]
+    assert Louder(engine, 2.0, keep=0.5).settings.keep == 0.5
+    assert list(inspect.signature(Louder).parameters) == ["engine", "factor", "options"]

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from types import SimpleNamespace
 
 import pytest
 
 import tpt
 from tpt.errors import MethodError
-from tpt.methods.registry import METHODS, find_method, make_method, make_settings
+from tpt.methods.registry import (
+    GROUP,
+    METHODS,
+    find_method,
+    load_plugin,
+    make_method,
+    make_settings,
+)
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +115,19 @@ def test_an_option_of_another_method_that_was_not_said_is_no_matter() -> None:
 def test_the_registry_cannot_be_changed_by_accident() -> None:
     with pytest.raises(TypeError):
         METHODS["mine"] = METHODS["tpt"]  # type: ignore[index]
+
+
+class Outer:
+    class Sometimes(tpt.VTE):
+        """Reads views, or keeps state, as its settings say."""
+
+        @property
+        def reads_views(self) -> bool:
+            return bool(self.settings.keep < 1)
+
+
+def test_a_plugin_may_be_a_class_in_a_class_that_reads_views_by_its_settings() -> None:
+    info = load_plugin(EntryPoint("sometimes", f"{__name__}:Outer.Sometimes", GROUP))
+    assert info.method is Outer.Sometimes
+    assert info.options == ("keep",)
+    assert info.needs_views

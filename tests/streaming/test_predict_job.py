@@ -432,6 +432,14 @@ def test_what_only_the_method_can_judge_is_refused_too(
         build(**changes)
 
 
+def test_a_method_that_keeps_state_need_not_load_one(
+    build: Callable[..., PredictJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(tpt.TDA, "load_state")
+    with pytest.raises(tpt.MethodError, match="--load-state has no meaning with TDA"):
+        build(method="tda", load_state="s.safetensors")
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_goes_with_one_template(method: str) -> None:
     check_method_options(replace(WANTED, method=method, templates=("a {}",)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from inspect import Parameter, Signature
+from inspect import Parameter, Signature, signature
 from typing import Any, ClassVar
 
 import torch
@@ -92,9 +92,9 @@ class Method:
     reads_views: Any = True  # False where only view 0 matters, so that only view 0 is made
     keeps_state: Any = False  # True where the result depends on the images before
 
+    _signature: ClassVar[Signature]  # of this constructor: the settings as arguments
+
     def __init_subclass__(cls) -> None:
-        if "__init__" in vars(cls) and "Settings" not in vars(cls):
-            return  # a constructor of its own, such as the gate's
         kind = Parameter.POSITIONAL_OR_KEYWORD
         known = [
             Parameter(field.name, kind, default=field.default, annotation=field.type)
@@ -102,10 +102,15 @@ class Method:
         ]
         if cls.takes_templates:
             known.append(Parameter("templates", kind, default=None))
-        cls.__signature__ = Signature([Parameter("engine", kind), *known])  # type: ignore[attr-defined]
+        cls._signature = Signature([Parameter("engine", kind), *known])
+        shown = cls._signature
+        if "__init__" in vars(cls) and "Settings" not in vars(cls):
+            # A constructor of its own, such as the gate's.
+            shown = Signature(list(signature(cls.__init__).parameters.values())[1:])
+        cls.__signature__ = shown  # type: ignore[attr-defined]
 
     def __init__(self, engine: PromptEngine, *values: Any, **options: Any) -> None:
-        given = type(self).__signature__.bind(engine, *values, **options).arguments  # type: ignore[attr-defined]
+        given = self._signature.bind(engine, *values, **options).arguments
         del given["engine"]
         self.engine = engine
         self.templates = check_templates(given.pop("templates", None) or ())

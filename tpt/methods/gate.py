@@ -86,6 +86,9 @@ class Gate(Method):
     def start_stream(self) -> None:
         self.method.start_stream()
 
+    def start_classes(self, plain: Tensor) -> Tensor:
+        return self.method.start_classes(plain)
+
     def adapt(self, views: Tensor) -> Adapted:
         """Adapt to normalised views (N, 3, H, W), or to B images' (B, N, 3, H, W)."""
         clip = self.engine.clip

@@ -7,7 +7,6 @@ here imports torch, or somebody else's package, before a method is looked up.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import EntryPoint, entry_points
@@ -42,8 +41,7 @@ class MethodInfo:
     @property
     def method(self) -> type[Method]:
         """The class; imports torch."""
-        module, _, name = self.home.partition(":")
-        found: type[Method] = getattr(importlib.import_module(module), name)
+        found: type[Method] = EntryPoint(self.name, self.home, GROUP).load()
         return found
 
     @property
@@ -163,7 +161,7 @@ def load_plugin(entry: EntryPoint) -> MethodInfo:
     return MethodInfo(
         *(entry.name, entry.value, method.title or method.__name__, method.paper),
         *(method.summary, method.cost),
-        needs_views=method.reads_views is True,
+        needs_views=method.reads_views is not False,  # a property may be True with some settings
         keeps_state=method.keeps_state is True,
         gradient=method.gradient,
         takes_templates=method.takes_templates,

@@ -161,8 +161,17 @@ def check_method_options(wanted: PredictSettings) -> Any:
 
 
 def _load_state(method: Method, path: str) -> str:
-    """Let the method go on from a state file; the file's digest, for the settings."""
-    method.load_state(path)  # type: ignore[attr-defined]  # only methods that keep state get here
+    """Let the method go on from a state file; the file's digest, for the settings.
+
+    Raises:
+        MethodError: the method, of another package, loads none.
+    """
+    if not hasattr(method, "load_state"):
+        raise MethodError(
+            f"--load-state has no meaning with {type(method).__name__}, which cannot load a state. "
+            "Leave it out, or use --method tda."
+        )
+    method.load_state(path)
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
