@@ -289,3 +289,27 @@ def test_a_gate_looks_at_one_view_at_least(engine: tpt.PromptEngine, views: Any)
 def test_several_views_of_a_method_that_reads_one_are_refused(engine: tpt.PromptEngine) -> None:
     with pytest.raises(MethodError, match="look at 3 views, but TDA reads the plain one alone"):
         tpt.Gate(tpt.TDA(engine), views=3)
+
+
+def test_the_decision_starts_where_the_method_does(
+    engine: tpt.PromptEngine, features: Tensor
+) -> None:
+    class Flipped(tpt.VTE):
+        def start_classes(self, plain: Tensor) -> Tensor:
+            return super().start_classes(plain).flip(0)
+
+    plain, flipped = (tpt.Gate(m(engine)).leave(features)[0].logits for m in (tpt.VTE, Flipped))
+    torch.testing.assert_close(flipped, plain.flip(1))
+
+
+def test_a_stream_encodes_one_view_once_for_gate_and_method(
+    tiny: tpt.Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = tpt.TDA(tpt.PromptEngine(tiny, NAMES))
+    picture = torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(0))
+    (want,) = tpt.stream([picture], method)
+    seen = encoded(tiny, monkeypatch)
+    gates = tpt.Gate(tpt.Gate(method, threshold=1.0), threshold=1.0)
+    (got,) = tpt.stream([picture], gates)
+    assert seen == [1]
+    assert got.predictions == want.predictions

@@ -175,16 +175,24 @@ def adapt_batch(items: list[Loaded], method: Method, views: Views) -> dict[int, 
     The method sees the views it asks for first; all of them are made and encoded only for the
     images that it cannot decide by those.
     """
-    features, sound = encode(items, method.engine.clip, views, method.first_views)
-    if not sound:
-        return {}
-    out, undecided = method.begin(features)
-    needs = [False] * len(sound) if undecided is None else undecided.tolist()
-    outcomes = {
-        item.index: out.image(place) for place, item in enumerate(sound) if not needs[place]
-    }
-    rest = [item for item, need in zip(sound, needs, strict=True) if need]
-    return outcomes | adapt_batch(rest, method.go_on, views) if rest else outcomes
+    outcomes: dict[int, Adapted] = {}
+    features = torch.empty(0)
+    encoded: int | None = 0  # how many views of an image the features are of; None for all
+    while items:
+        if method.first_views != encoded:
+            encoded = method.first_views
+            features, items = encode(items, method.engine.clip, views, encoded)
+            if not items:
+                break
+        out, undecided = method.begin(features)
+        needs = [False] * len(items) if undecided is None else undecided.tolist()
+        outcomes |= {
+            item.index: out.image(place) for place, item in enumerate(items) if not needs[place]
+        }
+        features = features[needs]
+        items = [item for item, need in zip(items, needs, strict=True) if need]
+        method = method.go_on
+    return outcomes
 
 
 OVERFLOW = Failure(
