@@ -434,6 +434,14 @@ def test_empty_file(tmp_path: Path) -> None:
     assert message_of(b"").startswith("The image given as bytes is empty")
 
 
+def test_what_is_no_image_is_not_read_into_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.touch()
+    os.truncate(path, 1 << 40)  # a hole of a terabyte takes no disk
+    with pytest.raises(ImageError, match="is not an image"):
+        decode_image(path)
+
+
 def test_text_renamed(tmp_path: Path) -> None:
     path = tmp_path / "page.jpg"
     path.write_text("<!DOCTYPE html>\n<p>404 not found, and many more words\n")

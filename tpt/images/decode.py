@@ -127,6 +127,8 @@ def _read_file(path: str) -> tuple[str, bytes]:
             kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
             raise ImageError(f"{name} is {kind}: expected an image file. Name such a file instead.")
         with open(path, "rb") as file:
+            _open(file, name)  # what is no image may be larger than memory
+            file.seek(0)
             return name, file.read()
     except FileNotFoundError as error:
         raise ImageError(
