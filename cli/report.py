@@ -29,8 +29,6 @@ def command(folder: Path, output: Path | None, quiet: bool) -> None:
         check_extra("report", ("jinja2", "matplotlib"))
         from tpt.report.writer import write_report
 
-        if output is not None:
-            output.mkdir(parents=True, exist_ok=True)
         table, shown = write_report(folder, output)
     if not quiet:
         click.echo(table)

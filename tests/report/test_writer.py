@@ -44,8 +44,7 @@ def test_a_run_is_drawn_whole_and_again_to_the_same_bytes(finished: Path) -> Non
 
 
 def test_it_goes_elsewhere_if_wanted(finished: Path, tmp_path: Path) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
+    elsewhere = tmp_path / "else" / "where"
     write_report(finished, elsewhere)
     assert list(read_all(elsewhere)) == [name for name in DRAWN if name != "results.json"]
     assert list(read_all(finished)) == ["results.json"]
@@ -57,7 +56,10 @@ def test_it_goes_elsewhere_if_wanted(finished: Path, tmp_path: Path) -> None:
         (None, "holds neither results.json nor transfer.json"),
         ("{", "is damaged"),
         ("[]", "is damaged"),
+        ("[" * 100_000, "is damaged"),
         ('{"format": "tpt-eval"}', "is damaged"),
+        ('{"format": "tpt-eval", "format_version": 1}', "is damaged (KeyError"),
+        ('{"format": "tpt-eval", "format_version": 1, "tool": "", "sets": 3}', "is damaged"),
         ('{"format": "tpt-eval", "format_version": 9}', "tpt-eval version 9; expected tpt-eval"),
         ('{"format": "other", "format_version": 1}', "is other version 1; expected tpt-eval"),
     ],
@@ -68,7 +70,20 @@ def test_what_is_no_finished_run_is_refused(tmp_path: Path, content: str | None,
     with pytest.raises(OutputError) as caught:
         write_report(tmp_path)
     assert text in str(caught.value)
-    assert not (tmp_path / "report.html").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"] * (content is not None)
+
+
+def test_a_transfer_without_its_matrices_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "transfer.json").write_text('{"format": "tpt-transfer", "format_version": 1}')
+    with pytest.raises(OutputError, match=r"transfer\.json\" is damaged \(KeyError"):
+        write_report(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["transfer.json"]
+
+
+def test_an_output_that_cannot_be_made_is_a_sentence(finished: Path) -> None:
+    for output in (finished / "results.json", finished / "results.json" / "in"):
+        with pytest.raises(OutputError, match=r"cannot be made: (File exists|Not a directory)"):
+            write_report(finished, output)
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:

@@ -30,31 +30,61 @@ def write_report(folder: Path, output: Path | None = None) -> tuple[str, Path]:
 
     Args:
         folder: of a finished run, with results.json or transfer.json.
-        output: where the files go; default `folder`.
+        output: the folder where the files go, made if it is missing; default `folder`.
 
     Returns:
         The main table for a terminal, and the file to look at.
 
     Raises:
-        OutputError: no finished run there, or one of another version; the disk refused; matplotlib
-            is missing for a heat map (the tables are written by then).
+        OutputError: no finished run there, or one that is damaged or of another version; the
+            output cannot be made; the disk refused; matplotlib is missing for a heat map (the
+            tables are written by then).
         ImportError: jinja2 is not installed.
     """
     name, content = read_run(folder)
     output = folder if output is None else output
-    is_eval = name == "results.json"
-    tables = eval_tables if is_eval else transfer_tables
-    files = {"md": tables.markdown_tables(content), "tex": tables.latex_tables(content)}
-    for suffix, text in files.items():
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:  # a file, or below one; a NUL in its name
+        raise OutputError(
+            f'The output "{output}" cannot be made: {getattr(error, "strerror", None) or error}. '
+            "Name another folder."
+        ) from error
+    try:
+        return (_draw_eval if name == "results.json" else _draw_transfer)(content, output)
+    except (ImportError, MemoryError, OutputError):
+        raise
+    except Exception as error:  # entries that are missing, or of other types than they should be
+        raise _damaged(folder / name, error) from error
+
+
+# All is made before anything is written: damaged content leaves earlier files as they were.
+
+
+def _draw_eval(content: Mapping[str, Any], output: Path) -> tuple[str, Path]:
+    table, page = console_table(content), render_report(content).encode()
+    markdown, latex = eval_tables.markdown_tables(content), eval_tables.latex_tables(content)
+    _write_tables(markdown, latex, output)
+    write_whole(output / "report.html", page, what="report")
+    return table, output / "report.html"
+
+
+def _draw_transfer(content: Mapping[str, Any], output: Path) -> tuple[str, Path]:
+    table, panels = transfer_tables.console_table(content), transfer_tables.list_panels(content)
+    title = f"Transfer, {content['settings']['model']}: top-1, %"
+    markdown, latex = (
+        transfer_tables.markdown_tables(content),
+        transfer_tables.latex_tables(content),
+    )
+    _write_tables(markdown, latex, output)
+    draw_heatmap(panels, title, output / "heatmap.png")
+    return table, output / "heatmap.png"
+
+
+def _write_tables(markdown: str, latex: str, output: Path) -> None:
+    for suffix, text in (("md", markdown), ("tex", latex)):
         body = text.encode("utf-8", "backslashreplace")
         write_whole(output / f"tables.{suffix}", body, what="tables")
-    if is_eval:
-        page = output / "report.html"
-        write_whole(page, render_report(content).encode(), what="report")
-        return console_table(content), page
-    title = f"Transfer, {content['settings']['model']}: top-1, %"
-    draw_heatmap(transfer_tables.list_panels(content), title, output / "heatmap.png")
-    return transfer_tables.console_table(content), output / "heatmap.png"
 
 
 def read_run(folder: Path) -> tuple[str, Mapping[str, Any]]:
@@ -77,11 +107,8 @@ def read_run(folder: Path) -> tuple[str, Mapping[str, Any]]:
     try:
         content = json.loads((folder / name).read_text(encoding="utf-8"))
         found = content["format"], content["format_version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError(
-            f'"{folder / name}" is damaged: expected what `tpt eval` or `tpt transfer` wrote. Run '
-            "the command again with --resume."
-        ) from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _damaged(folder / name, error) from error
     kind, version = KNOWN[name]
     if found != (kind, version):
         raise OutputError(
@@ -89,3 +116,10 @@ def read_run(folder: Path) -> tuple[str, Mapping[str, Any]]:
             f"{version}. Use the version of tpt-runtime that wrote it."
         )
     return name, content
+
+
+def _damaged(path: Path, error: Exception) -> OutputError:
+    return OutputError(
+        f'"{path}" is damaged ({type(error).__name__}: {error}): expected what `tpt eval` or `tpt '
+        "transfer` wrote. Run the command again with --resume."
+    )
