@@ -117,3 +117,17 @@ def test_where_there_are_no_locks_a_run_goes_on_and_that_is_told(
     monkeypatch.setattr(FileLock, "acquire", refuse)
     with pytest.warns(UserWarning, match='file system of "out" has no locks'), hold("out"):
         pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no flock there")
+def test_without_the_systems_locks_no_other_kind_is_left_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*args: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.warns(UserWarning, match='file system of "out" has no locks') as told, hold("out"):
+        pass
+    assert len(told) == 1
+    assert os.listdir() == []

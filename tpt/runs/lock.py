@@ -53,7 +53,8 @@ def hold(path: str, refuse: Callable[[str, OSError], OutputError] = cannot_write
         OutputError: another run holds it; or the lock's file cannot be made.
     """
     file = _lock_file(path)
-    lock = FileLock(file)
+    # A soft lock would outlive a killed run, which the words in the file keep it from noticing.
+    lock = FileLock(file, fallback_to_soft=False)
     try:
         os.stat(f"{file.parent}{os.sep}")  # `acquire` would make a missing folder
         lock.acquire(timeout=_PATIENCE, poll_interval=_PATIENCE / 5)
