@@ -66,7 +66,7 @@ class Evaluation:
         return seed
 
     def methods(self, walk: Walk) -> dict[str, Methods]:
-        """For each head of a walk the methods; those that keep state have one stream a head."""
+        """For each result set of a walk the methods; those with state have a stream each."""
         return {
             result_set.name: self.pool.methods(result_set.classes, walk.set)
             for _, result_set in walk.result_sets()

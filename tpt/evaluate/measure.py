@@ -53,7 +53,7 @@ def measure(evaluation: Evaluation, predictions: str, tell: Tell) -> dict[str, A
     Args:
         evaluation: the run.
         predictions: its predictions.jsonl, complete.
-        say: told what is being measured.
+        tell: called with what is being measured.
 
     Returns:
         What results.json holds.

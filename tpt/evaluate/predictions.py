@@ -26,7 +26,7 @@ NAME = "predictions.jsonl"
 _CONCLUSIONS = (
     *("results.json", "report.html", "tables.md", "tables.tex"),
     *("transfer.json", "heatmap.png"),
-)  # what is made of the predictions, by `conclude` and `conclude_transfer`
+)  # what is made of the predictions, by `tpt.evaluate.measure` and `tpt.report`
 _WORDING = {
     "pictures": lambda old, new: f"{old:,} pictures then, {new:,} now",
     "sha256": lambda old, new: "its pictures have other names or other classes",

@@ -49,7 +49,7 @@ def run_walk(
         num_workers: decoding threads.
         done: so many lines of this walk are there already. The walk starts again at the border of
             a batch, so that numbers are those of an unbroken run, and leaves those lines out.
-            Methods that keep state have none of what they learned before: 0 for them.
+            Pass 0 for methods that keep state; their state is not restored.
     """
     for by_name in methods.values():
         for method in by_name.values():
