@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -10,6 +11,9 @@ from collections.abc import Callable
 import pytest
 from click.testing import Result
 
+from cli.predict import command as predict
+from tpt.images.views import Views
+from tpt.methods import Gate
 from tpt.methods.registry import METHODS, make_settings
 
 Run = Callable[..., Result]
@@ -94,3 +98,21 @@ def test_an_unknown_name_is_told_the_nearest(
     assert result.exit_code == 2
     assert words in result.stderr
     assert result.stdout == ""
+
+
+def test_the_help_of_the_options_names_the_methods_defaults() -> None:
+    """The help does not import torch, so its numbers are written there; here they are compared."""
+    tpt, zero, tda = (vars(make_settings(name, {})) for name in ("tpt", "zero", "tda"))
+    views = inspect.signature(Views).parameters
+    known = {
+        "views": f"[default: {views['n'].default}]",
+        "augment": f"[default: {views['kind'].default}]",
+        "keep": f"[default: {tpt['keep']}; zero: {zero['keep']}]",
+        "steps": f"[default: {tpt['steps']}]",
+        "lr": f"[default: {tpt['lr']}]",
+        "reset": f"[tpt: {tpt['reset']}], or caches are emptied [tda: {tda['reset']}]",
+        "gate_views": f"[default: {inspect.signature(Gate).parameters['views'].default}]",
+    }
+    options = {option.name: getattr(option, "help", None) or "" for option in predict.params}
+    for name, text in known.items():
+        assert text in options[name], name

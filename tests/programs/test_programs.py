@@ -150,7 +150,6 @@ def test_the_example_prompt_can_be_learned(data: Path, tmp_path: Path) -> None:
 
 
 def test_the_example_pictures_can_be_made_again(tmp_path: Path) -> None:
-    pytest.importorskip("skimage")
     printed = run("tools/make_examples", "--output", tmp_path)
     assert printed.startswith("wrote 16 pictures")
     for made in tmp_path.iterdir():
