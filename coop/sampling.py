@@ -16,9 +16,10 @@ from dataclasses import replace
 from tpt.data.labelled_sets import Sample
 from tpt.data.training_sets import TrainingSet, check_training_set
 from tpt.errors import MethodError, SourceError
+from tpt.text import some
 
 VALIDATION_SHOTS = 4  # at most
-SPLITS = ("all", "base", "new")
+CLASS_SPLITS = ("all", "base", "new")
 
 
 def draw_shots(
@@ -80,10 +81,9 @@ def _tell_few(dataset: TrainingSet, few: dict[int, int], shots: int | None) -> t
     if not few:
         return ()
     named = [f"{dataset.classes[label]} ({count})" for label, count in few.items()]
-    more = f" and {len(named) - 3} more" if len(named) > 3 else ""
     return (
         f"{len(few)} of {len(dataset.classes)} classes have fewer than {shots} pictures and give "
-        f"all they have: {', '.join(named[:3])}{more}.",
+        f"all they have: {some(named)}.",
     )
 
 
@@ -94,7 +94,7 @@ def choose_classes(draw: TrainingSet, split: str) -> TrainingSet:
         MethodError: unknown split.
         SourceError: too few classes to halve.
     """
-    if split not in SPLITS:
+    if split not in CLASS_SPLITS:
         raise MethodError(f'Unknown split of the classes "{split}": expected all, base or new.')
     if split == "all":
         return draw

@@ -14,7 +14,7 @@ from typing import Any
 
 from coop.features import FeatureBank
 from coop.recipes import RecipeSettings, check_recipe
-from coop.sampling import SPLITS, draw_shots
+from coop.sampling import CLASS_SPLITS, draw_shots
 from tpt.data.labelled_sets import Sample
 from tpt.data.presets import DEFAULT_TEMPLATE, PRESETS
 from tpt.data.training_sets import TrainingSet, check_training_set, read_training_set
@@ -123,7 +123,7 @@ def _check_runs(wanted: TrainSettings) -> None:
         raise MethodError("--shots are pictures a class: numbers from 1 on, or all.")
     if any(not 0 <= seed < 2**64 for seed in wanted.seeds):
         raise MethodError("--seeds are numbers from 0 to 2^64 - 1.")
-    if wanted.classes_split not in SPLITS:
+    if wanted.classes_split not in CLASS_SPLITS:
         raise MethodError(
             f'Unknown split of the classes "{wanted.classes_split}": expected all, base or new.'
         )

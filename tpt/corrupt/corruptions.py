@@ -1,7 +1,7 @@
 """`corrupt`: a picture made worse in one of fifteen ways, seeded; and the names people write.
 
 All chance is drawn from (seed, kind, severity, key) alone: what becomes of a picture depends on no
-other picture, on no order and on no number of workers. The kinds themselves are in `kinds.py`.
+other picture, on no order and on no number of workers. `corruption_kinds.py` has the kinds.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def parse_severities(text: str) -> tuple[int, ...]:
     Raises:
         MethodError: not of that form, out of range, or one named twice.
     """
-    found: list[int] = []
+    severities: list[int] = []
     for part in text.split(","):
         first, dash, last = part.partition("-")
         ends = [end.strip() for end in ((first, last) if dash else (first, first))]
@@ -115,8 +115,8 @@ def parse_severities(text: str) -> tuple[int, ...]:
                 f'"{part.strip()}" is no severity: expected a whole number from 1 (weak) to 5 '
                 "(strong), several with commas, or a range such as 1-5."
             )
-        found += range(int(ends[0]), int(ends[1]) + 1)
-    return tuple(sorted(_refuse_twice(found)))
+        severities += range(int(ends[0]), int(ends[1]) + 1)
+    return tuple(sorted(_refuse_twice(severities)))
 
 
 def parse_corruptions(text: str) -> list[tuple[str, int]]:

@@ -53,12 +53,12 @@ class Choice:
         """
         samples = tuple(Sample(key, self.label_of[label], at) for key, label, at in pictures)
         absent = note_absent(self.classes, {sample.label for sample in samples})
-        told = (*notes, *self.notes, *absent)
+        all_notes = (*notes, *self.notes, *absent)
         own = (name, layout, path, self.classes, self.ids, samples)
-        return LabelledSet(*own, family=self.family, notes=told, **facts)
+        return LabelledSet(*own, family=self.family, notes=all_notes, **facts)
 
 
-def choose_classes(found: Mapping[str, str], options: ReadOptions, where: str) -> Choice:
+def choose_classes(name_of: Mapping[str, str], options: ReadOptions, where: str) -> Choice:
     """Decide on the classes of a set and on the class of each of its labels.
 
     Without `options.classes` these are the labels found, in their order. With it they are those of
@@ -67,7 +67,7 @@ def choose_classes(found: Mapping[str, str], options: ReadOptions, where: str) -
     "imagenet", "imagenet-a" and "imagenet-r" stand for those sets' classes, by WordNet id.
 
     Args:
-        found: each id that has pictures -> the class name it has by default, in default order.
+        name_of: each id that has pictures -> the class name it has by default, in default order.
             Ids are folder names, WordNet ids, numbers or words; names are already as they should be
             shown (`options.rename` applied, no "_").
         where: the path, for messages.
@@ -77,15 +77,15 @@ def choose_classes(found: Mapping[str, str], options: ReadOptions, where: str) -
             two), or a list that cannot be meant.
     """
     if options.classes is None:
-        return _take_found(found, where)
-    wanted = _list_wanted(options.classes, found)
+        return _take_all(name_of, where)
+    asked = _read_list(options.classes, name_of)
     labels, unknown = {}, []
-    for label, name in found.items():
-        places = wanted.find(label, name)
+    for label, name in name_of.items():
+        places = asked.find(label, name)
         if len(places) > 1:
             raise SourceError(
                 f'The label "{label}" of "{where}" fits two classes of ImageNet, '
-                f"{' and '.join(wanted.ids[place] for place in places)}, which have one name. Give "
+                f"{' and '.join(asked.ids[place] for place in places)}, which have one name. Give "
                 "it the id that is meant."
             )
         if places:
@@ -93,15 +93,15 @@ def choose_classes(found: Mapping[str, str], options: ReadOptions, where: str) -
         else:
             unknown.append(label)
     if unknown:
-        raise SourceError(_describe_unknown(unknown, len(found), wanted.classes, where))
+        raise SourceError(_describe_unknown(unknown, len(name_of), asked.classes, where))
     known_by: dict[int, str] = {}
     for label, place in labels.items():
         known_by.setdefault(place, label)
     ids = [
-        wanted.ids[place] or known_by.get(place, name) for place, name in enumerate(wanted.classes)
+        asked.ids[place] or known_by.get(place, name) for place, name in enumerate(asked.classes)
     ]
-    notes = (*wanted.notes, *_note_merged(labels, wanted.classes))
-    return Choice(tuple(wanted.classes), tuple(ids), labels, notes)
+    notes = (*asked.notes, *_note_merged(labels, asked.classes))
+    return Choice(tuple(asked.classes), tuple(ids), labels, notes)
 
 
 def note_absent(classes: Sequence[str], present: Container[int]) -> tuple[str, ...]:
@@ -129,9 +129,9 @@ def keyword_of(entries: Sequence[str] | None) -> str | None:
 # --- no list ---
 
 
-def _take_found(found: Mapping[str, str], where: str) -> Choice:
+def _take_all(name_of: Mapping[str, str], where: str) -> Choice:
     first: dict[str, str] = {}
-    for label, name in found.items():
+    for label, name in name_of.items():
         other = first.setdefault(fold(name), label)
         # Two of ImageNet's classes may share a name: ids and numbers keep them apart.
         if other != label and not (_is_code(label) and _is_code(other)):
@@ -139,8 +139,8 @@ def _take_found(found: Mapping[str, str], where: str) -> Choice:
                 f'"{other}" and "{label}" in "{where}" are one class name ("{name}"). Rename one '
                 f"of them, or say which class each is: --classes {other}=...,{label}=..."
             )
-    label_of = {label: place for place, label in enumerate(found)}
-    return Choice(tuple(found.values()), tuple(found), label_of)
+    label_of = {label: place for place, label in enumerate(name_of)}
+    return Choice(tuple(name_of.values()), tuple(name_of), label_of)
 
 
 def _is_code(label: str) -> bool:
@@ -151,7 +151,7 @@ def _is_code(label: str) -> bool:
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _ClassList:
     """A list of classes, read."""
 
     classes: Sequence[str]
@@ -175,13 +175,13 @@ class _Wanted:
         return self.by_name.get(fold(name)) or self.by_name.get(fold(label)) or []
 
 
-def _list_wanted(entries: Sequence[str], found: Mapping[str, str]) -> _Wanted:
+def _read_list(entries: Sequence[str], name_of: Mapping[str, str]) -> _ClassList:
     keyword = keyword_of(entries)
     if keyword is None:
         return _read_entries(entries)
     notes = []
     if keyword == "imagenet":
-        part = subset_of(found)
+        part = subset_of(name_of)
         if part is None:
             notes.append("Scored among all 1,000 classes of ImageNet, as asked.")
         else:
@@ -196,10 +196,10 @@ def _list_wanted(entries: Sequence[str], found: Mapping[str, str]) -> _Wanted:
     for place, name in enumerate(names):
         by_name.setdefault(fold(name), []).append(place)
     by_id = {wnid: place for place, wnid in enumerate(ids)}
-    return _Wanted(names, ids, by_id, by_name, keyword == "imagenet", tuple(notes))
+    return _ClassList(names, ids, by_id, by_name, keyword == "imagenet", tuple(notes))
 
 
-def _read_entries(entries: Sequence[str]) -> _Wanted:
+def _read_entries(entries: Sequence[str]) -> _ClassList:
     """Names and "id=name" entries; ids of one name are one class."""
     classes: list[str] = []
     ids: list[str] = []
@@ -237,7 +237,7 @@ def _read_entries(entries: Sequence[str]) -> _Wanted:
             'The list of classes is empty: expected class names or "id=name" entries.'
         )
     folded = {fold(label): place for label, place in by_id.items()}
-    return _Wanted(classes, ids, {**folded, **by_id}, by_name)
+    return _ClassList(classes, ids, {**folded, **by_id}, by_name)
 
 
 def _note_merged(labels: Mapping[str, int], classes: Sequence[str]) -> list[str]:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from tpt.data.imagenet import imagenet_names, is_wnid
 from tpt.errors import MethodError, SourceError, suggest
 
 DEFAULT_TEMPLATE = "a photo of a {}."
@@ -130,14 +131,13 @@ def name_labels(labels: Sequence[str], preset: Preset | None) -> list[str]:
     """
     if preset is None:
         return list(labels)
-    if preset.title == "ImageNet" and all(re.fullmatch(r"n\d{8}", label) for label in labels):
-        from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
-
-        if len(labels) != len(IMAGENET_CLASSNAMES):
+    if preset.title == "ImageNet" and all(map(is_wnid, labels)):
+        names = imagenet_names()
+        if len(labels) != len(names):
             raise SourceError(
-                "The preset imagenet names all 1,000 WordNet ids by their order, but "
+                f"The preset imagenet names all {len(names):,} WordNet ids by their order, but "
                 f"{len(labels)} came. Name them yourself: --classes n01440764=tench,... or a file "
                 "of such lines."
             )
-        return list(IMAGENET_CLASSNAMES)
+        return list(names)
     return [preset.class_name(label) for label in labels]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tpt.data.labelled_sets import SPLITS, Sample
-from tpt.data.layouts.class_folders import list_pictures, tell_loose
+from tpt.data.layouts.class_folders import list_pictures, note_loose
 from tpt.data.layouts.csv_table import read_rows
 from tpt.data.presets import Preset, find_preset, name_labels, preset_of_split
 from tpt.errors import SourceError, suggest
@@ -168,7 +168,7 @@ def _read_folder(path: str, preset: Preset | None) -> tuple[Rows, list[str]]:
         rows_here, notes = _read_class_folders(path, preset)
         return {"train": rows_here}, notes
     rows: Rows = {}
-    notes = [f"Splits: {', '.join(names)}.", *tell_loose(here.images, path)]
+    notes = [f"Splits: {', '.join(names)}.", *note_loose(here.images, path)]
     for name, split in zip(names, splits, strict=True):
         part, part_notes = _read_class_folders(os.path.join(path, name), preset)
         rows.setdefault(split, []).extend(part)
@@ -199,7 +199,7 @@ def _read_class_folders(
     labels = {name: name for name in names if name not in ignored}
     pictures = list_pictures(path, labels, any_depth=True, natural=True)
     rows = [(file, label) for _, label, file in pictures]
-    return rows, [*notes, *tell_loose(here.images, path)]
+    return rows, [*notes, *note_loose(here.images, path)]
 
 
 # --- lists ---

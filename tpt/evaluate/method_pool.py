@@ -14,6 +14,7 @@ from typing import Any
 
 from tpt.data.imagenet import imagenet_templates, simple_templates
 from tpt.data.labelled_sets import LabelledSet
+from tpt.data.presets import DEFAULT_TEMPLATE
 from tpt.errors import MethodError
 from tpt.evaluate.method_specs import BASELINE, ENSEMBLE, MethodSpec
 from tpt.methods import Gate, Method
@@ -22,8 +23,6 @@ from tpt.model.clip import Clip
 from tpt.prompts import Context, PromptEngine
 from tpt.streaming.predict_job import describe_context
 from tpt.text import as_text
-
-WORDS = "a photo of a {}."
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ class MethodPool:
                 "shots": trained.shots,
             }
         elif not spec.ensemble:
-            context = {"words": (self.starts.templates[:1] or (WORDS,))[0]}
+            context = {"words": (self.starts.templates[:1] or (DEFAULT_TEMPLATE,))[0]}
         return {
             "name": spec.name,
             "method": spec.method,
@@ -131,10 +130,7 @@ class MethodPool:
 
     def _make(self, spec: MethodSpec, classes: tuple[str, ...], part_of: LabelledSet) -> Method:
         info = find_method(spec.method)
-        templates = self.templates(spec, part_of)
-        words = None
-        if templates and not info.takes_templates:  # it tunes a context that starts from the words
-            words, templates = templates[0], ()
+        words, templates = info.split_start(self.templates(spec, part_of))
         engine = self._engine(classes, spec.start, words)
         method = info.make(engine, make_settings(spec.method, spec.options), templates)
         if self.gate is not None and method.reads_views:

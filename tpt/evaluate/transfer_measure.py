@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from tpt.data.presets import DEFAULT_TEMPLATE
 from tpt.evaluate.evaluation import Evaluation
 from tpt.evaluate.image_scores import collect_scores
-from tpt.evaluate.method_pool import WORDS
 from tpt.evaluate.method_specs import MethodSpec, start_from
 from tpt.evaluate.metrics import SetMetrics, measure_set
 from tpt.evaluate.predictions import Line, SetPlaces, index_sets, read_set
@@ -63,7 +63,7 @@ def measure_transfer(
         "tool": f"tpt-runtime {__version__}",
         "settings": shown,
         "environment": evaluation.environment,
-        "words": (evaluation.pool.starts.templates[:1] or (WORDS,))[0],
+        "words": (evaluation.pool.starts.templates[:1] or (DEFAULT_TEMPLATE,))[0],
         "methods": [evaluation.pool.describe(spec) for spec in plain],
         "sources": [
             {"name": prompt.name, **described[key]["context"], "notes": list(prompt.notes)}

@@ -58,6 +58,15 @@ class MethodInfo:
         """Whether it looks at more than the plain view with these settings."""
         return self.needs_views or getattr(settings, "keep", None) is not None
 
+    def split_start(self, templates: Sequence[str]) -> tuple[str | None, Sequence[str]]:
+        """The words that the context starts from, if not its default, and the method's templates.
+
+        A method that tunes the context starts from one template: the first, and the only one.
+        """
+        if templates and not self.takes_templates:
+            return templates[0], ()
+        return None, templates
+
     def make(self, engine: PromptEngine, settings: Any, templates: Sequence[str] = ()) -> Method:
         """The method on an engine, with its settings and, where it takes them, templates.
 

@@ -80,9 +80,9 @@ def build_predict_job(wanted: PredictSettings) -> PredictJob:
     clip = load_clip(
         name, pretrained, device=wanted.device, precision=wanted.precision, seed=wanted.seed
     )
-    templates = wanted.templates
-    if templates and not info.takes_templates:  # such a method starts its context from the words
-        context, templates = Context.from_words(clip, templates[0]), ()
+    words, templates = info.split_start(wanted.templates)
+    if words is not None:
+        context = Context.from_words(clip, words)
     engine = PromptEngine(clip, classes, context, force=wanted.force)
     method = info.make(engine, settings, templates)
     facts = asdict(settings)

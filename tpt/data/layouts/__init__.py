@@ -1,4 +1,4 @@
-"""Labelled sets from the layouts that people have them in: detected, and said.
+"""Labelled sets from the layouts that people have them in, recognised by looking.
 
 `read_sets` finds out which layout a path has and reads it; `LAYOUTS` lists those it knows, and
 `register_layout` adds one (`docs/adding-a-layout.md`). What was found is in each set's `layout` and

@@ -158,8 +158,8 @@ def _keep_part(
     part = next((part for part in PARTS if part.keyword == keyword), None)
     if part is None:
         return id_of, []
-    wanted = frozenset(subset_ids(part.keyword))
-    kept = {name: label for name, label in id_of.items() if label in wanted}
+    ids = frozenset(subset_ids(part.keyword))
+    kept = {name: label for name, label in id_of.items() if label in ids}
     if not kept:
         raise SourceError(
             f'None of the {len(id_of):,} class folders of "{path}" is among {part.title}\'s '
@@ -175,7 +175,7 @@ def _keep_part(
 
 
 def _describe(id_of: Mapping[str, str], kind: str, options: ReadOptions) -> tuple[str, list[str]]:
-    """The layout in words, and what a person should be told of it."""
+    """The layout in words, and notes on it."""
     free = options.classes is None
     if kind == "folders":
         note = (

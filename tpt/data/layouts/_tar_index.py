@@ -1,7 +1,7 @@
 """Where the labelled pictures of a webdataset tar lie: `s0000001.jpg` with its `s0000001.cls`.
 
 An archive is walked once, header by header, with the standard library's `tarfile`; no picture is
-read. What is whole of a damaged archive is kept, and the rest is told.
+read. What is whole of a damaged archive is kept, and a note names the rest.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def index_archive(path: str) -> Index:
 
 
 def describe_left_out(indices: list[Index]) -> tuple[str, ...]:
-    """What a person should be told of some archives, in full sentences."""
+    """Notes on damaged archives and on samples that cannot be used, in full sentences."""
     keys: dict[str, list[str]] = {}
     for index in indices:
         for reason, more in index.left_out.items():

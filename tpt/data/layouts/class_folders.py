@@ -52,13 +52,13 @@ def read_groups(
     sets = []
     for group, here, names in zip(groups, listings, present, strict=True):
         ids = {name: labels.id_of[name] for name in names if name in labels.id_of}
-        told = (*group.notes, *tell_ignored(here, options), *tell_loose(here.images, group.root))
+        notes = (*group.notes, *note_ignored(here, options), *note_loose(here.images, group.root))
         one = labels.choice.make_set(
             as_text(group.name),
             layout + labels.layout,
             path,
             list_pictures(group.root, ids, any_depth=options.layout != "auto"),
-            notes=(*told, *labels.notes),
+            notes=(*notes, *labels.notes),
             domain=group.domain,
             corruption=group.corruption,
             severity=group.severity,
@@ -125,7 +125,7 @@ def describe_depths(root: str, name: str, images: Sequence[str], below: Sequence
     )
 
 
-def tell_loose(images: Sequence[str], root: str) -> list[str]:
+def note_loose(images: Sequence[str], root: str) -> list[str]:
     """A note on pictures that lie beside class folders, if there are any."""
     if not images:
         return []
@@ -136,7 +136,7 @@ def tell_loose(images: Sequence[str], root: str) -> list[str]:
     ]
 
 
-def tell_ignored(here: Listing, options: ReadOptions) -> list[str]:
+def note_ignored(here: Listing, options: ReadOptions) -> list[str]:
     """A note on folders that are no class, if there are any."""
     left = [name for name in here.folders if name in options.ignored]
     return [f"Left out, as no class: {some(left)}."] if left else []

@@ -22,8 +22,8 @@ from tpt.data.layouts.class_folders import (
     Group,
     describe_depths,
     describe_empty,
-    tell_ignored,
-    tell_loose,
+    note_ignored,
+    note_loose,
 )
 from tpt.errors import SourceError
 from tpt.streaming.sources import Listing, scan_folder, sort_naturally, walk_folders
@@ -69,7 +69,7 @@ def read_tree(path: str, name: str, options: ReadOptions) -> tuple[Sequence[Grou
         deep = _check_mixture(root, inside)
         if not deep:
             return [Group(name, root, notes)], ""
-    notes = (*notes, *tell_ignored(here, options), *tell_loose(here.images, root))
+    notes = (*notes, *note_ignored(here, options), *note_loose(here.images, root))
     if options.layout != "domains":
         groups = _find_corruptions(root, name, inside, deep)
         if groups:
@@ -167,7 +167,7 @@ def _check_mixture(root: str, inside: Mapping[str, Listing]) -> list[str]:
     if empty:
         raise SourceError(describe_empty(empty, root))
     if not plain and not all(inside[folder].images for folder in deep):
-        return deep  # loose pictures beside the class folders of a domain are told later
+        return deep  # loose pictures beside the class folders of a domain get a note later
     both = [folder for folder in deep if inside[folder].images]
     if both:
         here = inside[both[0]]

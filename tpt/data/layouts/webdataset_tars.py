@@ -41,7 +41,7 @@ def read(path: str, name: str, options: ReadOptions) -> tuple[LabelledSet, ...]:
     """Read where the pictures of all archives lie, and their labels.
 
     Of several splits it takes test, else val, else train. What cannot be used (a cut-off end, a
-    picture without a label) is left out and told in the set's notes.
+    picture without a label) is left out and noted in the set's notes.
 
     Args:
         path: the folder that holds `classnames.txt`, the split's folder in it, or one archive.
@@ -102,7 +102,7 @@ def _check_labels(pictures: list[Picture], names: list[str], path: str, notes: l
 
 
 def _find_archives(path: str) -> tuple[list[str], list[str]]:
-    """The archives to read, in natural order, and what is to be told of them."""
+    """The archives to read, in natural order, and notes on them."""
     if not os.path.isdir(path):
         return [path], []
     folder = _find_folder(path) or path  # where the user says that they are tars
@@ -151,20 +151,20 @@ def _list_archives(folder: str) -> tuple[list[str], list[str]]:
     paths = [os.path.join(folder, name) for name in names]
     digits = [re.fullmatch(r"(\d{1,9})\.tar", name, re.ASCII | re.IGNORECASE) for name in names]
     numbers = [int(match[1]) for match in digits if match]
-    told = _read_count(os.path.join(folder, "nshards.txt"))
-    count = told if told is not None else max(numbers, default=-1) + 1
+    stated = _read_count(os.path.join(folder, "nshards.txt"))
+    count = stated if stated is not None else max(numbers, default=-1) + 1
     missing = [f"{number}.tar" for number in range(count) if number not in numbers]
-    if told is None:  # without it nothing says how many there should be
+    if stated is None:  # without it nothing says how many there should be
         gaps = missing and len(numbers) == len(names)
         return paths, [f"There is no {some(missing)} in {folder}."] if gaps else []
-    if missing or len(names) != told:
-        known = {number for number in range(told) if number in numbers}
+    if missing or len(names) != stated:
+        known = {number for number in range(stated) if number in numbers}
         more = [n for n, m in zip(names, digits, strict=True) if not m or int(m[1]) not in known]
         what = f"{some(missing)} missing" if missing else f"{some(more)} there as well"
         raise SourceError(
-            f'"{os.path.join(folder, "nshards.txt")}" says that 0.tar to {told - 1}.tar are there '
-            f"({told} in all), but {len(names)} are, with {what}. Fetch what is missing, or put "
-            "the number right."
+            f'"{os.path.join(folder, "nshards.txt")}" says that 0.tar to {stated - 1}.tar are '
+            f"there ({stated} in all), but {len(names)} are, with {what}. Fetch what is missing, or "
+            "put the number right."
         )
     return paths, []
 
