@@ -163,8 +163,8 @@ def _list_archives(folder: str) -> tuple[list[str], list[str]]:
         what = f"{some(missing)} missing" if missing else f"{some(more)} there as well"
         raise SourceError(
             f'"{os.path.join(folder, "nshards.txt")}" says that 0.tar to {stated - 1}.tar are '
-            f"there ({stated} in all), but {len(names)} are, with {what}. Fetch what is missing, or "
-            "put the number right."
+            f"there ({stated} in all), but {len(names)} are, with {what}. Fetch what is missing, "
+            "or put the number right."
         )
     return paths, []
 
