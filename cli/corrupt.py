@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     metavar="1-5[,...]",
     help="1 is weak, 5 strong.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="What chance is drawn from.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random numbers.")
 @click.option(
     "--format",
     "form",

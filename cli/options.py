@@ -88,7 +88,7 @@ machine_options = group(
         show_default=True,
     ),
     click.option(
-        "--seed", type=int, default=0, show_default=True, help="What chance is drawn from."
+        "--seed", type=int, default=0, show_default=True, help="Seed of the random numbers."
     ),
 )
 """How and on what a run is computed."""

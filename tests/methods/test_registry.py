@@ -11,9 +11,11 @@ import pytest
 
 import tpt
 from tpt.errors import MethodError
+from tpt.methods import registry
 from tpt.methods.registry import (
     GROUP,
     METHODS,
+    MethodInfo,
     find_method,
     load_plugin,
     make_method,
@@ -131,3 +133,33 @@ def test_a_plugin_may_be_a_class_in_a_class_that_reads_views_by_its_settings() -
     assert info.method is Outer.Sometimes
     assert info.options == ("keep",)
     assert info.needs_views
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (("Zero-Shot",), "is one of tpt's own"),
+        (("c_tpt",), "is one of tpt's own"),
+        (("mine", "Mine"), 'of "a:A", "b:B" is claimed by several packages'),
+    ],
+)
+def test_a_name_that_another_method_has_is_told(
+    names: tuple[str, ...], text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = ("a:A", "b:B")
+    entries = [EntryPoint(n, v, registry.GROUP) for n, v in zip(names, values, strict=False)]
+    monkeypatch.setattr(registry, "entry_points", lambda group: entries)
+    listed = list(registry.list_methods())
+    assert [info.name for info in listed if isinstance(info, MethodInfo)] == list(METHODS)
+    (error,) = [info for info in listed if isinstance(info, MethodError)]
+    assert text in str(error)
+    if names[0] == "mine":
+        with pytest.raises(MethodError, match="claimed by several"):
+            find_method("MINE")
+
+
+def test_an_entry_that_names_no_class_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = [EntryPoint("mine", "not a name!", registry.GROUP)]
+    monkeypatch.setattr(registry, "entry_points", lambda group: entries)
+    with pytest.raises(MethodError, match='not of the form "module:Class"'):
+        find_method("mine")

@@ -246,5 +246,8 @@ def read_set(path: str, name: str, places: SetPlaces) -> Iterator[Line]:
 
 def _set_of(line: bytes) -> str:
     """The set of a line that `write_predictions` wrote, without reading all of it."""
-    name: str = json.JSONDecoder().raw_decode(line.decode("ascii"), len('{"set":'))[0]
+    start = b'{"set":'
+    if not line.startswith(start):  # another program has written the file anew
+        return str(json.loads(line)["set"])
+    name: str = json.JSONDecoder().raw_decode(line.decode("utf-8"), len(start))[0]
     return name

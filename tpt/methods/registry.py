@@ -140,10 +140,34 @@ METHODS: Mapping[str, MethodInfo] = MappingProxyType({info.name: info for info i
 """The methods of this package, by name."""
 
 
-def find_plugins() -> dict[str, EntryPoint]:
-    """Methods that installed packages bring, by name; none is imported. Ours keep their names."""
-    found = {entry.name: entry for entry in entry_points(group=GROUP)}
-    return {name: entry for name, entry in found.items() if name not in METHODS}
+def fold_name(name: str) -> str:
+    """A method's name as it is compared: small letters, `_` for `-`."""
+    key = name.strip().lower().replace("-", "_")
+    return {"zeroshot": "zero_shot", "c_tpt": "ctpt"}.get(key, key)
+
+
+def find_plugins() -> dict[str, list[EntryPoint]]:
+    """The entries of installed packages by the name that they claim; none is imported."""
+    found: dict[str, list[EntryPoint]] = {}
+    for entry in entry_points(group=GROUP):
+        found.setdefault(fold_name(entry.name), []).append(entry)
+    return found
+
+
+def choose_plugin(key: str, entries: Sequence[EntryPoint]) -> MethodInfo:
+    """The method of the one package that claims a name.
+
+    Raises:
+        MethodError: several packages claim it, or it is one of ours; what `load_plugin` refuses.
+    """
+    if key in METHODS or len(entries) > 1:
+        claims = ", ".join(f'"{entry.value}"' for entry in entries)
+        owner = "is one of tpt's own" if key in METHODS else "is claimed by several packages"
+        raise MethodError(
+            f'The method name "{entries[0].name}" of {claims} {owner}. Expected a name that no '
+            "other method has: rename it in that package, or uninstall one."
+        )
+    return load_plugin(entries[0])
 
 
 def load_plugin(entry: EntryPoint) -> MethodInfo:
@@ -156,6 +180,8 @@ def load_plugin(entry: EntryPoint) -> MethodInfo:
 
     whose = f'"{entry.value}"' + (f" of the package {entry.dist.name}" if entry.dist else "")
     try:
+        if entry.pattern.match(entry.value) is None:
+            raise ImportError('it is not of the form "module:Class"')
         method = entry.load()
     except Exception as error:  # another package's code may raise anything
         raise MethodError(
@@ -180,9 +206,9 @@ def load_plugin(entry: EntryPoint) -> MethodInfo:
 def list_methods() -> Iterator[MethodInfo | MethodError]:
     """All methods, ours first; for one of another package that does not work, why not."""
     yield from METHODS.values()
-    for entry in find_plugins().values():
+    for key, entries in find_plugins().items():
         try:
-            yield load_plugin(entry)
+            yield choose_plugin(key, entries)
         except MethodError as error:
             yield error
 
@@ -193,14 +219,12 @@ def find_method(name: str) -> MethodInfo:
     Raises:
         MethodError: no such method; a method of another package that does not work.
     """
-    key = name.strip().lower().replace("-", "_")
-    key = {"zeroshot": "zero_shot", "c_tpt": "ctpt"}.get(key, key)
+    key = fold_name(name)
     if key in METHODS:
         return METHODS[key]
     plugins = find_plugins()
-    for known, entry in plugins.items():
-        if known.lower().replace("-", "_") == key:
-            return load_plugin(entry)
+    if key in plugins:
+        return choose_plugin(key, plugins[key])
     known_names = [*METHODS, *plugins]
     raise MethodError(
         f'Unknown method "{name}".{suggest(key, known_names)} Expected one of '
