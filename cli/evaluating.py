@@ -52,7 +52,11 @@ def read_one(text: str, how: ReadOptions, say: Say) -> tuple[LabelledSet, ...]:
     from tpt.data.layouts import read_sets
 
     name, path = split_name(text)
-    found = read_sets(path, how, name)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)  # of layouts of other packages
+        found = read_sets(path, how, name)
+    for warning in caught:
+        say(f"Warning: {warning.message}")
     for part in found[:_TOLD]:
         say(
             f"{part.name}: {part.layout}; {len(part.classes):,} classes, "

@@ -28,15 +28,10 @@ ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "adding-a-method.md").read_text(encoding="utf-8")
 METHOD, TEST = re.findall(r"```python\n(.*?)```", PAGE, flags=re.S)
 (ENTRY,) = re.findall(r"```toml\n(.*?)```", PAGE, flags=re.S)
-PROJECT = """
+BUILD = """
 [build-system]
 requires = ["setuptools"]
 build-backend = "setuptools.build_meta"
-[project]
-name = "their-methods"
-version = "1.0"
-[tool.setuptools]
-py-modules = ["average", "broken"]
 """
 
 
@@ -47,7 +42,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     (source / "average.py").write_text(METHOD, encoding="utf-8")
     (source / "broken.py").write_text("raise OSError('no disk')", encoding="utf-8")
     entries = ENTRY + 'broken = "broken:Broken"\nodd = "average:AverageSettings"\n'
-    (source / "pyproject.toml").write_text(PROJECT + entries, encoding="utf-8")
+    project = BUILD + entries.replace('["average"]', '["average", "broken"]')
+    (source / "pyproject.toml").write_text(project, encoding="utf-8")
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation"]
     subprocess.run([*install, "--target", str(site), str(source)], check=True, capture_output=True)
     path = os.pathsep.join([str(site), str(ROOT)])
@@ -77,9 +73,9 @@ def test_installed_methods_are_listed_and_broken_ones_told(installed: dict[str, 
     assert "average    no    no        arXiv 2405.14977  average the features of" in done.stdout
     warnings = [line for line in done.stderr.splitlines() if line.startswith("Warning")]
     assert warnings == [
-        'Warning: The method "broken", "broken:Broken" of the package their-methods, cannot be '
+        'Warning: The method "broken", "broken:Broken" of the package my-methods, cannot be '
         "imported (OSError: no disk). Repair or uninstall that package, or use another method.",
-        'Warning: The method "odd", "average:AverageSettings" of the package their-methods, is '
+        'Warning: The method "odd", "average:AverageSettings" of the package my-methods, is '
         "not a subclass of tpt.methods.Method. Repair or uninstall that package, or use another "
         "method.",
     ]

@@ -38,6 +38,11 @@ class OutputError(TptError):
     """Records cannot be written, or an earlier run cannot be continued."""
 
 
+def describe_error(error: BaseException) -> str:
+    """Somebody else's error on one line, for a sentence of ours: "KeyError: 'x'"."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """' Did you mean "x" or "y"?' for the known words nearest to `word`, else ''."""
     by_lower = {name.lower(): name for name in known}

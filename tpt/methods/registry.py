@@ -13,7 +13,7 @@ from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from tpt.errors import MethodError, suggest
+from tpt.errors import MethodError, describe_error, suggest
 
 if TYPE_CHECKING:
     from tpt.methods.base import Method
@@ -183,10 +183,10 @@ def load_plugin(entry: EntryPoint) -> MethodInfo:
         if entry.pattern.match(entry.value) is None:
             raise ImportError('it is not of the form "module:Class"')
         method = entry.load()
-    except Exception as error:  # another package's code may raise anything
+    except (Exception, SystemExit) as error:  # another package's code may raise anything
         raise MethodError(
-            f'The method "{entry.name}", {whose}, cannot be imported ({type(error).__name__}: '
-            f"{error}). Repair or uninstall that package, or use another method."
+            f'The method "{entry.name}", {whose}, cannot be imported ({describe_error(error)}). '
+            "Repair or uninstall that package, or use another method."
         ) from error
     if not (isinstance(method, type) and issubclass(method, Method)):
         raise MethodError(
@@ -277,5 +277,5 @@ def _foreign(option: str, info: MethodInfo) -> MethodError:
             f"{flag} has no meaning with --method {info.name}; it belongs to {', '.join(owners)}. "
             "Leave it out, or use another method."
         )
-    options = sorted({known for other in METHODS.values() for known in other.options})
-    return MethodError(f'No method has the option "{option}".{suggest(option, options)}')
+    known = {name for other in (info, *METHODS.values()) for name in other.options}
+    return MethodError(f'No method has the option "{option}".{suggest(option, sorted(known))}')

@@ -91,11 +91,25 @@ def test_an_installed_packages_layout_is_known_to_the_command() -> None:
     assert "pets: JSON lines; 2 classes, 2 pictures" in result.stderr
 
 
-def test_an_installed_layout_that_does_not_work_is_named() -> None:
+def test_an_installed_layout_that_does_not_work_is_named_and_stops_no_other() -> None:
     install("no_such_module")
-    with pytest.raises(SourceError) as caught:
-        read_sets("pets.jsonl")
-    assert str(caught.value) == (
+    Path("pets.csv").write_text("path,label\ncat.jpg,cat\ndog.jpg,dog\n")
+    for name in ("cat", "dog"):
+        Path(f"{name}.jpg").touch()
+    with pytest.warns(UserWarning, match="jsonl") as caught:
+        (pets,) = read_sets("pets.csv")
+    assert pets.classes == ("cat", "dog")
+    assert str(caught[0].message) == (
         'The layout "jsonl" ("no_such_module") of another package cannot be used '
         "(ModuleNotFoundError: No module named 'no_such_module'). Repair or uninstall that package."
     )
+
+
+def test_an_installed_layout_that_breaks_down_is_told_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    install(ENTRY)
+    module = importlib.import_module("json_lines")
+    monkeypatch.setattr(module, "read", lambda path, name, options: {}["label"])
+    with pytest.raises(SourceError, match=r"of another package cannot read .*KeyError: 'label'"):
+        read_sets("pets.jsonl")

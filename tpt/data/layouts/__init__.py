@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import entry_points
@@ -18,7 +19,7 @@ from tpt.data.labelled_sets import LabelledSet, ReadOptions
 from tpt.data.layouts import cifar_arrays, csv_table, webdataset_tars
 from tpt.data.layouts.class_folders import read_groups
 from tpt.data.layouts.folder_tree import FOLDER_LAYOUTS, read_tree
-from tpt.errors import SourceError, suggest
+from tpt.errors import SourceError, TptError, describe_error, suggest
 from tpt.streaming.sources import suggest_beside
 from tpt.text import as_text
 
@@ -54,15 +55,18 @@ def register_layout(layout: Layout) -> None:
     """Add a layout for the rest of the process; `read_sets` asks it after those before it.
 
     Raises:
-        ValueError: another layout has its name.
+        ValueError: another layout has its name, or the module lacks a function.
     """
+    if not (callable(layout.matches) and callable(layout.read)):
+        raise ValueError(f'The layout "{layout.NAME}" needs the functions matches and read.')
     if layout.NAME in _summaries and _modules.get(layout.NAME) is not layout:
         raise ValueError(f'There is a layout "{layout.NAME}" already. Give this one another name.')
     _modules[layout.NAME] = layout
     _summaries[layout.NAME] = layout.SUMMARY
 
 
-for _layout in (cifar_arrays, csv_table, webdataset_tars):
+_OURS: tuple[Layout, ...] = (cifar_arrays, csv_table, webdataset_tars)
+for _layout in _OURS:
     register_layout(_layout)
 
 
@@ -70,17 +74,18 @@ for _layout in (cifar_arrays, csv_table, webdataset_tars):
 def _register_plugins() -> None:
     """Add the layouts of installed packages.
 
-    Raises:
-        SourceError: one that does not work.
+    Warns:
+        UserWarning: of one that does not work; the others do.
     """
     for entry in entry_points(group=GROUP):
         try:
             register_layout(entry.load())
-        except Exception as error:  # another package's code may raise anything
-            raise SourceError(
+        except (Exception, SystemExit) as error:  # another package's code may raise anything
+            warnings.warn(
                 f'The layout "{entry.name}" ("{entry.value}") of another package cannot be used '
-                f"({type(error).__name__}: {error}). Repair or uninstall that package."
-            ) from error
+                f"({describe_error(error)}). Repair or uninstall that package.",
+                stacklevel=3,
+            )
 
 
 _BY_LOOKING = ReadOptions()
@@ -130,7 +135,7 @@ def _read(path: str, name: str, options: ReadOptions) -> tuple[LabelledSet, ...]
     """The sets of a path that is there, by the layout that is asked for or that fits."""
     for layout in _modules.values():
         if options.layout == layout.NAME or (options.layout == "auto" and layout.matches(path)):
-            return layout.read(path, name, options)
+            return _read_by(layout, path, name, options)
     if not os.path.isdir(path):
         raise SourceError(
             f'"{path}" is a file'
@@ -140,6 +145,19 @@ def _read(path: str, name: str, options: ReadOptions) -> tuple[LabelledSet, ...]
         )
     groups, layout_text = read_tree(path, name, options)
     return read_groups(path, groups, options, layout_text)
+
+
+def _read_by(layout: Layout, path: str, name: str, options: ReadOptions) -> tuple[LabelledSet, ...]:
+    """The sets of a path by a layout, which may be another package's."""
+    try:
+        return layout.read(path, name, options)
+    except Exception as error:
+        if layout in _OURS or isinstance(error, TptError):
+            raise
+        raise SourceError(
+            f'The layout "{layout.NAME}" of another package cannot read "{path}" '
+            f"({describe_error(error)}). Check the path, or name another --layout."
+        ) from error
 
 
 def _name_path(path: str) -> str:
