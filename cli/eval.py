@@ -115,13 +115,13 @@ def command(sets: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any) -
     """Evaluate methods on the shift sets SET..., and write tables and a report page.
 
     \b
-    A SET is a path, or NAME=PATH to call it otherwise:
+    A SET is a path, or NAME=PATH to give it a name:
       a folder a class, by name or by WordNet id (ImageNet, -A, -R, -Sketch);
       ImageNet-V2 (folders 0 to 999); <domain>/<class> (PACS, DomainNet);
       <corruption>/<severity>/<class> (ImageNet-C, and what `tpt corrupt` writes);
       CIFAR-10-C and CIFAR-10.1 arrays; a CSV with columns path and label;
       webdataset tars with classnames.txt.
-    How each was read is told before anything runs; --layout says it instead.
+    The command first prints which layout it found; --layout chooses one.
 
     DIR gets predictions.jsonl, results.json, tables.md, tables.tex and report.html. All methods see
     the same views of the same pictures, encoded once. The table goes to standard output.

@@ -107,5 +107,5 @@ def test_the_command_says_what_is_missing_in_a_sentence(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "cli", "report", str(tmp_path)]
     done: Any = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
-    assert "An unfinished run ends with --resume." in done.stderr
+    assert "Finish an unfinished run with --resume." in done.stderr
     assert "Traceback" not in done.stderr

@@ -20,6 +20,7 @@ from tpt.evaluate.protocols import mean
 from tpt.evaluate.results import TRANSFER_FORMAT, TRANSFER_VERSION, round_floats
 from tpt.evaluate.transfer import Prompt
 from tpt.evaluate.walks import ResultSet, Walk
+from tpt.text import as_text
 
 
 def measure_transfer(
@@ -97,11 +98,11 @@ def _measure_target(
     entry = {
         "name": result_set.name,
         "layout": read.layout,
-        "path": read.path,
+        "path": as_text(read.path),
         "classes": list(result_set.classes),
         "images": lines.done,
         "failed": lines.failed,
-        "notes": list(read.notes),
+        "notes": [as_text(note) for note in read.notes],
     }
     return entry, found
 

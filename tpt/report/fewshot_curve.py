@@ -5,15 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import statistics
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tpt.errors import OutputError
+from tpt.report._figures import make_figure, save_figure
 from tpt.runs.whole_files import write_whole
 
 ALL = "all"
+
+
+MISSING_LIBRARY = (
+    "The curve needs matplotlib to be drawn. Install it: pip install "
+    "'tpt-runtime[train]'; its numbers are in the CSV file."
+)
 
 
 @dataclass(frozen=True)
@@ -69,16 +74,7 @@ def draw_curve(points: Sequence[Point], title: str, path: Path) -> None:
         OutputError: matplotlib is not installed.
         OutputError: the disk refused.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise OutputError(
-            "The curve needs matplotlib to be drawn. Install it: pip install "
-            "'tpt-runtime[train]'; its numbers are in the CSV file."
-        ) from error
-    figure = Figure(figsize=(6.4, 5), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = make_figure(MISSING_LIBRARY, figsize=(6.4, 5), dpi=150)
     axes = figure.add_subplot()
     methods = list(dict.fromkeys(point.method for point in points))
     counts = sorted({p.shots for p in points if p.seed is not None and p.shots is not None})
@@ -104,8 +100,4 @@ def draw_curve(points: Sequence[Point], title: str, path: Path) -> None:
     legend = figure.legend(loc="outside lower center", ncols=2, fontsize="small")
     for text in legend.get_texts():
         text.set_parse_math(False)
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of signs that the font has not
-        figure.savefig(buffer, format="png")
-    write_whole(path, buffer.getvalue(), "curve")
+    save_figure(figure, path, "curve")

@@ -8,16 +8,13 @@ a prompt meets the set that it was learned on. Letters are large enough to be re
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tpt.errors import OutputError
+from tpt.report._figures import make_figure, save_figure
 from tpt.report.typeset import MISSING, percent, points, shorten
-from tpt.runs.whole_files import write_whole
 
 COLOURS = "RdBu"  # red below, white at, blue above the words
 SMALLEST_RANGE = 0.05  # of the colours: what is within noise stays pale
@@ -27,6 +24,12 @@ _DPI = 150
 _EMPTY = "#d9d9d9"
 
 Row = Sequence[float | None]
+
+
+MISSING_LIBRARY = (
+    "The heat map needs matplotlib to be drawn. Install it: pip install "
+    "'tpt-runtime[eval]'; its numbers are in transfer.json."
+)
 
 
 @dataclass(frozen=True)
@@ -48,20 +51,11 @@ def draw_heatmap(panels: Sequence[Panel], title: str, path: Path) -> None:
         OutputError: matplotlib is not installed.
         OutputError: the disk refused.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise OutputError(
-            "The heat map needs matplotlib to be drawn. Install it: pip install "
-            "'tpt-runtime[eval]'; its numbers are in transfer.json."
-        ) from error
     limit = max([SMALLEST_RANGE, *(abs(d) for panel in panels for d in _all_differences(panel))])
     names = [_show(name) for panel in panels for name in (*panel.rows, panel.words)]
     width = 2.2 + 0.13 * max(map(len, names)) + _CELL[0] * len(panels[0].columns)
     heights = [_CELL[1] * (len(panel.rows) + 1) + 2.0 for panel in panels]
-    figure = Figure(figsize=(width, sum(heights) + 0.6), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = make_figure(MISSING_LIBRARY, figsize=(width, sum(heights) + 0.6), dpi=_DPI)
     figure.suptitle(title, fontsize=15, parse_math=False)
     all_axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, panel in zip(all_axes, panels, strict=True):
@@ -69,11 +63,7 @@ def draw_heatmap(panels: Sequence[Panel], title: str, path: Path) -> None:
     _draw_key(figure, all_axes, limit)
     if any(row in panel.columns for panel in panels for row in panel.rows):
         figure.supxlabel("framed: tested on the set that it was learned on", fontsize=13)
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of signs that the font has not
-        figure.savefig(buffer, format="png")
-    write_whole(path, buffer.getvalue(), "heat map")
+    save_figure(figure, path, "heat map")
 
 
 def find_differences(panel: Panel) -> list[list[float | None]]:

@@ -102,7 +102,7 @@ def read_run(folder: Path) -> tuple[str, Mapping[str, Any]]:
     if name is None:
         raise OutputError(
             f'"{folder}" holds neither results.json nor transfer.json: expected the --output of a '
-            "finished `tpt eval` or `tpt transfer`. An unfinished run ends with --resume."
+            "finished `tpt eval` or `tpt transfer`. Finish an unfinished run with --resume."
         )
     try:
         content = json.loads((folder / name).read_text(encoding="utf-8"))
