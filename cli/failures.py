@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,9 +15,22 @@ INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Errors that a user can put right lose their traceback; wrong usage exits with 2."""
+    """Errors that a user can put right lose their traceback; wrong usage exits with 2.
+
+    Warnings become lines on stderr, each told once.
+    """
+    told: set[str] = set()
+
+    def tell(message: Warning | str, *rest: object, **more: object) -> None:
+        if str(message) not in told:
+            told.add(str(message))
+            click.echo(f"Warning: {message}", err=True)
+
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("always", category=UserWarning, module="tpt|cli")
+            warnings.showwarning = tell
+            yield
     except KeyboardInterrupt as error:
         click.echo("\nInterrupted.", err=True)
         raise click.exceptions.Exit(INTERRUPTED) from error

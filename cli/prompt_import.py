@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -56,7 +57,9 @@ def import_(
 
         names = read_classes(classes)
         check_output(output, overwrite)
-        context = Context.load(source)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of the position, told below
+            context = Context.load(source)
         name, tag = choose_origin(context, source, model, pretrained)
         check_width(context, name)
         if position is not None and position != context.position:
@@ -67,7 +70,9 @@ def import_(
                 'never do); it is taken to be at the "end", their default. If this one was trained '
                 "otherwise, say so with --position."
             )
-        facts = {"model": name, "pretrained": tag, "classes": names, **said}
+        facts = {"classes": names, **said}
+        if (name, tag) != (context.info.model, context.info.pretrained):
+            facts |= {"model": name, "pretrained": tag}
         context = context.described(**{k: v for k, v in facts.items() if v is not None})
         context.save(output)
     kind = "class-specific " if context.class_specific else ""

@@ -116,7 +116,7 @@ def find_clip(
         return None
     if clip.pretrained == "random":
         note("Warning: the model's weights are random, and so are the nearest words.")
-    elif info.model is not None and (info.model, info.pretrained) != (clip.name, clip.pretrained):
+    elif not clip.is_model(info.model, info.pretrained, info.digest):
         note(
             f"Warning: the prompt was made for {name_model(info.model, info.pretrained)}; its "
             f"vectors need not mean anything to {name_model(clip.name, clip.pretrained)}."

@@ -133,6 +133,7 @@ def _probe(run: Run, path: Path, watch: Watch) -> LinearProbe:
     facts = {
         "model": job.clip.name,
         "pretrained": job.clip.pretrained,
+        "weights": job.clip.digest,
         "classes": list(run.draw.classes),
         "dataset": job.dataset.name,
         "shots": run.shots,

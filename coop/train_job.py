@@ -71,6 +71,7 @@ class TrainJob:
             "shots": [shots_text(shots) for shots in self.settings.shots],
             "model": self.clip.name,
             "pretrained": self.clip.pretrained,
+            "weights": self.clip.digest,
             "templates": list(self.templates),
             "classes": list(self.dataset.classes),
             "pictures": self.pictures,

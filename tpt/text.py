@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 
 def is_utf8(text: str) -> bool:
@@ -38,3 +41,20 @@ def some(names: Iterable[str]) -> str:
 def as_text(name: str) -> str:
     """A file's name as text that can be written down: one of other bytes than UTF-8 cannot."""
     return name.encode("utf-8", "backslashreplace").decode()
+
+
+def read_json(path: Path, largest: int) -> Any:
+    """What a JSON file of at most `largest` bytes holds.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no JSON, or larger.
+    """
+    with path.open("rb") as file:
+        text = file.read(largest + 1)
+    if len(text) > largest:
+        raise ValueError(f"it is larger than {largest:,} bytes")
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None

@@ -78,7 +78,7 @@ def start_context(
         shape = (count, length, clip.width) if class_specific else (length, clip.width)
         rng = torch.Generator().manual_seed(seed)
         vectors = START_DEVIATION * torch.randn(shape, generator=rng)
-        info = PromptInfo(model=clip.name, pretrained=clip.pretrained)
+        info = PromptInfo(clip.name, clip.pretrained, digest=clip.digest)
         return Context(vectors, position or "end", info=info)
     if class_specific:
         raise MethodError(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -308,3 +311,93 @@ def test_a_stream_runs_with_every_method(tiny: tpt.Clip, name: str) -> None:
     records = list(tpt.stream(pixels, method, tpt.Views(tiny, n=4), batch_size=2))
     assert [record.error for record in records] == [None, None]
     assert all(record.zero_shot is not None for record in records)
+
+
+# --- copies, threads, and what is edited later ---
+
+HOLDERS = [*METHODS, "tpt, carried", "gate of tda"]
+COPIES = {"deepcopy": copy.deepcopy, "pickle": lambda one: pickle.loads(pickle.dumps(one))}
+
+
+def make(name: str, engine: tpt.PromptEngine) -> Method:
+    if name == "tpt, carried":
+        return tpt.TPT(engine, reset="never")
+    return tpt.Gate(tpt.TDA(engine), 1.0) if name == "gate of tda" else make_method(name, engine)
+
+
+@pytest.mark.parametrize("how", COPIES)
+@pytest.mark.parametrize("used", [False, True])
+@pytest.mark.parametrize("name", HOLDERS)
+def test_a_copy_goes_on_as_the_method_itself(
+    golden: SimpleNamespace, name: str, used: bool, how: str
+) -> None:
+    method = make(name, tpt.PromptEngine(golden.clip, NAMES))
+    if used:
+        method.adapt_features(unit_features(8, 32, seed=1))
+    other = COPIES[how](method)
+    for seed in (2, 3):
+        want = method.adapt_features(unit_features(8, 32, seed=seed))
+        assert_same(other.adapt_features(unit_features(8, 32, seed=seed)), want)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", STATELESS)
+def test_many_threads_get_what_one_gets(
+    request: pytest.FixtureRequest, name: str, kind: str
+) -> None:
+    method = make_method(name, request.getfixturevalue(kind))
+    images = [unit_features(8, 32, seed=seed) for seed in range(12)]
+    want = [method.adapt_features(image) for image in images]
+    fresh = tpt.Gate(make_method(name, method.engine), 1.0)
+    with ThreadPoolExecutor(4) as pool:
+        for got, alone in zip(pool.map(method.adapt_features, images), want, strict=True):
+            assert_same(got, alone)
+        list(pool.map(fresh.adapt_features, images))
+    assert fresh.seen == len(images)
+
+
+@pytest.mark.parametrize("name", HOLDERS)
+def test_edits_of_what_was_given_or_taken_change_nothing_later(
+    golden: SimpleNamespace, name: str
+) -> None:
+    start = tpt.Context.from_words(golden.clip, "a photo of a")
+    context = tpt.Context(start.vectors)
+    methods = [make(name, tpt.PromptEngine(golden.clip, NAMES, context)) for _ in range(2)]
+    edited = methods[0].engine
+    context.vectors.zero_()
+    for constant in (
+        edited.start,
+        edited.start_features(),
+        methods[0].start_classes(torch.ones(1)),
+    ):
+        constant.zero_()
+    given = unit_features(8, 32, seed=1)
+    for value in as_dict(methods[0].adapt_features(given)).values():
+        value.zero_()
+    given.zero_()
+    methods[1].adapt_features(unit_features(8, 32, seed=1))
+    later = [method.adapt_features(unit_features(8, 32, seed=2)) for method in methods]
+    assert_same(*later)
+
+
+@pytest.mark.parametrize("name", [name for name in HOLDERS if name not in STATELESS])
+def test_a_method_with_state_serves_one_stream_at_a_time(tiny: tpt.Clip, name: str) -> None:
+    method, views = make(name, tpt.PromptEngine(tiny, NAMES)), tpt.Views(tiny, n=2)
+    images = [torch.zeros(3, 70, 80, dtype=torch.uint8)] * 3
+    first = tpt.stream(images, method, views)
+    next(first)
+    with pytest.raises(MethodError, match="serves another stream already"):
+        next(tpt.stream(images, method, views))
+    assert next(tpt.stream(images, copy.deepcopy(method), views)).predictions
+    assert len(list(first)) == 2
+    assert len(list(tpt.stream(images, method, views))) == 3
+    broken_off = tpt.stream(images, method, views)
+    next(broken_off)
+    broken_off.close()
+    assert len(list(tpt.stream(images, method, views))) == 3
+
+
+def test_a_method_without_state_serves_many_streams(tiny: tpt.Clip) -> None:
+    method, views = tpt.VTE(tpt.PromptEngine(tiny, NAMES)), tpt.Views(tiny, n=2)
+    streams = [tpt.stream([torch.zeros(3, 9, 9)] * 2, method, views) for _ in range(2)]
+    assert [len(list(zip(*streams, strict=True)))] == [2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import warnings
@@ -289,18 +290,23 @@ def test_classes_written_otherwise_are_the_same(golden: SimpleNamespace, saved: 
 def test_a_state_of_another_model_is_refused(
     golden: SimpleNamespace, mixed: Tensor, tmp_path: Path
 ) -> None:
-    def named(name: str, pretrained: str | None) -> tpt.PromptEngine:
-        clip = tpt.Clip(golden.clip.model, golden.clip.tokenizer, name=name, pretrained=pretrained)
+    def named(name: str, pretrained: str | None, moved: float = 0.0) -> tpt.PromptEngine:
+        model = copy.deepcopy(golden.clip.model)
+        model.visual.proj.data += moved
+        clip = tpt.Clip(model, golden.clip.tokenizer, name=name, pretrained=pretrained)
         return tpt.PromptEngine(clip, NAMES)
 
     path = tmp_path / "state.safetensors"
     method = tpt.TDA(named("ViT-B-16", "openai"))
     method.adapt_features(mixed)
     method.save_state(path)
-    message = refuse(named("ViT-B-32", "openai"), path)
+    message = refuse(named("ViT-B-32", "openai", 0.1), path)
     assert "was kept for ViT-B-16 (openai), but the model is ViT-B-32 (openai)" in message
-    assert "was kept for ViT-B-16 (openai)" in refuse(named("ViT-B-16", "laion2b"), path)
-    tpt.TDA(named("ViT-B-16", "openai")).load_state(path)
+    assert "is ViT-B-16 (openai) with other weights" in refuse(
+        named("ViT-B-16", "openai", 0.1), path
+    )
+    for same in ("ViT-B-16", "local-dir:/elsewhere"):
+        tpt.TDA(named(same, "openai")).load_state(path)
 
 
 def test_a_state_of_other_capacities_is_refused(engine: tpt.PromptEngine, saved: Path) -> None:

@@ -19,7 +19,9 @@ from open_clip.model import _build_text_tower
 from torch import Tensor
 
 import tpt
+import tpt.model.load
 from tpt.errors import ModelError
+from tpt.model._config import ModelConfig
 from tpt.model.clip import find_text_tower
 from tpt.model.load import EMBEDDED, list_models
 
@@ -174,18 +176,17 @@ def test_the_openai_weights_are_loaded_with_quick_gelu(
 ) -> None:
     asked = {}
 
-    def create_model(name: str, **options: Any) -> torch.nn.Module:
-        asked.update(options, name=name)
-        return golden.clip.model
+    def build(config: ModelConfig, weights: Path, *rest: Any) -> tuple[torch.nn.Module, str]:
+        asked.update(config.model, weights=weights)
+        return golden.clip.model, "digest"
 
-    monkeypatch.setattr(open_clip, "create_model", create_model)
+    monkeypatch.setattr(tpt.model.load, "build_model", build)
+    monkeypatch.setattr(open_clip.factory, "download_pretrained", lambda config: "fetched.bin")
     clip = tpt.load_clip("ViT-B-16", tag, device="cpu")
-    assert asked["name"] == "ViT-B-16"
-    assert asked["pretrained"] == clip.pretrained == tag.lower()
-    assert asked["force_quick_gelu"] is quick
-    assert asked["require_pretrained"] is True
-    assert asked["load_weights"] is True
-    assert asked["weights_only"] is True
+    assert clip.pretrained == tag.lower()
+    assert asked["weights"] == Path("fetched.bin")
+    assert asked.get("quick_gelu", False) is quick
+    assert asked["embed_dim"] == 512
 
 
 # --- random weights ---
@@ -352,7 +353,7 @@ def test_names_that_bring_their_own_weights_take_no_tag(name: str) -> None:
 def test_a_hugging_face_text_tower_is_refused_before_anything_is_built(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(open_clip, "create_model", None)
+    monkeypatch.setattr(tpt.model.load, "build_model", None)
     message = message_of(name, "random")
     assert f'The text tower of "{name}" is a wrapped Hugging Face model' in message
     assert "`tpt models`" in message

@@ -10,8 +10,11 @@ import os
 import pickle
 import sys
 import types
+import warnings
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,6 +28,8 @@ from tpt.errors import OutputError, PromptError
 from tpt.prompts.meta_network import NAMES, MetaNet
 from tpt.prompts.prompt_info import Blend, PromptInfo
 
+# Files of other programs never say where the class name stands; that it is told is tested once.
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not say where the class name stands")
 INFO = PromptInfo(
     model="ViT-B-16",
     pretrained="openai",
@@ -465,6 +470,133 @@ def test_bad_vectors_are_refused_with_the_files_name(tmp_path: Path, form: str, 
     assert ("have shape (8,)" if bad == "shape" else "NaN or infinite") in message
 
 
+# --- relatives of CoOp whose ctx means something else ---
+
+RELATIVES = {
+    "MaPLe": {"compound_prompts_text.0": torch.ones(2, 8), "proj.weight": torch.ones(9, 8)},
+    "variational": {"vpt_net.mu.weight": torch.ones(8, 8)},
+    "another meta-network": {**meta_tensors(), "meta_net.linear3.weight": torch.ones(8, 8)},
+    "deep prompts in a tower": {"text_encoder.transformer.resblocks.1.VPT_shallow": VECTORS},
+    "prompts at the pictures": {"image_encoder.VPT": VECTORS},
+    "a second context": {"ctx_negative": VECTORS},
+    "both names": {"vectors": VECTORS},
+    "a projection of its own": {"proj": torch.ones(8, 8)},
+}
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", ".safetensors"])
+@pytest.mark.parametrize("prefix", ["", "prompt_learner."])
+@pytest.mark.parametrize("kind", RELATIVES)
+def test_other_learned_tensors_are_refused_by_name(
+    tmp_path: Path, kind: str, prefix: str, form: str
+) -> None:
+    path = tmp_path / "model.pth.tar-50"
+    more = {k if "encoder" in k else prefix + k: t.clone() for k, t in RELATIVES[kind].items()}
+    save_state(path, {f"{prefix}ctx": VECTORS.clone(), **more}, form)
+    message = message_of(path)
+    assert "holds other learned tensors beside the context vectors" in message
+    assert list(RELATIVES[kind])[-1].removeprefix("prompt_learner.") in message
+
+
+@pytest.mark.parametrize("form", ["zip", ".safetensors"])
+@pytest.mark.parametrize(("contexts", "rows"), [(4, 16), (3, 4), (4, 0)])
+def test_several_contexts_for_all_classes_are_no_class_specific_ones(
+    tmp_path: Path, contexts: int, rows: int, form: str
+) -> None:
+    path = tmp_path / "model.pth.tar-50"
+    prefix = torch.ones(rows, 1, 8)
+    save_state(path, {"ctx": torch.ones(contexts, 4, 8), "token_prefix": prefix}, form)
+    message = message_of(path)
+    assert f"holds {contexts} contexts for {rows} rows of class tokens (token_prefix)" in message
+
+
+@pytest.mark.parametrize("prefix", ["module.", "prompt_learner.", "module.prompt_learner."])
+def test_names_may_follow_the_modules_that_held_them(tmp_path: Path, prefix: str) -> None:
+    path = tmp_path / "model.pth.tar-50"
+    state = {"ctx": torch.ones(3, 4, 8), "token_prefix": torch.ones(3, 1, 8), **meta_tensors()}
+    del state["meta_net.linear1.weight"]  # half a meta-network, under the prefix too
+    save_state(path, {prefix + key: tensor for key, tensor in state.items()}, "zip")
+    assert "The meta-network lacks linear1.weight" in message_of(path)
+    save_state(path, {f"{prefix}ctx": torch.ones(3, 4, 8)}, "zip")
+    assert tpt.Context.load(path).class_specific
+
+
+def test_the_frozen_clip_in_a_whole_models_checkpoint_is_dropped(
+    tmp_path: Path, golden: SimpleNamespace
+) -> None:
+    state = dict(golden.clip.model.state_dict())
+    towers = {
+        f"{'image' if k.startswith('visual.') else 'text'}_encoder.{k.removeprefix('visual.')}": t
+        for k, t in state.items()
+    }
+    path = tmp_path / "model.pth.tar-50"
+    save_state(
+        path, {"prompt_learner.ctx": VECTORS, "logit_scale": torch.ones(()), **towers}, "zip"
+    )
+    assert torch.equal(tpt.Context.load(path).vectors, VECTORS)
+
+
+@pytest.mark.parametrize("form", ["zip", ".safetensors", "bare"])
+def test_an_unknown_place_of_the_class_name_is_told(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "model.pth.tar-50"
+    if form == "bare":
+        torch.save(VECTORS, path)
+    else:
+        save_state(path, {"ctx": VECTORS}, form)
+    with pytest.warns(UserWarning, match='it is taken to be at the "end"') as caught:
+        assert tpt.Context.load(path).position == "end"
+    assert caught[0].filename == __file__
+    ours = tmp_path / "ours.safetensors"
+    tpt.Context(VECTORS).save(ours)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tpt.Context.load(ours)
+
+
+# --- sizes ---
+
+
+def test_a_file_larger_than_any_prompt_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "prompt.pt"
+    with path.open("wb") as file:
+        file.truncate(2**33)  # takes no room on the disk
+    assert "its file is 8,589,934,592 bytes long" in message_of(path)
+
+
+def test_a_header_larger_than_any_prompts_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "prompt.safetensors"
+    with path.open("wb") as file:
+        file.write((2**27).to_bytes(8, "little") + b"{")
+        file.truncate(2**28)
+    assert "its header is 134,217,728 bytes long" in message_of(path)
+
+
+def test_a_small_file_that_unpacks_to_much_is_not_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "prompt.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(2**27))
+        archive.writestr("archive/version", "3")
+    assert path.stat().st_size < 2**20
+    assert "unpacks to more than a prompt can be" in message_of(path)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
+@pytest.mark.filterwarnings("ignore:.*sparse tensor")
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.ones(1).expand(2**20, 2**20),  # four numbers in the file, four TB in memory
+        torch.ones(4, 8).to_sparse(),
+        torch.ones(4, 8, dtype=torch.complex64),
+        torch.ones(4, 8, device="meta"),
+    ],
+)
+def test_a_tensor_that_is_no_plain_array_is_refused(tmp_path: Path, tensor: Tensor) -> None:
+    path = tmp_path / "prompt.pt"
+    torch.save({"ctx": tensor}, path)
+    assert 'a tensor "ctx" that is no plain array of real numbers' in message_of(path)
+
+
 # --- files that would run code ---
 
 
@@ -591,6 +723,7 @@ def test_a_damaged_file_is_read_or_refused_and_never_a_traceback(tmp_path: Path)
         (pickle.dumps({"ctx": [1.0]}, protocol=2), "damaged or truncated"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_a_file_that_is_no_prompt_says_why(tmp_path: Path, content: bytes, text: str) -> None:
     path = tmp_path / "prompt.pt"
     path.write_bytes(content)

@@ -68,14 +68,29 @@ def test_a_row_is_start_vectors_name_dot_end(
     assert (rows.slots.diff() > 0).all()
 
 
-def test_names_with_every_placeholder_in_them_leave_one_to_mark_the_place(tiny: tpt.Clip) -> None:
-    rows = build_rows(tiny, ["X photo", "the zebra"], 3, 3, "end")
-    assert rows.slots.tolist() == [[1, 2, 3]] * 2
+@pytest.mark.parametrize("name", ["X", "X X X", "x-ray film X", "X photo the zebra quartz"])
+@pytest.mark.parametrize(
+    ("position", "before"), [("end", 3), ("middle", 1), ("middle", 2), ("front", 0)]
+)
+def test_any_words_may_be_in_names_the_placeholder_too(
+    tiny: tpt.Clip, name: str, position: str, before: int
+) -> None:
+    rows = build_rows(tiny, [name, "cat", "photo"], 3, before, position)
+    for row, slots, text in zip(rows.ids, rows.slots, [name, "cat", "photo"], strict=True):
+        assert seen_row(row, slots) == expected_row(tiny, text, before, 3 - before)
 
 
-def test_names_that_use_up_every_placeholder_are_an_error(tiny: tpt.Clip) -> None:
+def test_a_tokenizer_whose_words_depend_on_their_neighbours_is_refused(tiny: tpt.Clip) -> None:
+    """The first of several words is another token than the others: no run of placeholders."""
+
+    def tokenize(texts: list[str], context_length: int) -> Tensor:
+        ids = tiny.tokenizer(texts, context_length=context_length).clone()
+        ids[:, 1] += (ids[:, 2] != END) * (ids[:, 1] != END)
+        return ids
+
+    clip = tpt.Clip(tiny.model, tokenize)
     with pytest.raises(PromptError, match="no word that can mark where 3"):
-        build_rows(tiny, ["X photo the zebra quartz"], 3, 3, "end")
+        build_rows(clip, ["X X X X"], 3, 3, "end")
 
 
 @pytest.mark.parametrize(

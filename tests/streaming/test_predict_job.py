@@ -89,7 +89,7 @@ def test_settings_are_plain_data_that_survive_json(build: Callable[..., PredictJ
     settings = build().settings
     assert json.loads(json.dumps(settings)) == settings
     assert settings.keys() == {
-        *("model", "pretrained", "precision", "method", "keep", "steps", "lr", "reset"),
+        *("model", "pretrained", "weights", "precision", "method", "keep", "steps", "lr", "reset"),
         *("views", "augment", "views_kept", "seed", "context", "templates", "classes"),
     }
 
@@ -121,7 +121,17 @@ def test_zero_shot_has_no_settings_of_tuning(build: Callable[..., PredictJob]) -
     assert isinstance(made.method, tpt.ZeroShot)
     assert made.method.templates == ("a {}", "the {}")
     assert made.settings.keys() == {
-        *("model", "pretrained", "precision", "method", "seed", "context", "templates", "classes"),
+        *(
+            "model",
+            "pretrained",
+            "weights",
+            "precision",
+            "method",
+            "seed",
+            "context",
+            "templates",
+            "classes",
+        ),
     }
 
 
@@ -138,7 +148,16 @@ def test_every_method_makes_a_job_with_its_settings(
     defaults = vars(make_settings(name, {}))
     assert defaults.items() <= made.settings.items()
     assert json.loads(json.dumps(made.settings)) == made.settings
-    known = {"model", "pretrained", "precision", "method", "seed", "context", "templates"}
+    known = {
+        "model",
+        "pretrained",
+        "weights",
+        "precision",
+        "method",
+        "seed",
+        "context",
+        "templates",
+    }
     extra = {"views", "augment"} if METHODS[name].needs_views else set()
     extra |= {"views_kept"} if defaults.get("keep") is not None else set()
     assert made.settings.keys() == known | {"classes"} | defaults.keys() | extra

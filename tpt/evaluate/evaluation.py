@@ -124,6 +124,7 @@ def build_evaluation(wanted: EvalSettings, walks: Sequence[Walk]) -> Evaluation:
     settings = {
         "model": clip.name,
         "pretrained": clip.pretrained,
+        "weights": clip.digest,
         "precision": wanted.precision,
         "seed": wanted.seed,
         **({"views": count, "augment": views.kind} if reads else {}),

@@ -29,6 +29,7 @@ from tpt.images._augmix import mix_chains
 from tpt.images.decode import Picture, load_picture
 from tpt.images.resample import ASPECT, Crops, cut, normalise, preprocess_plain, shrink_huge
 from tpt.model.clip import Clip
+from tpt.model.surroundings import steady
 
 KINDS = ("crop", "augmix")
 _TRIES = 10
@@ -67,6 +68,7 @@ class Views:
             )
         self.clip, self.n, self.kind, self.seed, self.scale = clip, n, kind, seed, scale
 
+    @steady()
     def __call__(self, images: Any, keys: Sequence[str | int] | None = None) -> Tensor:
         """Normalised views (B, N, 3, H, W), float32, on the model's device.
 
@@ -92,6 +94,7 @@ class Views:
         ]
         return self._finish(torch.stack(views), keys)
 
+    @steady()
     def plain(self, images: Any) -> Tensor:
         """View 0 alone, (B, 1, 3, H, W): all that a method without adaptation looks at."""
         pictures = [self._to_device(picture) for picture in self._load(images)]

@@ -44,6 +44,7 @@ def write_state(
         "tool": f"tpt-runtime {__version__}",
         "model": engine.clip.name,
         "pretrained": engine.clip.pretrained,
+        "digest": engine.clip.digest,
         "classes": engine.classes,
     }
     meta = {key: json.dumps(value, ensure_ascii=False) for key, value in head.items()}
@@ -131,12 +132,13 @@ def read_state(
 
 
 def _check_origin(source: Path, head: dict[str, Any], engine: PromptEngine) -> None:
-    own = (engine.clip.name, engine.clip.pretrained)
-    kept = (head.get("model"), head.get("pretrained"))
-    if kept != own and kept[0] is not None and own[0] is not None:
+    clip, kept = engine.clip, (head.get("model"), head.get("pretrained"))
+    if not clip.is_model(*kept, head.get("digest")):
+        own = _model(clip.name, clip.pretrained)
+        own += " with other weights" if own == _model(*kept) else ""
         raise MethodError(
-            f'The state of TDA "{source}" was kept for {_model(*kept)}, but the model is '
-            f"{_model(*own)}; features of one model mean nothing to another. Start without it."
+            f'The state of TDA "{source}" was kept for {_model(*kept)}, but the model is {own}; '
+            "features of one model mean nothing to another. Start without it."
         )
     classes = head.get("classes")
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):

@@ -7,7 +7,8 @@ constructor from the settings; `docs/adding-a-method.md` shows a whole one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from inspect import Parameter, Signature, signature
 from typing import Any, ClassVar
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from tpt.errors import MethodError
 from tpt.model.clip import Clip
+from tpt.model.surroundings import Lock, steady
 from tpt.prompts import PromptEngine
 from tpt.prompts.engine import check_templates
 
@@ -128,6 +130,30 @@ class Method:
     def start_stream(self) -> None:
         """Called by `tpt.stream` before its first image."""
 
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """A stream, from its first image to its last: `start_stream`, and no second stream beside.
+
+        Raises:
+            MethodError: the method keeps state, and serves another stream.
+        """
+        turn: Lock = vars(self).setdefault("_turn", Lock())
+        if not self.keeps_state:
+            self.start_stream()
+            yield
+            return
+        if not turn.take():
+            raise MethodError(
+                f"This {type(self).__name__} serves another stream already, and what it keeps of "
+                "one would decide about the other. Exhaust or close() the first stream, or make a "
+                "method for each."
+            )
+        try:
+            self.start_stream()
+            yield
+        finally:
+            turn.free()
+
     # --- what a method is asked ---
 
     def adapt(self, views: Tensor) -> Adapted:
@@ -139,6 +165,7 @@ class Method:
         count = None if self.reads_views else 1
         return self.adapt_features(encode_views(self.engine.clip, views, count))
 
+    @steady()
     def adapt_features(self, features: Tensor) -> Adapted:
         """Adapt to unit view features (N, E), or to B images' (B, N, E). View 0 is the plain one.
 
@@ -153,8 +180,14 @@ class Method:
         if not self.reads_views:
             batch = batch[:, :1]
         images = 1 if self.keeps_state else clip.images_a_pass(len(batch))
-        result = join_images([self._adapt(part) for part in batch.split(images)])
+        with self._one_at_a_time():
+            result = join_images([self._adapt(part) for part in batch.split(images)])
         return result if features.ndim == 3 else result.image(0)
+
+    def _one_at_a_time(self) -> AbstractContextManager[None]:
+        """Images of several threads come one after the other where the method keeps state."""
+        lock: Lock = vars(self).setdefault("_state", Lock())
+        return lock if self.keeps_state else nullcontext()
 
     @property
     def first_views(self) -> int | None:

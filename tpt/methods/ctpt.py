@@ -9,6 +9,7 @@ The published weight is 50 on fine-grained sets and 20 on the ImageNet family.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -48,8 +49,13 @@ class CTPT(Method):
 
     def __init__(self, engine: PromptEngine, *values: Any, **options: Any) -> None:
         super().__init__(engine, *values, **options)
-        weight = self.settings.weight
-        self._tuner = Tuner(engine, self.settings, penalty=lambda t: -weight * dispersion(t))
+        penalty = partial(_penalise, weight=self.settings.weight)
+        self._tuner = Tuner(engine, self.settings, penalty=penalty)
 
     def _adapt(self, features: Tensor) -> Adapted:
         return self._tuner.adapt(features)
+
+
+def _penalise(classes: Tensor, weight: float) -> Tensor:
+    """-weight * dispersion of class features (..., K, E): (...)."""
+    return -weight * dispersion(classes)

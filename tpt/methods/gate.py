@@ -13,6 +13,8 @@ how much it saves here depends on the threshold and on the images.)
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,6 +25,7 @@ from tpt.errors import MethodError
 from tpt.methods.base import Adapted, Method, check_features, encode_views
 from tpt.methods.checks import check_count, check_share
 from tpt.methods.first_look import FirstLook, take_first_look
+from tpt.model.surroundings import Lock, steady
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class Gate(Method):
                 "plain one alone, so no others are made. Use views=1."
             )
         self.seen = self.skipped = 0
+        self._counting = Lock()
 
     @property
     def share_skipped(self) -> float:
@@ -85,6 +89,11 @@ class Gate(Method):
 
     def start_stream(self) -> None:
         self.method.start_stream()
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        with self.method.serving():  # the state is its own
+            yield
 
     def start_classes(self, plain: Tensor) -> Tensor:
         return self.method.start_classes(plain)
@@ -121,6 +130,7 @@ class Gate(Method):
     def go_on(self) -> Method:
         return self.method
 
+    @steady()
     @torch.no_grad()
     def leave(self, features: Tensor) -> tuple[Adapted, Tensor]:
         """The gate's decision: what B images are if skipped, and which may not be.
@@ -140,12 +150,13 @@ class Gate(Method):
         looks = [take_first_look(self, part, keep=1.0) for part in parts]
         scores = [_score(look, part) for look, part in zip(looks, parts, strict=True)]
         needs = torch.cat(scores) < self.settings.threshold
-        self.seen += len(needs)
-        self.skipped += len(needs) - int(needs.sum())
+        with self._counting:
+            self.seen += len(needs)
+            self.skipped += len(needs) - int(needs.sum())
         plain = torch.cat([look.logits[:, 0] for look in looks])  # (B, K)
         left = Adapted(
             logits=plain,
-            initial_logits=plain,
+            initial_logits=plain.clone(),
             selected=torch.zeros(len(plain), 1, dtype=torch.long, device=plain.device),
             view_entropy=torch.cat([look.view_entropy for look in looks]),
             votes=None if self.gives_probabilities else _vote(plain),

@@ -32,6 +32,7 @@ from tpt.methods.base import Adapted, Method
 from tpt.methods.checks import check_count, check_keep, check_number, check_reset
 from tpt.methods.first_look import take_first_look
 from tpt.methods.objective import marginal_entropy
+from tpt.model.surroundings import steady
 from tpt.prompts import PromptEngine
 
 WINDOW, SHARE = 50, 0.9  # when a stream looks correlated: this share of the last so many images
@@ -100,6 +101,8 @@ class TDA(Method):
     def reads_views(self) -> bool:
         return bool(self.settings.keep is not None)
 
+    @torch.inference_mode(False)  # the caches outlive the caller
+    @steady()
     def reset(self) -> None:
         """Empty the caches."""
         sizes = {"positive": self.settings.positive_capacity}
@@ -155,7 +158,7 @@ class TDA(Method):
         caches = self._caches.items()
         return {f"{name}.{key}": t for name, cache in caches for key, t in cache.tensors().items()}
 
-    @torch.inference_mode(False)  # the caches outlive the caller
+    @torch.inference_mode(False)
     @torch.no_grad()
     def _adapt(self, features: Tensor) -> Adapted:
         """The method itself, on one image's (1, N, E)."""

@@ -31,7 +31,7 @@ class ZeroShot(Method):
         logits = self.engine.logits(features, classes)[:, 0]
         return Adapted(
             logits=logits,
-            initial_logits=logits,
+            initial_logits=logits.clone(),
             selected=torch.zeros(len(logits), 1, dtype=torch.long, device=logits.device),
             view_entropy=entropy(logits).unsqueeze(1),
         )

@@ -9,6 +9,7 @@ Towers built otherwise (pooling over patches, convolutions, timm) run as open_cl
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ def find_image_tower(model: Any) -> Callable[[Tensor], Tensor]:
     if not _reads_class_token_alone(visual):
         encode: Callable[[Tensor], Tensor] = model.encode_image
         return encode
-    return lambda images: encode_class_token(visual, images)
+    return partial(encode_class_token, visual)
 
 
 def _reads_class_token_alone(visual: Any) -> bool:

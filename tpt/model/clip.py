@@ -18,7 +18,9 @@ from open_clip.transformer import ResidualAttentionBlock, TextTransformer
 from torch import Tensor, nn
 
 from tpt.errors import ModelError
+from tpt.model._building import digest_weights
 from tpt.model._image_tower import find_image_tower
+from tpt.model.surroundings import steady
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Clip:
         pretrained: the weights' tag, likewise.
         micro_batch: most views a pass of the image tower takes; default 4 views of 224 x 224 on a
             CPU (large batches are slower there) and 256 elsewhere, scaled to the picture's size.
+        digest: of the weights, if it is known (`digest_weights`); default: looked at when needed.
 
     Raises:
         ModelError: the text tower is of a kind that context vectors cannot enter.
@@ -76,8 +79,12 @@ class Clip:
         name: str | None = None,
         pretrained: str | None = None,
         micro_batch: int | None = None,
+        digest: str | None = None,
     ) -> None:
+        find_text_tower(model)  # a refused model is left as it was
+        leave_inference_mode(model)
         self.text = find_text_tower(model)
+        self._digest = digest
         self.model = model.eval().requires_grad_(False)
         self._image_tower = find_image_tower(model)
         self.tokenizer = tokenizer
@@ -130,6 +137,25 @@ class Clip:
         """L, the number of tokens a prompt may have, the two end marks included."""
         return self.text.context_length
 
+    @property
+    def digest(self) -> str | None:
+        """What the model is, by its weights; None where they were rounded before we saw them."""
+        if self._digest is None and all(p.dtype == torch.float32 for p in self.model.parameters()):
+            self._digest = digest_weights(self.model)
+        return self._digest
+
+    def is_model(self, name: str | None, pretrained: str | None, digest: str | None) -> bool:
+        """Whether something was made for this model: by its weights' digest, else by its names.
+
+        The same file elsewhere is the same model. What does not say what it is for fits all.
+        """
+        if digest is not None and self.digest is not None:
+            return digest == self.digest
+        if name is None or self.name is None:
+            return True
+        return (name, pretrained) == (self.name, self.pretrained)
+
+    @steady()
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
         """Unit features (n, E), float32, of normalised pictures (n, 3, H, W)."""
@@ -160,6 +186,18 @@ class Clip:
 
     def _encode(self, images: Tensor) -> Tensor:
         return F.normalize(self._image_tower(images).float(), dim=-1)
+
+
+@torch.inference_mode(False)
+def leave_inference_mode(model: nn.Module) -> None:
+    """Exchange weights made in inference mode, through which no gradient can pass, for copies."""
+    for module in model.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            if weight.is_inference():
+                setattr(module, name, nn.Parameter(weight.clone()))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            if buffer.is_inference():
+                setattr(module, name, buffer.clone())
 
 
 def find_text_tower(model: nn.Module) -> TextTower:

@@ -1,28 +1,31 @@
 """Find, load and describe models: open_clip names, hub names, local folders, the embedded model.
 
-Weights are read by open_clip with `weights_only=True` or as safetensors; nothing in them is
-executed. A model without its weights is an error, never a random model: those are made only for
-`pretrained="random"`.
+Weights are read by open_clip with `weights_only=True` or as safetensors, and configs through an
+allow-list (`tpt.model._config`); nothing in them is executed. A model without its weights is an
+error, never a random model: those are made only for `pretrained="random"`.
 """
 
 from __future__ import annotations
 
-import logging
 import pickle
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
+from open_clip import factory
 
 from tpt.errors import ModelError, suggest
+from tpt.model._building import build_model, check_size, find_weights, make_tokenizer
+from tpt.model._config import ModelConfig, check_text_tower, read_config
 from tpt.model.clip import Clip
+from tpt.model.surroundings import steady
+from tpt.text import read_json
 
 EMBEDDED = {"tiny": Path(__file__).parent / "embedded" / "tiny"}
+CONFIG_FILE = "open_clip_config.json"
+LARGEST_TOKENIZER = 2**26  # bytes of a tokenizer's JSON file
 RANDOM = "random"
 _OFFLINE = (
     "Without a network, download the weights elsewhere and give the file: "
@@ -41,6 +44,8 @@ class ModelInfo:
     tags: tuple[str, ...]
 
 
+@torch.inference_mode(False)
+@steady()
 def load_clip(
     name: str,
     pretrained: str | None = None,
@@ -68,15 +73,18 @@ def load_clip(
     """
     place = find_device(device)
     check_precision(precision, place)
-    known, source, weights, quick_gelu = _resolve_all(name, pretrained)
+    known, weights, config = _resolve(name, pretrained)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # open_clip's notes on its own configs
-            model = _create(source, weights, precision, place, quick_gelu, seed)
-            tokenizer = open_clip.get_tokenizer(source)
+        config, folder, file = _fetch(known, weights, config)
+        model, digest = build_model(config, file, precision, place, seed)
+        tokenizer = make_tokenizer(config, folder)
+    except ModelError:
+        raise
     except Exception as error:  # open_clip and the readers of weights raise nearly every kind
         raise ModelError(_explain(known, pretrained, error)) from error
-    return Clip(model, tokenizer, name=known, pretrained=weights, micro_batch=micro_batch)
+    return Clip(
+        model, tokenizer, name=known, pretrained=weights, micro_batch=micro_batch, digest=digest
+    )
 
 
 def resolve_name(name: str, pretrained: str | None) -> tuple[str, str | None]:
@@ -85,17 +93,7 @@ def resolve_name(name: str, pretrained: str | None) -> tuple[str, str | None]:
     Raises:
         ModelError: what `load_clip` would refuse without looking at weights.
     """
-    known, _, weights, _ = _resolve_all(name, pretrained)
-    return known, weights
-
-
-def _resolve_all(name: str, pretrained: str | None) -> tuple[str, str, str | None, bool]:
-    """(our name, open_clip's name for the source, weights, needs QuickGELU), all checked."""
-    _check_not_folder(name)
-    known = name.replace("/", "-") if ":" not in name else name
-    source, weights, quick_gelu = _resolve(known, pretrained)
-    _check_text_tower(known, source)
-    return known, source, weights, quick_gelu
+    return _resolve(name, pretrained)[:2]
 
 
 def find_device(device: str | torch.device) -> torch.device:
@@ -140,17 +138,16 @@ def list_models() -> list[ModelInfo]:
 
 
 def _describe(name: str) -> ModelInfo:
-    config = _config(f"local-dir:{EMBEDDED[name]}" if name in EMBEDDED else name)
-    text, vision = config["text_cfg"], config["vision_cfg"]
-    size = vision.get("image_size", 224)
+    config = _config(name)
+    size = config.model["vision_cfg"].get("image_size", 224)
     tags = (
         ("embedded",) if name in EMBEDDED else tuple(open_clip.list_pretrained_tags_by_model(name))
     )
     return ModelInfo(
         name=name,
         image_size=size if isinstance(size, int) else size[0],
-        width=text.get("width", 512),
-        text_path=_text_path(text),
+        width=config.text.get("width", 512),
+        text_path=_text_path(config.text),
         tags=tags,
     )
 
@@ -163,43 +160,44 @@ def _text_path(text_cfg: dict[str, Any]) -> str:
     return "shared-prefix"
 
 
-def _config(source: str) -> dict[str, Any]:
-    config = open_clip.get_model_config(source)
-    assert config is not None
-    return dict(config)
-
-
-def _check_not_folder(name: str) -> None:
-    known = name in EMBEDDED or name in open_clip.list_models()
-    if ":" not in name and not known and Path(name).is_dir():
-        raise ModelError(f'"{name}" is a folder: write local-dir:{name} to load what is in it.')
-
-
-def _resolve(name: str, pretrained: str | None) -> tuple[str, str | None, bool]:
-    """(open_clip's name for the source, tag or file or RANDOM or None, needs QuickGELU)."""
+def _config(name: str) -> ModelConfig:
+    """The config of a model that this package or open_clip brings."""
     if name in EMBEDDED:
+        return read_config(EMBEDDED[name] / CONFIG_FILE, name)
+    return ModelConfig(dict(open_clip.get_model_config(name) or {}), {})
+
+
+def _resolve(name: str, pretrained: str | None) -> tuple[str, str | None, ModelConfig | None]:
+    """(our name; a tag, a file, RANDOM or None; the config unless it is yet to be fetched)."""
+    listed = open_clip.list_models()
+    if ":" not in name and name not in [*EMBEDDED, *listed] and Path(name).is_dir():
+        raise ModelError(f'"{name}" is a folder: write local-dir:{name} to load what is in it.')
+    known = name.replace("/", "-") if ":" not in name else name
+    if known in EMBEDDED:
         if pretrained not in (None, "embedded", RANDOM):
             raise ModelError(
-                f'The model "{name}" carries its own weights; pretrained="{pretrained}" does not '
+                f'The model "{known}" carries its own weights; pretrained="{pretrained}" does not '
                 "apply to it. Leave it out."
             )
-        return f"local-dir:{EMBEDDED[name]}", RANDOM if pretrained == RANDOM else None, False
-    if name.startswith(("local-dir:", "hf-hub:")):
+        return known, RANDOM if pretrained == RANDOM else None, _config(known)
+    if known.startswith(("local-dir:", "hf-hub:")):
         if pretrained is not None:
             raise ModelError(
-                f'"{name}" names its own weights; pretrained="{pretrained}" does not apply to it. '
+                f'"{known}" names its own weights; pretrained="{pretrained}" does not apply to it. '
                 "Leave it out."
             )
-        if name.startswith("local-dir:"):
-            _check_folder(Path(name.removeprefix("local-dir:")))
-        return name, None, False
-    known = open_clip.list_models()
-    if name not in known:
+        return known, None, None if known.startswith("hf-hub:") else _read_folder(known)
+    if known not in listed:
         raise ModelError(
-            f'Unknown model "{name}".{suggest(name, [*known, *EMBEDDED])} Expected an open_clip '
+            f'Unknown model "{known}".{suggest(known, [*listed, *EMBEDDED])} Expected an open_clip '
             "name (`tpt models` lists them), hf-hub:org/repo, local-dir:/path or tiny."
         )
-    return name, *_resolve_weights(name, pretrained)
+    weights, quick_gelu = _resolve_weights(known, pretrained)
+    config = _config(known)
+    check_text_tower(known, config.model)
+    if quick_gelu:
+        config.model["quick_gelu"] = True
+    return known, weights, config
 
 
 def _resolve_weights(name: str, pretrained: str | None) -> tuple[str, bool]:
@@ -231,78 +229,74 @@ def _tag_config(name: str, tag: str) -> dict[str, Any]:
     return dict(open_clip.pretrained.get_pretrained_cfg(name, tag))
 
 
-def _check_folder(folder: Path) -> None:
-    if not (folder / "open_clip_config.json").is_file():
+def _read_folder(name: str) -> ModelConfig:
+    """The config of a model folder that has weights beside it."""
+    folder = Path(name.removeprefix("local-dir:"))
+    if not (folder / CONFIG_FILE).is_file():
         raise ModelError(
             f'No open_clip_config.json in "{folder}": local-dir: expects a folder that holds an '
             "open_clip config and a weight file (.safetensors, .bin or .pth)."
         )
-    if not any(file.suffix in (".safetensors", ".bin", ".pth") for file in folder.iterdir()):
+    weights = find_weights(folder)
+    if weights is None:
         raise ModelError(
             f'"{folder}" holds a config but no weight file (.safetensors, .bin or .pth). Put the '
             "weights beside the config; a random model is never made in their place."
         )
+    for file in (folder / CONFIG_FILE, weights):
+        _check_inside(file, folder)
+    return read_config(folder / CONFIG_FILE, name)
 
 
-def _check_text_tower(name: str, source: str) -> None:
-    """Refuse a Hugging Face text tower before anything of it is built or fetched."""
-    if source.startswith("hf-hub:"):
-        return  # its config is fetched with the model; `Clip` checks what comes
-    try:
-        path = _text_path(_config(source).get("text_cfg", {}))
-    except Exception as error:  # a config may hold anything
+def _check_inside(file: Path, folder: Path) -> None:
+    """Refuse a link out of a model folder; the hub's cache keeps its files in `blobs`, two up."""
+    home = folder.resolve()
+    homes = [home] + [home.parent.parent / "blobs"] * (home.parent.name == "snapshots")
+    if not any(file.resolve().is_relative_to(home) for home in homes):
         raise ModelError(
-            f'The config of "{name}" cannot be read ({_reason(error)}). Expected the '
-            "open_clip_config.json that open_clip writes."
-        ) from error
-    if path == "unsupported":
-        raise ModelError(
-            f'The text tower of "{name}" is a wrapped Hugging Face model; context vectors cannot '
-            "enter it. Choose another model: `tpt models` lists those that work."
+            f'"{file}" is a link to a file outside its model folder, which is not read. Put the '
+            "file itself there; the weights of an open_clip model can also be given by "
+            "pretrained=FILE."
         )
 
 
-def _create(
-    source: str,
-    weights: str | None,
-    precision: str,
-    device: torch.device,
-    quick_gelu: bool,
-    seed: int,
-) -> torch.nn.Module:
-    with torch.random.fork_rng(devices=[]), _without_their_logs():
-        torch.default_generator.manual_seed(seed)  # weights are drawn on the CPU, then moved
-        model: torch.nn.Module = open_clip.create_model(
-            source,
-            pretrained=None if weights == RANDOM else weights,
-            load_weights=weights != RANDOM,
-            require_pretrained=weights != RANDOM,
-            precision=precision,
-            device=device,
-            force_quick_gelu=quick_gelu,
-            pretrained_text=False,
-            weights_only=True,
-        )
-    # Convolutions are a fifth faster in this order; attention does not care.
-    model.visual.to(memory_format=torch.channels_last)
-    return model
+def _fetch(
+    name: str, weights: str | None, config: ModelConfig | None
+) -> tuple[ModelConfig, Path | None, Path | None]:
+    """(config, folder of the tokenizer's files, weight file), fetched where they are elsewhere."""
+    if config is None:
+        repository = name.removeprefix("hf-hub:")
+        fetched = factory.download_pretrained_from_hf(repository, filename=CONFIG_FILE)
+        config = read_config(Path(fetched), name)
+        file = Path(factory.download_pretrained_from_hf(repository))
+        check_size(config, file)
+        return config, None, file
+    if weights == RANDOM:
+        return config, None, None
+    if weights is not None:
+        tag = _tag_config(name, weights)
+        file = Path(factory.download_pretrained(tag) if tag else weights)
+        return replace(config, preprocess=tag), None, file
+    folder = EMBEDDED[name] if name in EMBEDDED else Path(name.removeprefix("local-dir:"))
+    found = find_weights(folder)
+    assert found is not None  # it was there a moment ago
+    if name not in EMBEDDED:
+        check_size(config, found)
+        _check_tokenizer(folder, name, config)
+    return config, folder, found
 
 
-@contextmanager
-def _without_their_logs() -> Iterator[None]:
-    """Hold back what open_clip and the hub client log: our errors say it, or it was asked for."""
-
-    def refuse(record: logging.LogRecord) -> bool:
-        return False
-
-    theirs = [logging.getLogger(name) for name in ("", "huggingface_hub.utils._http")]
-    for logger in theirs:
-        logger.addFilter(refuse)
-    try:
-        yield
-    finally:
-        for logger in theirs:
-            logger.removeFilter(refuse)
+def _check_tokenizer(folder: Path, name: str, config: ModelConfig) -> None:
+    """Refuse a tokenizer that brings Python of its own, before `transformers` looks at it."""
+    for file in folder.iterdir() if config.text.get("hf_tokenizer_name") else ():
+        _check_inside(file, folder)
+        found = read_json(file, LARGEST_TOKENIZER) if file.suffix == ".json" else None
+        if isinstance(found, dict) and "auto_map" in found:
+            raise ModelError(
+                f'"{file.name}" of "{name}" names Python code of its own (auto_map), which is '
+                "never run. Choose a model whose tokenizer is plain data (tokenizer.json), or "
+                "remove the entry if the tokenizer works without it."
+            )
 
 
 def _explain(name: str, pretrained: str | None, error: Exception) -> str:

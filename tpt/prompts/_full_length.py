@@ -1,8 +1,9 @@
 """The full-length text path: open_clip's own forward pass with the context put in.
 
 It works for every open_clip text transformer (bidirectional ones, class-token ones, unusual
-blocks), because it is that transformer: a hook exchanges the placeholders' token embeddings for
-the context vectors and everything after is the model's own code. It costs K x L tokens a pass.
+blocks), because it is that transformer: where it looks up its token embeddings, those of the
+placeholders are exchanged for the context vectors, and everything after is the model's own code.
+It costs K x L tokens a pass.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from tpt.model.clip import Clip
 from tpt.prompts.token_rows import PromptRows
@@ -47,13 +49,23 @@ class FullEncoder:
 
     def _encode(self, ids: Tensor, slots: Tensor, vectors: Tensor) -> Tensor:
         where = slots.unsqueeze(-1).expand(-1, -1, self.clip.width)
-
-        def put_in(module: nn.Module, inputs: Any, embedded: Tensor) -> Tensor:
-            return embedded.scatter(1, where, vectors.to(embedded.dtype))
-
-        hook = self.clip.text.token_embedding.register_forward_hook(put_in)
-        try:
+        with _PutIn(self.clip.text.token_embedding.weight, where, vectors):
             encoded: Tensor = self.clip.model.encode_text(ids)  # type: ignore[operator]
-        finally:
-            hook.remove()
         return encoded
+
+
+class _PutIn(TorchFunctionMode):
+    """While it is on, in this thread alone, a lookup in `table` gives `vectors` at `where`.
+
+    A hook on the model's module would be seen by every thread that runs the model.
+    """
+
+    def __init__(self, table: Tensor, where: Tensor, vectors: Tensor) -> None:
+        super().__init__()
+        self.table, self.where, self.vectors = table, where, vectors
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if func is F.embedding and args[1] is self.table:
+            return found.scatter(1, self.where, self.vectors.to(found.dtype))
+        return found

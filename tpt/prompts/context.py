@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tpt.errors import PromptError
+from tpt.model.surroundings import steady
 from tpt.prompts.files import load_context, save_context
 from tpt.prompts.meta_network import MetaNet
 from tpt.prompts.prompt_info import Blend, PromptInfo
@@ -46,6 +47,8 @@ class Context:
     meta: MetaNet | None = None
     blend: Blend | None = None
 
+    @torch.inference_mode(False)
+    @steady()
     def __post_init__(self) -> None:
         # A copy: whoever gave the vectors may train on.
         vectors = torch.as_tensor(self.vectors).detach().to("cpu", torch.float32, copy=True)
@@ -100,6 +103,7 @@ class Context:
         return self.meta is not None
 
     @classmethod
+    @steady()
     def from_words(cls, clip: Clip, words: str) -> Context:
         """The context that some words make, e.g. "a photo of a".
 
@@ -128,7 +132,7 @@ class Context:
             )
         position = "end" if len(behind) == 0 else "front" if len(ahead) == 0 else "middle"
         weight = clip.text.token_embedding.weight
-        info = PromptInfo(model=clip.name, pretrained=clip.pretrained, words=words)
+        info = PromptInfo(clip.name, clip.pretrained, words=words, digest=clip.digest)
         return cls(weight[ids.to(weight.device)], position, len(ahead), info)
 
     @classmethod
@@ -145,4 +149,6 @@ class Context:
 
     def described(self, **facts: object) -> Context:
         """The same context with some fields of `info` set, e.g. `described(shots=16)`."""
+        if {"model", "pretrained"} & facts.keys():
+            facts = {"digest": None, **facts}  # what was known is of another model
         return replace(self, info=replace(self.info, **facts))  # type: ignore[arg-type]

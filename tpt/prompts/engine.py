@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tpt.errors import PromptError
 from tpt.model.clip import Clip
+from tpt.model.surroundings import Lock, steady
 from tpt.prompts._full_length import FullEncoder
 from tpt.prompts._shared_prefix import PackedEncoder
 from tpt.prompts.context import Context
@@ -54,6 +55,7 @@ class PromptEngine:
         self.classes = check_names(classes)
         self.context = Context.from_words(clip, "a photo of a") if context is None else context
         check_fit(self.context, clip, self.classes, force)
+        self._lock = Lock()  # of what is computed once
         if path not in ("auto", "packed", "full"):
             raise PromptError(f'Unknown text path "{path}": expected auto, packed or full.')
         if path == "packed" and not clip.text.packable:
@@ -61,27 +63,38 @@ class PromptEngine:
                 "This model's text tower is not causal, or unusually built: its prompts cannot "
                 'share work. Use path="auto" or path="full".'
             )
-        count = self.context.vectors.shape[-2]
-        rows = build_rows(clip, self.classes, count, self.context.before, self.context.position)
         self.path = "packed" if path != "full" and clip.text.packable else "full"
-        self._encode = (
-            PackedEncoder(clip, rows, self.context.class_specific)
-            if self.path == "packed"
-            else FullEncoder(clip, rows)
-        )
-        self.start = self.context.vectors.to(clip.device)
         self._start_features: Tensor | None = None
         self._start_graph: tuple[Tensor, Tensor] | None = None
         self._template_features: dict[tuple[str, ...], Tensor] = {}
-        self._meta = self.context.meta.to(clip.device) if self.context.meta else None
-        blend = self.context.blend
-        self._hand = (
-            None if blend is None else encode_templates(clip, self.classes, blend.templates)
+        with steady(), torch.inference_mode(False), torch.no_grad():
+            self._prepare()
+
+    def _prepare(self) -> None:
+        """All that is made of the classes and the context, as copies: both may be edited later."""
+        clip, context = self.clip, self.context
+        count = context.vectors.shape[-2]
+        rows = build_rows(clip, self.classes, count, context.before, context.position)
+        self._encode = (
+            PackedEncoder(clip, rows, context.class_specific)
+            if self.path == "packed"
+            else FullEncoder(clip, rows)
         )
+        self._start = context.vectors.to(clip.device, copy=True)
+        self._meta = context.meta.to(clip.device) if context.meta else None
+        blend = context.blend
+        self._hand: Tensor | None = None
+        if blend is not None:
+            self._hand = encode_templates(clip, self.classes, blend.templates)
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy or a pickle cannot carry an autograd graph: it makes its own when it needs one.
         return {**vars(self), "_start_graph": None}
+
+    @property
+    def start(self) -> Tensor:
+        """The start context (M, D) or (K, M, D), a copy."""
+        return self._start.clone()
 
     @property
     def conditional(self) -> bool:
@@ -94,9 +107,10 @@ class PromptEngine:
         They differ between images only where the context is conditional.
         """
         if self._meta is None:
-            return self.start.expand(len(features), *self.start.shape)
-        return self.start + self._meta(features).unsqueeze(1)
+            return self._start.expand(len(features), *self._start.shape)
+        return self._start + self._meta(features).unsqueeze(1)
 
+    @steady()
     def class_features(self, vectors: Tensor | None = None) -> Tensor:
         """Unit class features, differentiable in `vectors`.
 
@@ -113,10 +127,10 @@ class PromptEngine:
                 "This context is conditional (CoCoOp): every image has its own class features. "
                 "Give class_features the vectors that start_for(features) makes."
             )
-        vectors = self.start if vectors is None else vectors.to(self.clip.device, torch.float32)
-        single = self.start.ndim
-        if vectors.ndim not in (single, single + 1) or vectors.shape[-single:] != self.start.shape:
-            shape = ", ".join(map(str, self.start.shape))
+        vectors = self._start if vectors is None else vectors.to(self.clip.device, torch.float32)
+        single = self._start.ndim
+        if vectors.ndim not in (single, single + 1) or vectors.shape[-single:] != self._start.shape:
+            shape = ", ".join(map(str, self._start.shape))
             raise PromptError(
                 f"Context vectors have shape {tuple(vectors.shape)}; this engine's context expects "
                 f"({shape}), or (B, {shape}) for a batch."
@@ -126,15 +140,17 @@ class PromptEngine:
         return self._mix(self._encode(vectors))
 
     # What every image starts from is a constant of the engine, computed when first asked for and
-    # shared by all methods on it. It outlives the caller, who may be in inference mode.
+    # shared by all methods on it. It outlives the caller, who may be in inference mode or in one of
+    # many threads, and who gets a copy.
 
     @torch.inference_mode(False)
     @torch.no_grad()
     def start_features(self) -> Tensor:
         """Unit class features (K, E) at the start context; not for a conditional one."""
-        if self._start_features is None:
-            self._start_features = self.class_features()
-        return self._start_features
+        with self._lock:
+            if self._start_features is None:
+                self._start_features = self.class_features()
+        return self._start_features.clone()
 
     @torch.inference_mode(False)
     @torch.enable_grad()
@@ -142,11 +158,12 @@ class PromptEngine:
         """The start context and its class features (K, E) with their autograd graph.
 
         The graph of 1,000 classes holds about 1.5 GB, so it is made once. Keep it alive with
-        `retain_graph=True`.
+        `retain_graph=True`, and do not edit what is returned: it is no copy.
         """
-        if self._start_graph is None:
-            vectors = self.start.clone().requires_grad_()
-            self._start_graph = vectors, self.class_features(vectors)
+        with self._lock:
+            if self._start_graph is None:
+                vectors = self._start.clone().requires_grad_()
+                self._start_graph = vectors, self.class_features(vectors)
         return self._start_graph
 
     @torch.inference_mode(False)
@@ -157,9 +174,10 @@ class PromptEngine:
             PromptError: a template without exactly one `{}`, or too long with some class name.
         """
         key = check_templates(templates)
-        if key not in self._template_features:
-            self._template_features[key] = encode_templates(self.clip, self.classes, key)
-        return self._template_features[key]
+        with self._lock:
+            if key not in self._template_features:
+                self._template_features[key] = encode_templates(self.clip, self.classes, key)
+        return self._template_features[key].clone()
 
     def _mix(self, soft: Tensor) -> Tensor:
         """Class features (..., K, E) with the blend's templates, where there is one."""
@@ -173,6 +191,7 @@ class PromptEngine:
         return self.clip.logit_scale * (features @ class_features.transpose(-1, -2))
 
 
+@steady()
 @torch.no_grad()
 def encode_sentences(clip: Clip, sentences: Sequence[str]) -> Tensor:
     """Unit text features (n, E) of plain sentences, taken word for word.
@@ -275,14 +294,14 @@ def check_fit(context: Context, clip: Clip, classes: tuple[str, ...], force: boo
 
 def _check_model(context: Context, clip: Clip, force: bool) -> None:
     info = context.info
-    if info.model is None or clip.name is None:
+    if clip.is_model(info.model, info.pretrained, info.digest):
         return
-    if (info.model, info.pretrained) == (clip.name, clip.pretrained):
-        return
+    made, given = _model(info.model, info.pretrained), _model(clip.name, clip.pretrained)
+    if made == given:
+        made, given = f"other weights ({info.digest})", f"{given} with the weights {clip.digest}"
     text = (
-        f"The context was made for {_model(info.model, info.pretrained)}, but the model is "
-        f"{_model(clip.name, clip.pretrained)}; vectors of one model mean nothing to another, even "
-        "where the widths agree."
+        f"The context was made for {made}, but the model is {given}; vectors of one model mean "
+        "nothing to another, even where the widths agree."
     )
     if not force:
         raise PromptError(f"{text} Use the prompt's own model, or --force to try all the same.")

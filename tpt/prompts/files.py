@@ -3,10 +3,13 @@
 Three forms are read: our `.safetensors`, our `.pt`, and the official checkpoints of CoOp, CoCoOp
 and KgCoOp (`prompt_learner/model.pth.tar-50`: `state_dict["ctx"]`, (M, D) or (K, M, D), possibly
 fp16, and CoCoOp's `meta_net.*`; their `token_prefix` and `token_suffix` belong to the training
-classes and are dropped). Torch files go
-through torch's restricted reader; the few harmless classes that official checkpoints carry beside
-the vectors (the scheduler with its optimiser, numpy scalars) become inert stand-ins, and anything
-else is refused.
+classes and are dropped). Names may follow `module.` and `prompt_learner.`; the CLIP weights that a
+whole model's checkpoint holds beside them are dropped too. A file with any other tensor is of a
+relative whose `ctx` means something else, and is refused.
+
+Torch files go through torch's restricted reader; the few harmless classes that official checkpoints
+carry beside the vectors (the scheduler with its optimiser, numpy scalars) become inert stand-ins,
+and anything else is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import json
 import os
 import pickle
 import warnings
-from collections.abc import Iterable
+import zipfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +31,7 @@ from torch import Tensor
 
 from tpt._version import __version__
 from tpt.errors import PromptError
+from tpt.prompts._checkpoint_tensors import META, choose_tensors, not_a_prompt
 from tpt.prompts.meta_network import MetaNet
 from tpt.prompts.prompt_info import Blend, PromptInfo
 from tpt.runs.whole_files import write_whole
@@ -36,8 +40,9 @@ if TYPE_CHECKING:
     from tpt.prompts.context import Context
 
 FORMAT, VERSION = "tpt-prompt", 2
-_META = "meta_net."
-
+_LARGEST = 2**32  # bytes of a file: 21,000 classes with 60 tokens each beside their contexts
+_LARGEST_HEAD = 2**26  # bytes of what is no tensor
+_LARGEST_TENSOR = 2**29  # numbers, 2 GiB as float32
 Parts = tuple[dict[str, Any], dict[str, Any]]
 """A file's metadata and its tensors by name."""
 
@@ -90,7 +95,7 @@ def save_context(context: Context, path: str | os.PathLike[str]) -> None:
         head["blend"] = {**asdict(context.blend), "templates": list(context.blend.templates)}
     tensors = {"vectors": context.vectors}
     if context.meta is not None:
-        tensors |= {_META + name: t.contiguous() for name, t in context.meta.tensors().items()}
+        tensors |= {META + name: t.contiguous() for name, t in context.meta.tensors().items()}
     if target.suffix == ".safetensors":
         meta = {key: json.dumps(value, ensure_ascii=False) for key, value in head.items()}
         write_whole(target, safetensors_bytes(tensors, metadata=meta), "prompt")
@@ -127,7 +132,9 @@ def load_context(path: str | os.PathLike[str], make: type[Context]) -> Context:
         ) from error
     if not start:
         raise PromptError(f'The prompt file "{source}" is empty. It was probably never finished.')
-    read = _load_safetensors if start[8:9] == b"{" else _load_torch
+    is_safetensors = start[8:9] == b"{"
+    _check_size(source, int.from_bytes(start[:8], "little") if is_safetensors else 0)
+    read = _load_safetensors if is_safetensors else _load_torch
     return _from_parts(source, make, *read(source))
 
 
@@ -135,19 +142,17 @@ def _load_safetensors(source: Path) -> Parts:
     try:
         with safetensors.safe_open(source, framework="pt") as file:
             meta = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in _choose(file.keys())}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         ours = meta.get("format") == json.dumps(FORMAT)  # other programs' metadata is not JSON
         head = {key: json.loads(value) for key, value in meta.items()} if ours else {}
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise _damaged(source, error) from error
-    return head, tensors
+    return head, choose_tensors(source, tensors)
 
 
 def _load_torch(source: Path) -> Parts:
     try:
-        with torch.serialization.safe_globals(_stand_ins()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's advice on files of other programs
-            content = torch.load(source, map_location="cpu", weights_only=True)
+        content = _read_torch(source)
     except pickle.UnpicklingError as error:
         raise PromptError(
             f'The prompt file "{source}" was refused: it is not a torch file of plain tensors, or '
@@ -159,10 +164,38 @@ def _load_torch(source: Path) -> Parts:
     if isinstance(content, Tensor):
         return {}, {"vectors": content}
     if not isinstance(content, dict):
-        raise _not_a_prompt(source, f"a {type(content).__name__}")
+        raise not_a_prompt(source, f"a {type(content).__name__}")
     if content.get("format") == FORMAT:
-        return content, {key: content[key] for key in _choose(content)}
+        return content, choose_tensors(source, content)
     return _from_official(source, content)
+
+
+def _read_torch(source: Path) -> Any:
+    """What torch's restricted reader finds; an archive of code or a large one is not opened."""
+    if zipfile.is_zipfile(source):
+        with zipfile.ZipFile(source) as archive:
+            parts = archive.infolist()
+        if any(part.filename.endswith("/constants.pkl") for part in parts):
+            raise ValueError("it is one of the TorchScript archives, which hold code")
+        heads = sum(part.file_size for part in parts if part.filename.endswith(".pkl"))
+        if heads > _LARGEST_HEAD or sum(part.file_size for part in parts) > _LARGEST:
+            raise ValueError("what it holds unpacks to more than a prompt can be")
+    try:
+        return torch.load(source, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # or an official checkpoint with its scheduler
+        with torch.serialization.safe_globals(_stand_ins()):
+            return torch.load(source, map_location="cpu", weights_only=True)
+
+
+def _check_size(source: Path, head: int) -> None:
+    """Refuse a file that is larger than a prompt can be, or whose safetensors head is."""
+    size = source.stat().st_size
+    for name, found, most in (("file", size, _LARGEST), ("header", head, _LARGEST_HEAD)):
+        if most < found <= size:  # else the header is cut short
+            raise PromptError(
+                f'"{source}" is not a prompt file: its {name} is {found:,} bytes long, and at most '
+                f"{most:,} are read. Give the file of the prompt, not of a whole model."
+            )
 
 
 def _stand_ins() -> list[Any]:
@@ -178,17 +211,9 @@ def _stand_ins() -> list[Any]:
 
 def _from_official(source: Path, content: dict[str, Any]) -> Parts:
     state = content.get("state_dict", content)
-    if not isinstance(state, dict) or not isinstance(state.get("ctx"), Tensor):
-        raise _not_a_prompt(source, "a torch file without context vectors under the key ctx")
-    return {}, {key: state[key] for key in _choose(state)}
-
-
-def _choose(keys: Iterable[Any]) -> list[str]:
-    """The names, among a file's keys, of the tensors that make a context."""
-    names = [key for key in keys if isinstance(key, str)]
-    # KgCoOp carries half a meta-network that it never uses.
-    meta = "bias_vectors" not in names
-    return [key for key in names if key in ("vectors", "ctx") or (meta and key.startswith(_META))]
+    if not isinstance(state, dict):
+        raise not_a_prompt(source, "a torch file without a state_dict")
+    return {}, choose_tensors(source, state)
 
 
 def _from_parts(
@@ -196,9 +221,12 @@ def _from_parts(
 ) -> Context:
     """The context of a file's metadata and tensors."""
     vectors = tensors.get("vectors", tensors.get("ctx"))
-    meta = {key.removeprefix(_META): t for key, t in tensors.items() if key.startswith(_META)}
+    meta = {key.removeprefix(META): t for key, t in tensors.items() if key.startswith(META)}
     if not isinstance(vectors, Tensor):
-        raise _not_a_prompt(source, "no tensor named vectors")
+        raise not_a_prompt(source, "no tensor named vectors")
+    for name, tensor in tensors.items():
+        if isinstance(tensor, Tensor) and not _is_plain(tensor):
+            raise not_a_prompt(source, f'a tensor "{name}" that is no plain array of real numbers')
     version = head.get("format_version", VERSION)
     if not isinstance(version, int) or version > VERSION:
         raise PromptError(
@@ -209,7 +237,7 @@ def _from_parts(
     try:
         _check_types(known)
         known["classes"] = tuple(known["classes"]) if known["classes"] else None
-        return make(
+        context = make(
             vectors,
             position=str(head.get("position", "end")),
             before=int(head.get("before", -1)),
@@ -221,6 +249,21 @@ def _from_parts(
         raise PromptError(f'The prompt file "{source}" cannot be used. {error}') from error
     except (TypeError, ValueError, KeyError) as error:  # a position or classes that are none
         raise _damaged(source, error) from error
+    if "position" not in head:
+        warnings.warn(
+            f'The prompt file "{source}" does not say where the class name stands (official '
+            'checkpoints never do); it is taken to be at the "end", their default. If it was '
+            "trained otherwise, convert it: tpt prompt import --position.",
+            UserWarning,
+            stacklevel=4,
+        )
+    return context
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether it is dense, real, and of a size that its numbers take in memory."""
+    dense = tensor.layout == torch.strided and not (tensor.is_complex() or tensor.is_quantized)
+    return dense and tensor.device.type == "cpu" and tensor.numel() <= _LARGEST_TENSOR
 
 
 def _check_types(known: dict[str, Any]) -> None:
@@ -246,11 +289,4 @@ def _damaged(source: Path, error: Exception) -> PromptError:
     return PromptError(
         f'The prompt file "{source}" is damaged or truncated, or something else than a prompt '
         f"({' '.join(str(error).split())[:200]}). Copy or train it again."
-    )
-
-
-def _not_a_prompt(source: Path, what: str) -> PromptError:
-    return PromptError(
-        f'"{source}" is not a prompt file: expected context vectors (M, D) or (K, M, D), found '
-        f"{what}."
     )

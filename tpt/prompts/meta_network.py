@@ -98,7 +98,8 @@ class MetaNet:
         )
 
     def to(self, device: torch.device) -> MetaNet:
-        return MetaNet(*(tensor.to(device) for tensor in self.tensors().values()))
+        """A copy on a device."""
+        return MetaNet(*(tensor.to(device, copy=True) for tensor in self.tensors().values()))
 
     def __call__(self, features: Tensor) -> Tensor:
         """The shift (B, D) for unit image features (B, E)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tpt.errors import PromptError
 
@@ -18,6 +18,8 @@ class PromptInfo:
     dataset: str | None = None
     shots: int | None = None
     seed: int | None = None
+    # Of the model's weights: what decides, wherever the model's file is. Names alone are compared.
+    digest: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

@@ -44,14 +44,19 @@ def build_rows(
             offers no word that could mark the context's place.
     """
     cleaned = [clean_name(name) for name in names]
-    for placeholder in _PLACEHOLDERS:
-        mark = _single_token(clip, placeholder)
-        if mark is None:
-            continue
+
+    def mark(placeholder: str) -> tuple[Tensor, Tensor]:
+        """Ids (K, L) with this word in the context's place, and where it stands."""
         ahead, behind = [placeholder] * before, [placeholder] * (vectors - before)
         sentences = [" ".join([*ahead, name, *behind]) + "." for name in cleaned]
         ids = tokenize(clip, sentences, names, vectors)
-        hits = ids == mark
+        return ids, ids.eq(_single_token(clip, placeholder) or 0)
+
+    known = [word for word in _PLACEHOLDERS if _single_token(clip, word) is not None]
+    for place, placeholder in enumerate(known):
+        ids, hits = mark(placeholder)
+        if bool((hits.sum(1) != vectors).any()):  # some name holds the word itself
+            hits &= mark(known[place - 1])[1]  # with another word there, the name's own stays
         if bool((hits.sum(1) == vectors).all()):
             return PromptRows(ids, hits.nonzero()[:, 1].view(len(ids), vectors))
     raise PromptError(

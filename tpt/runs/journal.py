@@ -122,11 +122,23 @@ def check_same(
     Raises:
         OutputError: naming what changed.
     """
-    change = describe_change(before, json.loads(json.dumps(now)), wording)
+    change = describe_change(*_without_names(before, json.loads(json.dumps(now))), wording)
     if change:
         raise OutputError(
             f'"{path}" was {made} ({change}). Use {same}, another --output, or --overwrite.'
         )
+
+
+def _without_names(before: Settings, now: Settings) -> tuple[Settings, Settings]:
+    """Both settings without the model's names where its weights' digest says that it is the same.
+
+    A run of an earlier version says no digest; then the names decide.
+    """
+    old, new = before.get("weights"), now.get("weights")
+    known = old is not None and new is not None
+    told = {"weights"} if not known else {"model", "pretrained"} if old == new else set()
+    first, second = ({k: v for k, v in one.items() if k not in told} for one in (before, now))
+    return first, second
 
 
 # --- lines ---

@@ -210,6 +210,7 @@ def _describe(
     return {
         "model": clip.name,
         "pretrained": clip.pretrained,
+        "weights": clip.digest,
         "precision": wanted.precision,
         "method": find_method(wanted.method).name,
         **facts,

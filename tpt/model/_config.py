@@ -1,0 +1,195 @@
+"""A stranger's model config, read through an allow-list.
+
+A config may name sizes, switches and words that are listed here, and nothing else: not a Python
+class, not a file, not `trust_remote_code`. So whatever a folder or a hub repository says, building
+its model and its tokenizer runs this package's libraries only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tpt.errors import ModelError
+from tpt.text import read_json
+
+LARGEST = 2**20  # bytes of a config; open_clip's own have at most a few thousand
+
+Check = Callable[[Any], bool]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What open_clip's model classes are given, and what it knows of the preprocessing."""
+
+    model: dict[str, Any]
+    preprocess: dict[str, Any]
+
+    @property
+    def text(self) -> dict[str, Any]:
+        return dict(self.model.get("text_cfg") or {})
+
+
+def whole(most: int) -> Check:
+    return lambda value: type(value) is int and 0 <= value <= most
+
+
+def number(least: float = 0, most: float = 1e6) -> Check:
+    return lambda value: type(value) in (int, float) and least <= value <= most
+
+
+def words(*known: str) -> Check:
+    return lambda value: isinstance(value, str) and value in known
+
+
+def pattern(text: str) -> Check:
+    return lambda value: isinstance(value, str) and re.fullmatch(text, value) is not None
+
+
+def several(one: Check, *counts: int) -> Check:
+    return lambda value: isinstance(value, list) and len(value) in counts and all(map(one, value))
+
+
+def either(*checks: Check) -> Check:
+    return lambda value: any(check(value) for check in checks)
+
+
+def flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+SIZE = whole(65_536)
+DEPTH = whole(1_024)
+PIXELS = either(whole(16_384), several(whole(16_384), 2))
+BLOCK: dict[str, Any] = {
+    "width": SIZE,
+    "mlp_ratio": number(most=64),
+    "ls_init_value": number(-1e6),
+    "final_ln_after_pool": flag,
+    "pool_type": words("tok", "avg", "none", "first", "last", "argmax", "eos", ""),
+    "output_tokens": flag,
+    "act_kwargs": {"approximate": words("none", "tanh")},
+    "norm_kwargs": {"eps": number(most=1)},
+    "block_type": words("default", "custom"),
+    **dict.fromkeys(("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner"), flag),
+    **dict.fromkeys(("scale_attn", "scale_fc"), flag),
+}
+VISION = BLOCK | {
+    "layers": either(DEPTH, several(DEPTH, 4)),
+    "head_width": SIZE,
+    "patch_size": PIXELS,
+    "image_size": PIXELS,
+    "patch_dropout": number(most=1),
+    "attentional_pool": either(flag, words("parallel", "cascade")),
+    "attn_pooler_queries": SIZE,
+    "attn_pooler_heads": SIZE,
+    "no_ln_pre": flag,
+    "pos_embed_type": words("learnable", "sin_cos_2d"),
+    "timm_model_name": pattern(r"\w+(\.\w+)?"),  # of timm's own registry, never hf-hub: or a folder
+    "timm_model_pretrained": flag,
+    "timm_pool": words("", "avg", "avgmax", "max", "map", "token", "abs_attn", "rot_attn"),
+    "timm_proj": words("", "linear", "mlp", "none"),
+    "timm_proj_bias": flag,
+    "timm_drop": number(most=1),
+    "timm_drop_path": number(most=1),
+}
+TEXT = BLOCK | {
+    "context_length": whole(8_192),
+    "vocab_size": whole(4_000_000),
+    "hf_tokenizer_name": pattern(r"[\w-][\w.-]*(/[\w-][\w.-]*)?"),  # of the hub; no path
+    "tokenizer_mode": words("", "clips"),
+    "tokenizer_kwargs": {
+        "clean": words("lower", "whitespace", "canonicalize"),
+        "strip_sep_token": flag,
+    },
+    "heads": SIZE,
+    "layers": DEPTH,
+    "embed_cls": flag,
+    "pad_id": whole(4_000_000),
+    "eos_id": whole(4_000_000),
+    "no_causal_mask": flag,
+    "proj_bias": flag,
+    "proj_type": words("linear", "none"),
+}
+POOLER = dict.fromkeys(("dim_head", "n_queries", "attn_pooler_heads"), SIZE)
+MODEL = {
+    "embed_dim": SIZE,
+    "vision_cfg": VISION,
+    "text_cfg": TEXT,
+    "multimodal_cfg": TEXT | POOLER,
+    "quick_gelu": flag,
+    "custom_text": flag,
+    "init_logit_scale": number(-1e6),
+    "init_logit_bias": number(-1e6),
+    "nonscalar_logit_scale": flag,
+}
+PREPROCESS = {
+    "size": either(PIXELS, several(whole(16_384), 3)),
+    "mode": words("RGB"),
+    "mean": several(number(-1e6), 3),
+    "std": several(number(1e-6), 3),
+    "interpolation": words("bicubic", "bilinear", "random", "nearest", "lanczos"),
+    "resize_mode": words("shortest", "longest", "squash"),
+    "fill_color": whole(255),
+}
+CONFIG = {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS}
+
+
+def read_config(path: Path, name: str) -> ModelConfig:
+    """The config in a file that may be anybody's.
+
+    Args:
+        path: the file, an `open_clip_config.json`.
+        name: what the model is called, for the errors.
+
+    Raises:
+        ModelError: no such config, or one that says something this package does not read.
+    """
+    try:
+        found = read_json(path, LARGEST)
+        if not isinstance(found, dict) or not isinstance(found.get("model_cfg"), dict):
+            raise ValueError("it has no model_cfg")
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f'The config of "{name}" cannot be read ({error}). Expected the open_clip_config.json '
+            "that open_clip writes."
+        ) from error
+    check_text_tower(name, found["model_cfg"])
+    _check(found, CONFIG, "", name)
+    return ModelConfig(found["model_cfg"], found.get("preprocess_cfg") or {})
+
+
+def check_text_tower(name: str, model: Mapping[str, Any]) -> None:
+    """Refuse a wrapped Hugging Face tower before anything of it is built or fetched."""
+    text = model.get("text_cfg")
+    if isinstance(text, dict) and "hf_model_name" in text:
+        raise ModelError(
+            f'The text tower of "{name}" is a wrapped Hugging Face model; context vectors cannot '
+            "enter it. Choose another model: `tpt models` lists those that work."
+        )
+
+
+def _check(found: Mapping[str, Any], known: Mapping[str, Any], where: str, name: str) -> None:
+    """Refuse the first key or value that is not allowed; null is a key that is not there."""
+    for key, value in found.items():
+        allowed, path = known.get(key), f"{where}{key}"
+        if allowed is None:
+            raise _refused(name, f'it sets "{path}", which is none of the settings that are read')
+        if isinstance(allowed, Mapping) and isinstance(value, dict):
+            _check(value, allowed, f"{path}.", name)
+        elif value is not None and (isinstance(allowed, Mapping) or not allowed(value)):
+            shown = repr(value)
+            shown = shown if len(shown) <= 60 else shown[:57] + "..."
+            raise _refused(name, f'it sets "{path}" to {shown}, which is no value that is read')
+
+
+def _refused(name: str, why: str) -> ModelError:
+    why = why.encode("unicode_escape").decode()
+    return ModelError(
+        f'The config of "{name}" was refused: {why}. Only sizes, switches and known words are '
+        "read from a config, nothing that could run code or read other files. If the model works "
+        "without this setting, remove it from open_clip_config.json; else choose another model."
+    )
