@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -457,3 +458,26 @@ def test_another_number_of_keys_is_refused(tiny: tpt.Clip, keys: list[str]) -> N
 def test_an_image_that_cannot_be_read_is_an_error(tiny: tpt.Clip, image: Any) -> None:
     with pytest.raises(ImageError):
         make(tiny, [natural(8, 9), image])
+
+
+# --- models ---
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"mean": (0.0, 0.0, 0.0)}, {"size": (32, 32)}, {"resize_mode": "squash"}],
+)
+def test_views_of_one_model_are_refused_for_a_model_that_wants_others(
+    tiny: tpt.Clip, change: dict[str, object]
+) -> None:
+    other = tpt.Clip(tiny.model, tiny.tokenizer, name="other")
+    method = tpt.ZeroShot(tpt.PromptEngine(tiny, ["cat", "dog"]))
+    images = [torch.zeros(3, 9, 9)]
+    assert next(tpt.stream(images, method, tpt.Views(other, n=2))).predictions
+    other.preprocess = dataclasses.replace(other.preprocess, **change)
+    with pytest.raises(MethodError) as caught:
+        tpt.stream(images, method, tpt.Views(other, n=2))
+    message = str(caught.value)
+    assert "These views are made for other (" in message
+    assert "but the method's model is tiny (size (64, 64)" in message
+    assert str(*change.values()) in message

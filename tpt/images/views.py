@@ -68,6 +68,18 @@ class Views:
             )
         self.clip, self.n, self.kind, self.seed, self.scale = clip, n, kind, seed, scale
 
+    def check_model(self, clip: Clip) -> None:
+        """Refuse to make views for a model that wants its pictures otherwise.
+
+        Raises:
+            MethodError: naming both models and what they want.
+        """
+        if clip.preprocess != self.clip.preprocess:
+            raise MethodError(
+                f"These views are made for {_describe(self.clip)}, but the method's model is "
+                f"{_describe(clip)}. Use tpt.Views(method.engine.clip)."
+            )
+
     @steady()
     def __call__(self, images: Any, keys: Sequence[str | int] | None = None) -> Tensor:
         """Normalised views (B, N, 3, H, W), float32, on the model's device.
@@ -144,6 +156,12 @@ class Views:
         text = f"{self.seed}\0{purpose}\0{type(key).__name__}\0{key}"
         digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
         return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
+
+
+def _describe(clip: Clip) -> str:
+    """A model with what it wants of its pictures."""
+    facts = ", ".join(f"{key} {value}" for key, value in vars(clip.preprocess).items())
+    return f"{clip.name or 'a model without a name'} ({facts})"
 
 
 def draw_crops(

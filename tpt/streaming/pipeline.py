@@ -22,6 +22,7 @@ from tpt.images.decode import Picture, load_picture
 from tpt.images.views import Views
 from tpt.methods.base import Adapted, Method
 from tpt.model.clip import Clip
+from tpt.model.surroundings import check_process
 from tpt.streaming._ahead import map_ahead
 from tpt.streaming.records import Adaptation, Failure, Prediction, Record
 
@@ -59,7 +60,9 @@ def stream(
         strict: raise `ImageError` at the first bad image, after the records before it.
 
     Raises:
-        MethodError: a setting out of its range, or a single path in place of an iterable.
+        MethodError: a setting out of its range, a single path in place of an iterable, views made
+            for another model; at the first record, a method with state that serves another stream.
+        ModelError: in a forked process, where torch's threads would hang.
         ImageError: a bad image, with `strict`.
         Exception: whatever `images` raises, after the records of what it gave before.
     """
@@ -78,6 +81,7 @@ def stream(
         if value < least:
             raise MethodError(f"{name} must be at least {least}; got {value}.")
     views = Views(clip) if views is None else views
+    views.check_model(clip)
     return _generate(images, method, views, batch_size, num_workers, top_k, strict)
 
 
@@ -90,8 +94,9 @@ def _generate(
     top_k: int,
     strict: bool,
 ) -> Iterator[Record]:
-    method.start_stream()
-    with closing(decode_ahead(images, num_workers, batch_size)) as loaded:
+    check_process()
+    ahead = closing(decode_ahead(images, num_workers, batch_size))
+    with method.serving(), ahead as loaded:
         for batch in cut_batches(loaded, batch_size):
             for record in predict_batch(batch, method, views, top_k):
                 if strict and record.error is not None:
