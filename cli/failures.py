@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,23 +13,47 @@ from tpt.errors import MethodError, SourceError, TptError
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
 
+class _Teller(logging.Handler):
+    """What the package logs becomes a line on stderr, each once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage() not in self.told:
+            self.told.add(record.getMessage())
+            click.echo(f"Warning: {record.getMessage()}", err=True)
+
+
 @contextmanager
-def plain_errors() -> Iterator[None]:
+def _handling_logs(handler: logging.Handler) -> Iterator[None]:
+    """The package's logs are handled; the hub client's, of each try to connect, are our error's."""
+    ours = logging.getLogger("tpt")
+    before, ours.propagate = ours.propagate, False
+    theirs = logging.getLogger("huggingface_hub.utils._http")
+    ours.addHandler(handler)
+    theirs.addFilter(_refuse)
+    try:
+        yield
+    finally:
+        ours.removeHandler(handler)
+        ours.propagate = before
+        theirs.removeFilter(_refuse)
+
+
+def _refuse(record: logging.LogRecord) -> bool:
+    return False
+
+
+@contextmanager
+def plain_errors(logs: bool = True) -> Iterator[None]:
     """Errors that a user can put right lose their traceback; wrong usage exits with 2.
 
-    Warnings become lines on stderr, each told once.
+    What the package logs is told too, unless `logs` is False.
     """
-    told: set[str] = set()
-
-    def tell(message: Warning | str, *rest: object, **more: object) -> None:
-        if str(message) not in told:
-            told.add(str(message))
-            click.echo(f"Warning: {message}", err=True)
-
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("always", category=UserWarning, module="tpt|cli")
-            warnings.showwarning = tell
+        with _handling_logs(_Teller() if logs else logging.NullHandler()):
             yield
     except KeyboardInterrupt as error:
         click.echo("\nInterrupted.", err=True)

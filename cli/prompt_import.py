@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -49,7 +48,7 @@ def import_(
     prompt file. What the options say is added to what SRC says, or takes its place. No weights
     are loaded, and nothing in SRC is executed.
     """
-    with plain_errors():
+    with plain_errors(logs=False):  # what is logged of SRC is said here, in the command's words
         from dataclasses import replace
 
         from tpt.prompts.context import Context
@@ -57,9 +56,7 @@ def import_(
 
         names = read_classes(classes)
         check_output(output, overwrite)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of the position, told below
-            context = Context.load(source)
+        context = Context.load(source)
         name, tag = choose_origin(context, source, model, pretrained)
         check_width(context, name)
         if position is not None and position != context.position:

@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import pickle
-import warnings
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
@@ -43,6 +43,8 @@ FORMAT, VERSION = "tpt-prompt", 2
 _LARGEST = 2**32  # bytes of a file: 21,000 classes with 60 tokens each beside their contexts
 _LARGEST_HEAD = 2**26  # bytes of what is no tensor
 _LARGEST_TENSOR = 2**29  # numbers, 2 GiB as float32
+_log = logging.getLogger(__name__)
+
 Parts = tuple[dict[str, Any], dict[str, Any]]
 """A file's metadata and its tensors by name."""
 
@@ -250,12 +252,11 @@ def _from_parts(
     except (TypeError, ValueError, KeyError) as error:  # a position or classes that are none
         raise _damaged(source, error) from error
     if "position" not in head:
-        warnings.warn(
-            f'The prompt file "{source}" does not say where the class name stands (official '
-            'checkpoints never do); it is taken to be at the "end", their default. If it was '
-            "trained otherwise, convert it: tpt prompt import --position.",
-            UserWarning,
-            stacklevel=4,
+        _log.warning(
+            '"%s" does not say where the class name stands (official checkpoints never do); it is '
+            'taken to be at the "end", their default. If this one was trained otherwise, say so '
+            "with `tpt prompt import --position`.",
+            source,
         )
     return context
 
