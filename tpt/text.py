@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,12 @@ def is_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def is_url(text: str) -> bool:
+    """Whether a name says that it is an address: https://, s3://, file:// and their kind, data:."""
+    # Joined as a path, "https://a" is "https:/a". One letter is a drive of Windows.
+    return re.match(r"[a-z][a-z0-9+.-]+:/|data:[a-z]+/", text, re.IGNORECASE) is not None
 
 
 def read_value(text: str) -> int | float | str:

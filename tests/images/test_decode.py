@@ -709,7 +709,8 @@ def test_tensor_shares_no_memory() -> None:
     ("shape", "hint"),
     [
         ((8, 8, 3), "permute(2, 0, 1) puts channels first"),
-        ((4, 8, 8), "pass one image at a time"),
+        ((8, 8, 4), "permute(2, 0, 1) puts channels first"),
+        ((5, 8, 8), "pass one image at a time"),
         ((1, 3, 8, 8), "pass one image at a time"),
     ],
 )

@@ -169,3 +169,9 @@ def test_a_page_is_photographed(tmp_path: Path) -> None:
     run("tools/shoot_report", page, picture, "--section", "top", "--width", 300, "--height", 200)
     with Image.open(picture) as image:
         assert image.size == (300, 200)
+
+
+def test_fuzzing_finds_no_fault() -> None:
+    printed = run("benchmarks/fuzz_decoding", "--inputs", 60)
+    assert "faults        0" in printed
+    assert "memory grew by at most" in printed

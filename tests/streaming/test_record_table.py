@@ -40,6 +40,11 @@ def test_what_an_image_took_is_told_even_if_it_was_left_alone() -> None:
     assert row(None).split() == ["a.png", "cat", "75.0%", "cat", "75.0%"]
 
 
+def test_what_was_assumed_of_a_picture_stands_behind_its_row() -> None:
+    told = Record("a.png", 0, (CAT,), CAT, TUNED, warning="It has two\npages.")
+    assert table_row(told) == row() + r"  warning: It has two\npages."
+
+
 def test_votes_stand_in_the_place_of_a_score() -> None:
     text = row(AVERAGED, Prediction("cat", None, 0, votes=19))
     assert cell(text, "adapted") == "cat  19 votes"

@@ -149,5 +149,11 @@ def test_an_error_fills_only_the_error_columns_of_a_csv_row() -> None:
     assert row_of(BAD, 5) == row
 
 
+def test_what_was_assumed_is_in_json_and_csv_only_where_it_is() -> None:
+    told = replace(FULL, warning="Its floats do not say their range.")
+    assert told.to_dict() == FULL.to_dict() | {"warning": "Its floats do not say their range."}
+    assert row_of(told, 2) == row_of(FULL, 2) | {"warning": "Its floats do not say their range."}
+
+
 def test_an_unnamed_image_is_numbered_in_csv() -> None:
     assert row_of(Record(None, 7, (CAT,)), 1)["path"] == "#7"

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from tpt.model.clip import Preprocess
 
+_FAR = 16  # times smaller, from which on devices other than a CPU shrink by matrix products
+
 ASPECT = (3 / 4, 4 / 3)  # of a crop, width by height, smallest and largest
 
 
@@ -53,11 +55,40 @@ def resize(picture: Tensor, size: tuple[int, int], filter_name: str) -> Tensor:
     """Antialiased resize of bytes (1, 3, H, W) to bytes, as Pillow does it.
 
     On a CPU the kernel works on bytes; elsewhere on floats, rounded (0.2 levels off on average).
+    Kernels of other devices refuse to shrink far (CUDA's to a 47th), so there the same filter is
+    two matrix products.
     """
     if picture.device.type == "cpu":
         return F.interpolate(picture, size=size, mode=filter_name, antialias=True)
-    exact = F.interpolate(picture.float(), size=size, mode=filter_name, antialias=True)
+    pixels = picture.float()
+    if max(picture.shape[-2] / size[0], picture.shape[-1] / size[1]) > _FAR:
+        exact = shrink_far(pixels, size, filter_name)
+    else:
+        exact = F.interpolate(pixels, size=size, mode=filter_name, antialias=True)
     return exact.clamp(0, 255).round().to(torch.uint8)
+
+
+def shrink_far(pixels: Tensor, size: tuple[int, int], filter_name: str) -> Tensor:
+    """The antialiased resize of floats (1, 3, H, W), however far: rows by pixels by columns."""
+    rows, columns = (
+        _filter_weights(length, wanted, filter_name).to(pixels)
+        for length, wanted in zip(pixels.shape[-2:], size, strict=True)
+    )
+    return rows @ pixels @ columns.T
+
+
+def _filter_weights(length: int, wanted: int, filter_name: str) -> Tensor:
+    """(wanted, length): what each old pixel gives to each new one, as Pillow weighs it."""
+    scale = length / wanted
+    centres = (torch.arange(wanted, dtype=torch.float64) + 0.5) * scale
+    places = torch.arange(length, dtype=torch.float64) + 0.5
+    x = ((places - centres[:, None]) / max(scale, 1)).abs()
+    if filter_name == "bilinear":
+        weights = (1 - x).clamp(min=0)
+    else:  # bicubic with a = -0.5
+        near, far = (1.5 * x - 2.5) * x**2 + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+        weights = torch.where(x < 1, near, torch.where(x < 2, far, 0))
+    return weights / weights.sum(1, keepdim=True)
 
 
 def shrink_huge(picture: Tensor, size: tuple[int, int], smallest: float) -> Tensor:

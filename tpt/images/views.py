@@ -15,18 +15,16 @@ operations, normalisation), for many views at once.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from PIL.Image import Image
 from torch import Tensor
 
 from tpt.errors import MethodError
 from tpt.images._augmix import mix_chains
-from tpt.images.decode import Picture, load_picture
+from tpt.images.decode import Picture, is_one_image, load_picture
 from tpt.images.resample import ASPECT, Crops, cut, normalise, preprocess_plain, shrink_huge
 from tpt.model.clip import Clip
 from tpt.model.surroundings import steady
@@ -117,7 +115,7 @@ class Views:
     def _load(self, images: Any) -> list[Picture]:
         """The images one by one, decoded once."""
         many = isinstance(images, (Tensor, np.ndarray))
-        if isinstance(images, (str, bytes, os.PathLike, Image)) or (many and images.ndim != 4):
+        if is_one_image(images) or (many and images.ndim != 4):
             shape = f" of shape {tuple(images.shape)}" if many else ""
             raise MethodError(
                 f"Images are expected as a list, or as one tensor (B, 3, H, W), but a single "

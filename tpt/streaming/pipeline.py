@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from tpt.errors import ImageError, MethodError
-from tpt.images.decode import Picture, load_picture
+from tpt.images.decode import Picture, is_one_image, load_picture
 from tpt.images.views import Views
 from tpt.methods.base import Adapted, Method
 from tpt.model.clip import Clip
@@ -66,7 +66,7 @@ def stream(
         ImageError: a bad image, with `strict`.
         Exception: whatever `images` raises, after the records of what it gave before.
     """
-    if isinstance(images, (str, bytes, os.PathLike)):
+    if is_one_image(images):
         raise MethodError(
             f"images is a single {type(images).__name__}; expected an iterable of images. Put it "
             "in a list, or list a folder first."
@@ -258,6 +258,7 @@ def describe(item: Loaded, out: Adapted, method: Method, top_k: int, ms: float) 
         predictions=tuple(rank(out.logits, classes, top_k, votes)),
         zero_shot=next(rank(out.initial_logits, classes, 1)),
         adapt=adapt,
+        warning=item.picture.warning if item.picture else None,
     )
 
 

@@ -31,7 +31,8 @@ def table_row(record: Record) -> str:
         _tell_entropy(adapt),
         f"{adapt.ms:.0f}" if adapt else "",
     )
-    return _line(cells)
+    warning = f"  warning: {_printable(record.warning)}" if record.warning else ""
+    return _line(cells) + warning
 
 
 def _change(record: Record) -> str:

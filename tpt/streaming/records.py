@@ -67,9 +67,13 @@ class Record:
     zero_shot: Prediction | None = None  # what the untuned prompt says of the plain view
     adapt: Adaptation | None = None  # None for methods that do not adapt
     error: Failure | None = None
+    warning: str | None = None  # what was assumed of the picture, in sentences
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data: {"path", "predictions", "zero_shot", "adapt"}, or {"path", "error"}."""
+        """Plain data: {"path", "predictions", "zero_shot", "adapt"}, or {"path", "error"}.
+
+        "warning" is there only where something was assumed.
+        """
         head: dict[str, Any] = {"path": self.path}
         if self.path is None:
             head["index"] = self.index
@@ -80,6 +84,8 @@ class Record:
             body["zero_shot"] = self.zero_shot.to_dict()
         if self.adapt is not None:
             body["adapt"] = self.adapt.to_dict()
+        if self.warning is not None:
+            body["warning"] = self.warning
         rounded: dict[str, Any] = _rounded(body)
         return head | rounded
 
@@ -106,7 +112,7 @@ def csv_header(top_k: int) -> list[str]:
     return [
         *("path", "label", "score", "index", *ranked),
         *("zero_shot_label", "zero_shot_score", "entropy_before", "entropy_after"),
-        *("views_kept", "ms", "votes", "skipped", "error_type", "error_message"),
+        *("views_kept", "ms", "votes", "skipped", "error_type", "error_message", "warning"),
     ]
 
 
@@ -131,3 +137,4 @@ def _csv_cells(record: Record, top_k: int) -> Iterator[Any]:
     yield first.get("votes", "")
     yield adapt.get("skipped", "")
     yield from (data.get("error", {}).get(key, "") for key in ("type", "message"))
+    yield data.get("warning", "")

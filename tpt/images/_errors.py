@@ -1,0 +1,58 @@
+"""How messages name what a decoder said: a picture is broken, not supported, or too large."""
+
+from __future__ import annotations
+
+import re
+
+from PIL import Image
+
+from tpt.errors import ImageError
+
+_UNSUPPORTED = re.compile(
+    r"unsupported|not (yet )?supported|unknown (pixel|raw) ?mode|unknown data organi|unknown BMP"
+    r"|unimplemented|cannot handle|unrecogni[sz]ed|requires the|data type|not available|bad mode"
+    r"|compression method|invalid value for samples per pixel",
+    re.IGNORECASE,
+)
+
+
+class BrokenImageError(ImageError):
+    """A picture that a decoder could not read to its end: what mending may help."""
+
+
+def unreadable(name: str, what: str, error: Exception) -> ImageError:
+    """The error for what a decoder raised, which is one line and names the picture.
+
+    A sound picture of a kind that nothing here reads is not called damaged.
+    """
+    if isinstance(error, Image.DecompressionBombError):  # a frame or tile inside declares it
+        return ImageError(f"{name} is too large to decode ({why(error)}). Scale it down.")
+    if isinstance(error, NotImplementedError) or _UNSUPPORTED.search(str(error)):
+        return unsupported(name, why(error))
+    return BrokenImageError(
+        f"{name} is damaged or cut short: {what} ({why(error)}). Fetch it again, or leave it out."
+    )
+
+
+def unsupported(name: str, reason: str) -> ImageError:
+    """The error for a picture that may be sound, but that cannot be read here."""
+    return ImageError(
+        f"{name} is of a kind that is not supported ({reason}). Convert it to PNG or JPEG, or "
+        "leave it out."
+    )
+
+
+def missing_extra(name: str, kind: str) -> ImageError:
+    """The error for a picture whose plugin is not installed."""
+    return ImageError(
+        f"{name} is a picture of the kind {kind}, which needs the extra formats. Install it: "
+        "pip install 'tpt-runtime[formats]'."
+    )
+
+
+def why(error: Exception) -> str:
+    """What an exception says, on one printable line."""
+    text = " ".join((getattr(error, "strerror", None) or str(error)).split()).rstrip(".")
+    if not text.isprintable():
+        text = repr(text)[1:-1]
+    return text or type(error).__name__
