@@ -358,6 +358,20 @@ def test_bare_pixels_of_every_layout(mode: str, depth: int, colour: int, interla
     assert np.array_equal(decode_image(data[:33] + text + data[33:]), expected)
 
 
+def test_a_png_that_declares_more_than_can_be_counted_is_an_error() -> None:
+    header = struct.pack(">IIBBBBB", 2**32 - 1, 2**32 - 1, 16, 6, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"zTXt", b"a\0\1b")
+    assert "not supported" in message_of(data + chunk(b"IDAT", zlib.compress(b"\0")))
+
+
+@pytest.mark.parametrize(
+    "kind", [b"zTXt" + b"a\0\1b", b"gAMA\0", b"cHRM\0", b"pHYs", b"acTL\0", b"iCCPx\0\1y"]
+)
+def test_a_png_is_read_beside_chunks_that_nobody_needs(kind: bytes) -> None:
+    data = png_with(before=chunk(kind[:4], kind[4:]))
+    assert np.array_equal(decode_image(data), COLOUR)
+
+
 # --- formats of plugins ---
 
 

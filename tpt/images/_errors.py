@@ -17,7 +17,7 @@ _UNSUPPORTED = re.compile(
 
 
 class BrokenImageError(ImageError):
-    """A picture that a decoder could not read to its end: what mending may help."""
+    """A picture that a decoder could not read: one that may be mended."""
 
 
 def unreadable(name: str, what: str, error: Exception) -> ImageError:
@@ -36,7 +36,7 @@ def unreadable(name: str, what: str, error: Exception) -> ImageError:
 
 def unsupported(name: str, reason: str) -> ImageError:
     """The error for a picture that may be sound, but that cannot be read here."""
-    return ImageError(
+    return BrokenImageError(
         f"{name} is of a kind that is not supported ({reason}). Convert it to PNG or JPEG, or "
         "leave it out."
     )

@@ -7,6 +7,7 @@ error.
 from __future__ import annotations
 
 import struct
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 
@@ -104,13 +105,15 @@ def _unpack_rows(packed: bytes, header: bytes, notes: list[str]) -> bytes | None
         columns, lines = -(-(width - left) // across), -(-(height - top) // down)
         if columns > 0 and lines > 0:
             size += lines * (1 + (columns * depth * _PNG_CHANNELS.get(colour, 1) + 7) // 8)
+    if not 0 < size <= sys.maxsize:
+        return None
     unpack = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        rows = unpack.decompress(packed[2:], max(1, size))
+        rows = unpack.decompress(packed[2:], size)
         rest = unpack.decompress(unpack.unconsumed_tail, 1)
     except zlib.error:
         return None
-    if len(rows) < size or not size:
+    if len(rows) < size:
         return None
     if rest or unpack.unused_data[:4] != zlib.adler32(rows).to_bytes(4, "big"):
         notes.append(LOST_END)
