@@ -50,7 +50,10 @@ def as_text(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def read_json(path: Path, largest: int) -> Any:
+LARGEST_JSON = 2**28  # bytes: a list of three million pictures
+
+
+def read_json(path: Path, largest: int = LARGEST_JSON) -> Any:
     """What a JSON file of at most `largest` bytes holds.
 
     Raises:

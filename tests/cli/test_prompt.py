@@ -246,9 +246,7 @@ def test_a_named_model_gives_the_words_of_an_official_checkpoint(
     save_official("model.pth.tar-50", words.vectors)
     result = run_tpt("prompt", "show", "model.pth.tar-50", "--model", "tiny", "--words", 1)
     assert "2       photo  0.0000" in result.stdout
-    assert result.stderr.startswith(
-        'Warning: The prompt file "model.pth.tar-50" does not say where'
-    )
+    assert result.stderr.startswith('Warning: "model.pth.tar-50" does not say where')
     assert result.stderr.count("Warning") == 1
 
 

@@ -142,6 +142,17 @@ def test_other_settings_are_refused_by_what_changed() -> None:
 # --- one writer ---
 
 
+def test_a_model_is_the_same_by_its_weights_and_not_by_its_place() -> None:
+    begun = {"model": "local-dir:/a", "pretrained": None, "weights": "1f"}
+    check_same(begun, {**begun, "model": "local-dir:/b"}, "out")
+    with pytest.raises(OutputError, match='weights was "1f", now "2e"'):
+        check_same(begun, {**begun, "weights": "2e"}, "out")
+    older = {"model": "local-dir:/a", "pretrained": None}  # which did not say its weights
+    check_same(older, begun, "out")
+    with pytest.raises(OutputError, match='model was "local-dir:/a", now "local-dir:/b"'):
+        check_same(older, {**begun, "model": "local-dir:/b"}, "out")
+
+
 def test_a_journal_that_is_begun_is_never_written_over_unasked() -> None:
     JOURNAL.check(False, False)
     write("mine")

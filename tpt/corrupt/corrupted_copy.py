@@ -31,6 +31,7 @@ from tpt.runs.settings_diff import describe_change
 from tpt.runs.whole_files import staged
 from tpt.streaming._ahead import map_ahead
 from tpt.streaming.sources import walk_images
+from tpt.text import read_json
 
 SIDECAR = "corruptions.json"
 _JPEG_QUALITY = 85  # what ImageNet-C was stored with
@@ -171,7 +172,7 @@ def _read_sidecar(target: str) -> tuple[dict[str, Any] | None, list[str], list[i
     if not path.exists() and all(name.startswith(".tpt-") for name in os.listdir(target)):
         return None, [], []
     try:
-        note = json.loads(path.read_text(encoding="utf-8"))
+        note = read_json(path)
         return (
             dict(note["settings"]),
             list(map(str, note["kinds"])),

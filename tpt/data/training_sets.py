@@ -11,7 +11,6 @@ the sorted labels (of the label numbers in a split file), never of anything else
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from tpt.data.layouts.csv_table import read_rows
 from tpt.data.presets import Preset, find_preset, name_labels, preset_of_split
 from tpt.errors import SourceError, suggest
 from tpt.streaming.sources import list_folder, scan_folder, sort_naturally
-from tpt.text import as_text, fold, some
+from tpt.text import as_text, fold, read_json, some
 
 Rows = dict[str, list[tuple[str, str]]]  # split -> (path, label)
 
@@ -224,12 +223,12 @@ def _read_csv(path: str) -> Rows:
 def _read_split(path: str, preset: Preset | None) -> tuple[Rows, dict[str, str]]:
     """The rows of a split_zhou_*.json, and the class names of its label numbers, in their order."""
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = read_json(Path(path))
         splits = {
             split: [(str(file), int(label), str(name)) for file, label, name in content[split]]
             for split in ("train", "val", "test")
         }
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise SourceError(
             f'"{path}" is not a split file ({type(error).__name__}: {error}). Expected '
             '{"train": [[path, label number, class name], ...], "val": ..., "test": ...}.'

@@ -6,7 +6,6 @@ reads results.json or transfer.json and nothing else, so all three write the sam
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from tpt.report.console import console_table
 from tpt.report.heatmap import draw_heatmap
 from tpt.report.page import render_report
 from tpt.runs.whole_files import write_whole
+from tpt.text import read_json
 
 KNOWN = {
     "results.json": (FORMAT, VERSION),
@@ -105,9 +105,9 @@ def read_run(folder: Path) -> tuple[str, Mapping[str, Any]]:
             "finished `tpt eval` or `tpt transfer`. Finish an unfinished run with --resume."
         )
     try:
-        content = json.loads((folder / name).read_text(encoding="utf-8"))
+        content = read_json(folder / name)
         found = content["format"], content["format_version"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(folder / name, error) from error
     kind, version = KNOWN[name]
     if found != (kind, version):

@@ -21,6 +21,7 @@ from tpt.errors import MethodError, OutputError
 from tpt.runs.lock import cannot_write, check_free, hold
 from tpt.runs.settings_diff import Settings, Wording, describe_change
 from tpt.runs.whole_files import staged
+from tpt.text import read_json
 
 T = TypeVar("T")
 GO_ON_OR_START_AGAIN = (
@@ -100,7 +101,7 @@ class Journal:
             OutputError: nobody knows them.
         """
         try:
-            return dict(json.loads(self.sidecar.read_text(encoding="utf-8"))["settings"])
+            return dict(read_json(self.sidecar)["settings"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise OutputError(
                 f'"{self.path}" cannot be continued: its settings file "{self.sidecar}" is missing '

@@ -208,6 +208,7 @@ def test_an_array_that_is_cut_short() -> None:
         (b"PK\x03\x04 an npz renamed", "it starts with"),
         (b"\x93NUMPY\x01\x00\x05\x00{'de", "damaged or cut short"),
         (b"\x93NUMPY\x09\x00\x05\x00{'de", "damaged or cut short"),
+        (b"\x93NUMPY\x02\x00\xff\xff\xff\x7f{'de", "its header is 2,147,483,647 bytes long"),
         (b"\x93NUMPY\x01\x00\x08\x00{'a':\x1b  \n", "damaged or cut short"),
     ],
 )

@@ -31,6 +31,7 @@ NAME, SUMMARY = "cifar", "arrays as of CIFAR-10-C, CIFAR-100-C and CIFAR-10.1"
 Array: TypeAlias = npt.NDArray[Any]
 
 SEVERITIES = 5
+LARGEST_HEADER = 10_000  # bytes: what numpy takes too
 
 _TEN = "airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck"
 CIFAR10 = tuple(_TEN.split(", "))
@@ -268,9 +269,12 @@ def _load(path: str) -> Array:
     """An array that stays on the disk."""
     try:
         with open(path, "rb") as file:
-            start = file.read(6)
-        if start != b"\x93NUMPY":  # np.load would take it for pickled objects and say so
-            raise ValueError(f"it starts with {start!r}" if start else "it is empty (0 bytes)")
+            start = file.read(12)
+        if start[:6] != b"\x93NUMPY":  # np.load would take it for pickled objects and say so
+            raise ValueError(f"it starts with {start[:6]!r}" if start else "it is empty (0 bytes)")
+        header = int.from_bytes(start[8 : 10 if start[6:7] == b"\x01" else 12], "little")
+        if header > LARGEST_HEADER:  # np.load would read all of it before it looks
+            raise ValueError(f"its header is {header:,} bytes long, not at most {LARGEST_HEADER:,}")
         array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # numpy raises nearly every kind on a broken header
         why = getattr(error, "strerror", None) or str(error)
