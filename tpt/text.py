@@ -20,8 +20,9 @@ def is_utf8(text: str) -> bool:
 
 def is_url(text: str) -> bool:
     """Whether a name says that it is an address: https://, s3://, file:// and their kind, data:."""
-    # Joined as a path, "https://a" is "https:/a". One letter is a drive of Windows.
-    return re.match(r"[a-z][a-z0-9+.-]+:/|data:[a-z]+/", text, re.IGNORECASE) is not None
+    # Also behind the folder of a list. As a path, "https://a" is "https:/a".
+    form = r"(^|[/\\])([a-z][a-z0-9+.-]+:/|data:[a-z]+/)"  # one letter is a drive of Windows
+    return re.search(form, text[:4096], re.IGNORECASE) is not None
 
 
 def read_value(text: str) -> int | float | str:

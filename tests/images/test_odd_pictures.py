@@ -17,6 +17,7 @@ from _odd_pictures import (
     HEIGHT,
     MOVING,
     WIDTH,
+    bmp,
     chunk,
     make_pictures,
     png_with,
@@ -153,6 +154,39 @@ def test_16_bit_levels_keep_their_scale_beside_no_data() -> None:
     assert np.array_equal(decode_image(no_data(b"65535\0", levels))[3:], AS_RGB[3:])
 
 
+def test_a_no_data_value_that_the_numbers_cannot_hold_marks_none() -> None:
+    levels = GREY.astype("<u2") * 257
+    levels[:3] = 65536 - 9999
+    picture = load_picture(no_data(b"-9999\0", levels))
+    assert np.array_equal(picture.pixels[3:], AS_RGB[3:])
+    assert picture.pixels[:3].max() < 250
+    assert picture.warning is None
+
+
+def test_not_a_number_is_no_data_where_that_is_marked() -> None:
+    levels = GREY.astype("<f4")
+    levels[0], levels[1] = -9999, np.nan
+    pixels = decode_image(no_data(b"-9999\0", levels))
+    assert pixels[:2].min() == 255
+    assert np.array_equal(pixels[2:], AS_RGB[2:])
+
+
+def test_colours_of_floats_keep_their_contrast_beside_no_data() -> None:
+    levels = COLOUR.astype("<f4")
+    levels[:3] = -9999
+    more = {"t339": (3, [3] * 3), "t42113": (2, b"-9999\0")}
+    pixels = decode_image(tiff((tags(32, 2, 3, **more), levels.tobytes())))
+    assert pixels[:3].min() == 255
+    assert np.array_equal(pixels[3:], COLOUR[3:])
+
+
+def test_channels_that_are_no_colours_are_told() -> None:
+    bands = np.stack([GREY, GREY // 2, GREY // 3, GREY], axis=-1).astype("<u2") * 257
+    picture = load_picture(tiff((tags(16, 1, 4, t338=(3, [0] * 3)), bands.tobytes())))
+    assert np.array_equal(picture.pixels, AS_RGB)
+    assert picture.warning == "It has 4 channels: the first alone was read."
+
+
 def test_a_file_without_any_data_is_refused() -> None:
     levels = np.full((HEIGHT, WIDTH), -9999, "<f4")
     assert "nothing but its no-data value -9999" in message_of(no_data(b"-9999\0", levels))
@@ -173,11 +207,19 @@ def test_rare_samples_name_the_extra_where_it_is_missing(monkeypatch: pytest.Mon
     assert "pip install 'tpt-runtime[formats]'" in message
 
 
+PSD_16 = b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 48, 64, 16, 3) + bytes(20000)
+JPEG_12 = save(COLOUR, "JPEG").replace(b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c")
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
+        (PSD_16, "(3, 16)"),
+        (JPEG_12, "12-bit"),
+        (bmp(108, (0x3FF00000, 0xFFC00, 0x3FF, 0)), "bitfields layout"),
         (tiff((tags(10, 1), bytes(HEIGHT * 80))), "TIFF"),
         (tiff((tags(16, 1, t339=(3, [5])), bytes(9000))), "data type"),
+        (tiff((tags(8, 1, t259=(3, [34887])), bytes(900))), "TIFF compression 34887"),
         (tiff((tags(8, 9, 3), COLOUR.tobytes())), "photometric interpretation"),
         (tiff((tags(64, 1, t339=(3, [3]), t259=(3, [5])), bytes(900))), "compression"),
     ],
@@ -323,6 +365,33 @@ def test_scans_that_are_missing_are_missing_pixels() -> None:
     assert len(scans) > 3
     for scan in scans[1:]:
         assert "is damaged or cut short" in message_of(data[:scan])
+
+
+@pytest.mark.parametrize("kind", [b"IHDR", b"PLTE"])
+def test_a_png_whose_size_or_palette_fails_its_checksum_is_an_error(kind: bytes) -> None:
+    data = bytearray(save(Image.fromarray(COLOUR).quantize(), "PNG"))
+    start = data.index(kind)
+    data[start + 4 + struct.unpack_from(">I", data, start - 4)[0]] ^= 1
+    assert "is damaged or cut short" in message_of(bytes(data))
+
+
+@pytest.mark.parametrize("moving", [False, True])
+def test_a_webp_cut_behind_its_pixels_is_told(moving: bool) -> None:
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\0" + b"a" * 200
+    options = MOVING if moving else {}
+    data = save(COLOUR, "WEBP", lossless=True, exif=exif, **options)
+    for cut in (1, 50, 210):
+        picture = load_picture(data[:-cut])
+        assert np.array_equal(picture.pixels, COLOUR)
+        assert picture.warning == LOST_END
+    assert "is damaged or cut short" in message_of(data[: data.index(b"VP8L") + 40])
+
+
+def test_a_gif_without_its_end_is_told() -> None:
+    data = save(Image.fromarray(COLOUR).quantize(), "GIF")
+    assert load_picture(data).warning is None
+    assert load_picture(data[:-2]).warning == LOST_END
+    assert np.array_equal(decode_image(data[:-2]), COLOUR)
 
 
 def test_a_png_whose_pixels_fail_their_checksum_is_told() -> None:

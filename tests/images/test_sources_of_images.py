@@ -92,6 +92,7 @@ def test_bad_bytes_in_an_open_file_are_named() -> None:
         "file:///a/b.png",
         "data:image/png;base64," + "A" * 9000,
         Path("https://example.org/a.jpg"),
+        "list/https://example.org/a.jpg",
     ],
 )
 def test_an_address_is_refused_as_one(url: str | Path) -> None:

@@ -455,3 +455,11 @@ def test_stdin_twice() -> None:
 def test_closed_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources.sys, "stdin", None)
     assert "The source - (stdin) named no images" in message_of("-")
+
+
+@pytest.mark.parametrize(
+    "url", ["https://example.org/a.jpg?size=*", "s3://bucket/[1]", "file:///a"]
+)
+def test_an_address_is_refused_as_one(url: str) -> None:
+    with pytest.raises(SourceError, match="is a URL: nothing is fetched from the network"):
+        expand_sources([url])

@@ -27,7 +27,9 @@ def unreadable(name: str, what: str, error: Exception) -> ImageError:
     """
     if isinstance(error, Image.DecompressionBombError):  # a frame or tile inside declares it
         return ImageError(f"{name} is too large to decode ({why(error)}). Scale it down.")
-    if isinstance(error, NotImplementedError) or _UNSUPPORTED.search(str(error)):
+    missing = error.__cause__ if isinstance(error.__cause__, KeyError) else error
+    no_kind = isinstance(missing, KeyError) and isinstance(missing.args[0], tuple)  # a plugin's
+    if no_kind or isinstance(error, NotImplementedError) or _UNSUPPORTED.search(str(error)):
         return unsupported(name, why(error))
     return BrokenImageError(
         f"{name} is damaged or cut short: {what} ({why(error)}). Fetch it again, or leave it out."

@@ -40,9 +40,11 @@ def to_bytes(
     """
     holes: Any = None
     if no_data is not None:
-        with np.errstate(all="ignore"):
-            mark = np.asarray(no_data).astype(values.dtype)
-        holes = np.isnan(values) if np.isnan(no_data) else values == mark
+        if values.dtype.kind == "f":  # as the file's own numbers round it; or not a number
+            with np.errstate(all="ignore"):
+                holes = (values == np.asarray(no_data).astype(values.dtype)) | np.isnan(values)
+        else:
+            holes = values == no_data
         if holes.all():
             raise ImageError(
                 f"{name} holds nothing but its no-data value {no_data:g}: expected a picture. "

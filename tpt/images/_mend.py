@@ -34,23 +34,22 @@ LOST_END = "Its last bytes are missing or wrong, but all its pixels are there."
 
 def drop_bad_chunks(data: bytes, notes: list[str]) -> bytes:
     """A PNG without the chunks that hold no pixels and have a wrong checksum."""
-    parts, dropped, kind = [PNG], False, b""
+    kept, whole, kind = [(0, len(PNG))], True, b""
     for kind, start, end in _chunks(data):
-        body = memoryview(data)[start + 4 : end - 4]
-        good = zlib.crc32(body).to_bytes(4, "big") == data[end - 4 : end]
-        if not good and kind[0] & 32:  # the bit that says: the picture can do without it
-            dropped = True
+        sound = _is_sound(data, start, end)
+        if not sound and kind == b"IDAT":
+            notes.append("The checksum of its pixels is wrong: they may be, too.")
+        if sound or not kind[0] & 32:  # the bit that says: the picture can do without it
+            kept.append((start, end))
         else:
-            parts.append(data[start:end])
-            if not good and kind == b"IDAT":
-                notes.append("The checksum of its pixels is wrong: they may be, too.")
+            whole = False
     if kind != b"IEND":
         notes.append(LOST_END)
-        parts.append(data[sum(map(len, parts)) :] if not dropped else b"")
-    if not dropped:
+        kept.append((max(end for _, end in kept), len(data)))
+    if whole:
         return data
     notes.append("A part of it that holds no pixels has a wrong checksum: it was left out.")
-    return b"".join(parts)
+    return b"".join(data[start:end] for start, end in kept)
 
 
 def bare_png(data: bytes, notes: list[str]) -> tuple[bytes, bytes | None] | None:
@@ -65,6 +64,8 @@ def bare_png(data: bytes, notes: list[str]) -> tuple[bytes, bytes | None] | None
         if kind == b"IDAT":
             packed.append(data[start + 8 : max(start + 8, end - 4)])
         elif kind in _PNG_NEEDED:
+            if not _is_sound(data, start, end):
+                return None
             kept.setdefault(kind, body)
         elif kind == b"iCCP":
             profile = _unpack_profile(body)
@@ -91,6 +92,12 @@ def _chunks(data: bytes, cut: bool = False) -> Iterator[tuple[bytes, int, int]]:
         place = end
     if cut and place + 8 <= len(data):
         yield data[place + 4 : place + 8], place, len(data) + 4
+
+
+def _is_sound(data: bytes, start: int, end: int) -> bool:
+    """Whether a chunk has the checksum that it says."""
+    body = memoryview(data)[start + 4 : end - 4]
+    return zlib.crc32(body).to_bytes(4, "big") == data[end - 4 : end]
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:
@@ -131,6 +138,25 @@ def _unpack_profile(body: bytes) -> bytes:
     return b"" if unpack.unconsumed_tail else profile
 
 
+# --- WebP ---
+
+
+def cut_webp(data: bytes) -> bytes | None:
+    """A WebP without what it breaks off behind its pixels; None where it breaks off in them."""
+    place, parts = 12, []
+    while place + 8 <= len(data):
+        kind, length = struct.unpack_from("<4sI", data, place)
+        end = place + 8 + length + length % 2
+        if end - length % 2 > len(data):
+            break
+        parts.append((kind, data[place:end].ljust(8 + length + length % 2, b"\0")))
+        place = end
+    if not any(kind in (b"VP8 ", b"VP8L", b"ANMF") for kind, _ in parts):
+        return None
+    body = b"WEBP" + b"".join(part for _, part in parts)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
 # --- JPEG ---
 
 JPEG = b"\xff\xd8"
@@ -138,8 +164,9 @@ _END = b"\xff\xd9"
 
 
 def note_lost_end(data: bytes, notes: list[str]) -> None:
-    """Tell of a JPEG that was decoded, and has no end mark."""
-    if _END not in data:
+    """Tell of a JPEG or GIF that was decoded, and has no end mark."""
+    is_gif = data.startswith(b"GIF8") and b";" not in data[-64:]
+    if is_gif or (data.startswith(JPEG) and _END not in data):
         notes.append(LOST_END)
 
 

@@ -76,6 +76,9 @@ class TiffFile(Plugin.TiffImageFile):
 
     def _setup(self) -> None:
         tags = self.tag_v2
+        compression = tags.get(Plugin.COMPRESSION, 1)
+        if compression not in Plugin.COMPRESSION_INFO:
+            raise NotImplementedError(f"TIFF compression {compression}")
         self.has_no_photometric |= Plugin.PHOTOMETRIC_INTERPRETATION not in tags
         tags.setdefault(Plugin.PHOTOMETRIC_INTERPRETATION, _guess_photometric(tags))
         changed: dict[int, Any] = {}
@@ -169,7 +172,7 @@ def read_rare(data: bytes, name: str, notes: list[str], most_pixels: int) -> Ima
                 raise ValueError(f"its size is {page.imagewidth} x {page.imagelength}")
             _check_segments(page, data)
             values = page.asarray(maxworkers=1)
-            values = _choose_channels(values, page)
+            values = _choose_channels(values, page, notes)
             white_is_zero = page.photometric == 0
             marked = page.tags.get(_NO_DATA)
             no_data = read_no_data({_NO_DATA: marked.value} if marked else {})
@@ -177,8 +180,7 @@ def read_rare(data: bytes, name: str, notes: list[str], most_pixels: int) -> Ima
         raise unsupported(name, f"TIFF: {error}") from error
     except Exception as error:
         raise unreadable(name, "its pixels cannot be decoded", error) from error
-    grey_only = no_data if values.ndim == 2 else None
-    pixels = to_bytes(values, name, notes, white_is_zero=white_is_zero, no_data=grey_only)
+    pixels = to_bytes(values, name, notes, white_is_zero=white_is_zero, no_data=no_data)
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 
@@ -209,14 +211,18 @@ def _check_segments(page: Any, data: bytes) -> None:
             raise ValueError("a strip unpacks to more than it should")
 
 
-def _choose_channels(values: npt.NDArray[Any], page: Any) -> npt.NDArray[Any]:
+def _choose_channels(values: npt.NDArray[Any], page: Any, notes: list[str]) -> npt.NDArray[Any]:
     """(H, W) of grey or (H, W, 3) of colours, from what tifffile gives."""
     shape = (page.imagelength, page.imagewidth)
     if page.planarconfig == 2:
         values = values.reshape(page.samplesperpixel, *shape).transpose(1, 2, 0)
     values = values.reshape(*shape, page.samplesperpixel)
     if page.photometric in (0, 1):
+        if values.shape[2] > 1:
+            notes.append(f"It has {values.shape[2]} channels: the first alone was read.")
         return values[:, :, 0]
     if page.photometric == _RGB and values.shape[2] >= 3:
+        if any(kind in (1, 2) for kind in page.extrasamples):
+            notes.append("Its transparency was left out.")
         return values[:, :, :3]
     raise NotImplementedError(f"photometric interpretation {page.photometric}")

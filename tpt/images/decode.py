@@ -27,6 +27,7 @@ from tpt.errors import ImageError
 from tpt.images._arrays import from_array, from_tensor
 from tpt.images._colours import to_rgb
 from tpt.images._errors import BrokenImageError, unreadable, why
+from tpt.images._files import FORMATS as FORMATS
 from tpt.images._files import check_size, may_be_image, open_image
 from tpt.images._levels import Pixels as Pixels
 from tpt.images._mend import (
@@ -34,6 +35,7 @@ from tpt.images._mend import (
     LOST_END,
     PNG,
     bare_png,
+    cut_webp,
     drop_bad_chunks,
     note_lost_end,
     without_end,
@@ -252,14 +254,16 @@ def _decode(data: bytes, name: str, notes: list[str]) -> Pixels:
 
     try:
         pixels = decode(whole)
-        if data.startswith(JPEG):
-            note_lost_end(data, notes)
+        note_lost_end(data, notes)
     except BrokenImageError:
         mended = None
         if data.startswith(PNG):
             mended = _decode_bare_png(whole, name, more)
         elif data.startswith(JPEG):
             mended = without_end(data, decode)
+            notes.append(LOST_END)
+        elif data[8:12] == b"WEBP" and (cut := cut_webp(data)) is not None:
+            mended = decode(cut)
             notes.append(LOST_END)
         if mended is None:
             raise

@@ -22,6 +22,7 @@ from typing import TextIO
 from natsort import natsort_keygen, ns
 
 from tpt.errors import SourceError, suggest
+from tpt.text import is_url
 
 _EXTENSIONS = """
 apng avif avifs bmp dds gif heic heif hif ico j2k jfif jp2 jpe jpeg jpf jpg jpx jxl mpo pbm pcx pfm
@@ -91,6 +92,11 @@ def _expand(source: str, recursive: bool, stdin: TextIO | None) -> list[str]:
         return [source]
     if source.startswith("@"):
         return _read_list(source[1:])
+    if is_url(source):
+        raise SourceError(
+            f"The source {source!r} is a URL: nothing is fetched from the network. Download it "
+            "first, and name the file."
+        )
     if glob.has_magic(source):
         return _expand_glob(source, recursive)
     raise SourceError(
