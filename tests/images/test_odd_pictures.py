@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import struct
 import sys
@@ -469,6 +470,20 @@ def test_a_jxl_that_declares_too_much_is_refused_before_it_is_decoded() -> None:
     box = b"\0\0\0\x0cJXL \r\n\x87\n" + struct.pack(">I4s", 22, b"jxlc") + data
     for source in (data, box):
         assert "declares 1073741824 x 1073741824 pixels" in message_of(source)
+
+
+def test_a_jpeg_xl_is_turned_once() -> None:
+    """By its own mark, which its decoder follows; EXIF counts only where it was made of a JPEG."""
+    assert "colour/picture.jxl" in FILES
+    plugin: Any = importlib.import_module("pillow_jxl")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    encode = plugin.Encoder(mode="RGB", lossless=True)
+    data = encode(COLOUR.tobytes(), WIDTH, HEIGHT, jpeg_encode=False, exif=exif.tobytes()[6:])
+    assert np.array_equal(decode_image(data), COLOUR)
+    jpeg = save(COLOUR, "JPEG", quality=95, exif=exif)
+    data = plugin.Encoder(mode="RGB", lossless=True)(jpeg, WIDTH, HEIGHT, jpeg_encode=True)
+    assert np.abs(decode_image(data).astype(int) - np.rot90(COLOUR, -1)).mean() < 10
 
 
 def test_moving_pictures_of_plugins_start_with_their_first_frame() -> None:

@@ -91,7 +91,7 @@ def _to_bytes(array: npt.NDArray[Any], name: str) -> Pixels:
                 f"{name} holds floats from {low:.9g} to {top:.9g}: floats are expected in "
                 "[0, 1]. Divide by the largest possible value, or pass uint8."
             )
-        return round_to_bytes(np.clip(array.astype(np.float32, copy=False), 0, 1) * 255)
+        return round_to_bytes(array, lambda part: np.clip(part.astype(np.float32), 0, 1) * 255)
     raise ImageError(
         f"{name} has dtype {array.dtype}: expected uint8, uint16, bool, or floats in [0, 1]. "
         "Convert it to one of these."

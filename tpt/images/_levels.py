@@ -6,6 +6,7 @@ only the numbers can say what range they have, the range that is taken is told i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,6 +15,8 @@ import numpy.typing as npt
 from tpt.errors import ImageError
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
+
+_PART = 2**20  # numbers that are converted at a time
 
 
 def to_bytes(
@@ -81,13 +84,31 @@ def grey(values: Pixels) -> Pixels:
 def from_16_bits(values: npt.NDArray[Any], bits: int = 16) -> Pixels:
     """round(v * 255 / (2 ** bits - 1)): of 16 bits 65535 becomes 255, and 257 * k becomes k."""
     top = np.uint32(2**bits - 1)
-    scaled = (values.astype(np.uint32) * np.uint32(255) + top // np.uint32(2)) // top
-    return np.minimum(scaled, 255).astype(np.uint8)
+
+    def scale(part: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        scaled = (part.astype(np.uint32) * np.uint32(255) + top // np.uint32(2)) // top
+        return np.minimum(scaled, 255)
+
+    return _in_parts(values, scale)
 
 
-def round_to_bytes(values: npt.NDArray[Any]) -> Pixels:
-    """Floats in [0, 255], to the nearest byte."""
-    return np.asarray(np.rint(values), dtype=np.uint8)
+def round_to_bytes(
+    values: npt.NDArray[Any], scale: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] = np.asarray
+) -> Pixels:
+    """Floats that `scale` brings into [0, 255], to the nearest byte."""
+    return _in_parts(values, lambda part: np.rint(scale(part)))
+
+
+def _in_parts(
+    values: npt.NDArray[Any], convert: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+) -> Pixels:
+    """Bytes of numbers, without a second large array on the way."""
+    flat = values.reshape(-1)
+    result = np.empty(flat.shape, np.uint8)
+    for start in range(0, len(flat), _PART):
+        part = slice(start, start + _PART)
+        result[part] = convert(flat[part])
+    return result.reshape(values.shape)
 
 
 def check_finite(values: npt.NDArray[Any], name: str) -> None:
@@ -108,7 +129,8 @@ def _from_integers(values: npt.NDArray[Any], notes: list[str]) -> Pixels:
         notes.append(_assumed("integers", "0 to 65,535"))
         return from_16_bits(values)
     if values.dtype.kind == "u" and values.dtype.itemsize == 4 and high >= 2**28:
-        return round_to_bytes(values * (255 / (2**32 - 1)))  # its highest bits are in use
+        # Its highest bits are in use.
+        return round_to_bytes(values, lambda part: part * (255 / (2**32 - 1)))
     notes.append(_assumed("integers", f"{low} to {high}"))
     return _stretch(values, low, high)
 
@@ -118,7 +140,7 @@ def _from_floats(values: npt.NDArray[Any], name: str, notes: list[str]) -> Pixel
     check_finite(values, name)
     low, high = float(values.min()), float(values.max())
     if low >= 0 and high <= 1:
-        return round_to_bytes(values.astype(np.float32, copy=False) * 255)
+        return round_to_bytes(values, lambda part: part.astype(np.float32) * 255)
     if low >= 0 and high <= 255:
         notes.append(_assumed("floats", "0 to 255"))
         return round_to_bytes(values)
@@ -134,5 +156,5 @@ def _stretch(values: npt.NDArray[Any], low: float, high: float) -> Pixels:
     if low == high:  # one flat grey: nothing to stretch
         return np.full(values.shape, min(max(low, 0), 255), dtype=np.uint8)
     # Halves, because the span of the largest doubles is none.
-    half = values.astype(np.float64) / 2
-    return round_to_bytes((half - low / 2) / (high / 2 - low / 2) * 255)
+    half, span = low / 2, high / 2 - low / 2
+    return round_to_bytes(values, lambda part: (part.astype(np.float64) / 2 - half) / span * 255)

@@ -200,7 +200,8 @@ def _check_segments(page: Any, data: bytes) -> None:
             f"{page.samplesperpixel} samples of {page.dtype}, compression {page.compression}"
         )
     if page.dtype is None or page.dtype.kind not in "uif":
-        raise NotImplementedError(f"samples of {page.bitspersample} bits")
+        what = f"samples of {page.bitspersample} bits"
+        raise NotImplementedError(what) if page.bitspersample <= 128 else ValueError(what)
     if page.compression == 1:
         return
     most = int(np.prod(page.chunks)) * page.dtype.itemsize

@@ -300,7 +300,12 @@ def _from_pil(image: Image.Image, name: str, notes: list[str]) -> Pixels:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, read after loading: Pillow turns TIFF by itself and clears the tag."""
+    """The EXIF orientation, read after loading: Pillow turns TIFF by itself and clears the tag.
+
+    A JPEG XL has its own, which its decoder has followed, unless it was made of a JPEG.
+    """
+    if image.format == "JXL" and not getattr(image, "jpeg", False):
+        return 1
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # broken metadata does not make the picture unreadable; viewers ignore it too
