@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import click
 
-from tpt.errors import MethodError, SourceError, TptError
+from tpt.errors import MethodError, SourceError, TptError, is_out_of_memory
 
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
@@ -62,9 +62,8 @@ def plain_errors(logs: bool = True) -> Iterator[None]:
         raise click.UsageError(str(error), click.get_current_context(silent=True)) from error
     except TptError as error:
         raise click.ClickException(str(error)) from error
-    except RuntimeError as error:
-        # torch's, without importing torch here; on a CPU it has no class of its own.
-        if type(error).__name__ != "OutOfMemoryError" and "DefaultCPUAllocator" not in str(error):
+    except Exception as error:
+        if not is_out_of_memory(error):
             raise
         raise click.ClickException(
             "The device ran out of memory. Use a smaller --batch-size or --views, --precision bf16 "

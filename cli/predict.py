@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ import click
 from cli.failures import INTERRUPTED, plain_errors
 from cli.options import adaptation_options, machine_options
 from cli.progress import Tally, progress
+from tpt.errors import SourceError
 from tpt.text import read_value
 
 if TYPE_CHECKING:
@@ -25,7 +28,8 @@ if TYPE_CHECKING:
 @click.option(
     "--classes",
     metavar="A,B,C|FILE",
-    help="Class names, or a file with one a line. Default: those stored in the --init file.",
+    help="Class names, or a file of them; imagenet, imagenet-a or imagenet-r for those lists. "
+    "Default: those stored in the --init file.",
 )
 @click.option("--init", metavar="FILE", help="Prompt file to start from (CoOp or ours).")
 @click.option(
@@ -59,30 +63,46 @@ if TYPE_CHECKING:
 @click.option("--overwrite", is_flag=True, help="Replace an existing --output.")
 @click.option("--strict", is_flag=True, help="Stop at the first bad image.")
 @click.option("--recursive", is_flag=True, help="Read the folders inside folders too.")
+@click.option("--all-files", is_flag=True, help="Look inside files that no name calls pictures.")
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(0, min_open=True),
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="A picture that takes longer to decode is an error.",
+)
 @click.option("--force", is_flag=True, help="Use a prompt file made for another model.")
 @click.option("--quiet", is_flag=True, help="Nothing on stderr but errors.")
 @click.option("--dry-run", is_flag=True, help="Check everything, print the settings, stop.")
 def command(sources: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any) -> None:
     """Predict the class of every image in SOURCES.
 
-    SOURCES are files, folders, globs, @list.txt (a path a line) or - (paths on standard input).
+    SOURCES are files, folders, globs, @list.txt (a path a line) or - (paths on standard input,
+    predicted as they come).
     Every record is written as soon as it is made: one JSON object a line with the path, the
     predictions, the zero-shot prediction, and what adaptation did; or the path and an error.
     """
     with plain_errors():
         from tpt.streaming.output import check_target
-        from tpt.streaming.sources import expand_sources
+        from tpt.streaming.sources import Search, is_live, iter_sources, note_left_out
 
-        classes = read_classes(options["classes"])
+        entries = read_classes(options["classes"])
         target = make_target(options)
         again = options["resume"], options["overwrite"]
         check_target(target, *again)
-        stdin = sys.stdin if "-" in sources else None
-        paths = expand_sources(sources, recursive=options["recursive"], stdin=stdin)
+        search = Search(options["recursive"], options["all_files"])
+        found = iter_sources(sources, search, sys.stdin if "-" in sources else None)
+        # A pipe's paths are predicted as they come; the first one is waited for.
+        live = is_live(sources) and not dry_run
+        paths = chain([next(found)], found) if live else list(found)
         say = (lambda text: None) if quiet else (lambda text: click.echo(text, err=True))
-        job = load_job(options, classes, say)
+        if search.left_out:
+            hint = "" if search.all_files else " --all-files looks inside them."
+            say(f"Note: {note_left_out(search.left_out, search.all_files)}{hint}")
+        job = load_job(options, entries, say)
         if dry_run:
-            click.echo(describe(job, target, options, len(paths)))
+            click.echo(describe(job, target, options, len(list(paths))))
             return
         with target.claim(*again), warnings.catch_warnings():
             # Pillow's notes on broken metadata name no image; a broken picture is a record.
@@ -96,44 +116,17 @@ def command(sources: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any
 
 
 def read_classes(value: str | None) -> tuple[str, ...] | None:
-    """Class names from `a,b,c` or a file with one a line; None if nothing was given.
+    """The entries of a list of classes, names or "id=name"; None if nothing was given.
 
     Raises:
-        BadParameter: missing file, no names, an empty name, the same name twice.
+        BadParameter: as `read_class_list`.
     """
-    if value is None:
-        return None
-    if os.path.isfile(value):
-        lines = read_text(value, "--classes").rstrip().splitlines()
-        names, where = [line.strip() for line in lines], f'line {{}} of "{value}"'
-    elif "," not in value and (os.sep in value or value.endswith((".txt", ".csv", ".json"))):
-        raise click.BadParameter(
-            f'There is no class file "{value}". Give a file with one name a line, or the names '
-            "separated by commas.",
-            param_hint="--classes",
-        )
-    else:
-        names, where = [name.strip() for name in value.split(",")], "name {}"
-    if not names:
-        raise click.BadParameter(
-            f'The class file "{value}" is empty. Give it one name a line.', param_hint="--classes"
-        )
-    seen: dict[str, int] = {}
-    for place, name in enumerate(names, start=1):
-        folded = " ".join(name.replace("_", " ").lower().split())
-        if not folded:
-            raise click.BadParameter(
-                f"Class {where.format(place)} is empty. Remove it or give it a name.",
-                param_hint="--classes",
-            )
-        if folded in seen:
-            raise click.BadParameter(
-                f'Class "{name}" ({where.format(place)}) is the same prompt as '
-                f"{where.format(seen[folded])}; the model could not tell them apart. Remove one.",
-                param_hint="--classes",
-            )
-        seen[folded] = place
-    return tuple(names)
+    from tpt.data.class_files import read_class_list
+
+    try:
+        return None if value is None else read_class_list(value)
+    except SourceError as error:
+        raise click.BadParameter(str(error), param_hint="--classes") from error
 
 
 def read_text(path: str, option: str) -> str:
@@ -187,8 +180,10 @@ def read_assignments(values: tuple[str, ...]) -> dict[str, Any]:
     return found
 
 
-def load_job(options: dict[str, Any], classes: tuple[str, ...] | None, say: Any) -> PredictJob:
+def load_job(options: dict[str, Any], entries: tuple[str, ...] | None, say: Any) -> PredictJob:
     """Build the job, telling what was chosen in the user's place."""
+    from tpt.data.class_files import note_list
+    from tpt.data.class_lists import list_names
     from tpt.errors import MethodError
     from tpt.methods._tda_state import check_state_path
     from tpt.streaming.predict_job import DEFAULT_MODEL, PredictSettings, build_predict_job
@@ -196,7 +191,7 @@ def load_job(options: dict[str, Any], classes: tuple[str, ...] | None, say: Any)
     names = ("model", "pretrained", "init", "views", "augment", "keep", "steps", "lr", "reset")
     others = ("method", "gate", "gate_views", "load_state")
     wanted = PredictSettings(
-        classes=classes,
+        classes=None if entries is None else list_names(entries),
         templates=read_templates(options["templates"]),
         options=read_assignments(options["assignments"]),
         **{n: options[n] for n in (*names, *others, "precision", "device", "seed", "force")},
@@ -225,6 +220,8 @@ def load_job(options: dict[str, Any], classes: tuple[str, ...] | None, say: Any)
         )
     for warning in caught:
         say(f"Warning: {warning.message}")
+    for note in note_list(job.engine.classes, entries):
+        say(f"Note: {note}")
     if wanted.model is None and wanted.init is None:
         say(
             f"Model: {DEFAULT_MODEL}, the small embedded stand-in. For real work give --model, for "
@@ -256,7 +253,7 @@ def describe(job: PredictJob, target: Target, options: dict[str, Any], images: i
 
 
 def run(
-    job: PredictJob, target: Target, paths: list[str], options: dict[str, Any], quiet: bool
+    job: PredictJob, target: Target, paths: Iterable[str], options: dict[str, Any], quiet: bool
 ) -> int:
     """Predict and write; the exit code."""
     from tpt.streaming.output import prepare, write_records
@@ -266,7 +263,7 @@ def run(
     done = prepare(target, settings, job.environment, options["resume"])
     size = options["batch_size"] or job.clip.batch_size
     todo, again = plan_rest(paths, done, size)
-    tally = Tally(total=len(todo) - again)
+    tally = Tally(total=len(todo) - again if isinstance(todo, list) else None)
     on_screen = target.path == "-" and sys.stdout.isatty()  # a bar would be drawn into the records
     showing = progress(quiet or on_screen)
     try:
@@ -279,6 +276,7 @@ def run(
                 num_workers=options["num_workers"],
                 top_k=options["top_k"],
                 strict=options["strict"],
+                time_limit=options["time_limit"],
             )
             for place, record in enumerate(records):
                 if place < again:
@@ -304,14 +302,18 @@ def run(
     return 3 if tally.failed or (done is not None and done.failed) else 0
 
 
-def plan_rest(paths: list[str], done: FinishedRecords | None, size: int) -> tuple[list[str], int]:
+def plan_rest(
+    paths: Iterable[str], done: FinishedRecords | None, size: int
+) -> tuple[Iterable[str], int]:
     """(paths still to run, how many of their first records are there already).
 
-    Where an unbroken first part is done, the run starts again at the border of a batch, so that
-    batches are those of an unbroken run and records come out the same to the last byte.
+    Where an unbroken first part of a list is done, the run starts again at the border of a batch,
+    so that batches are those of an unbroken run and records come out the same to the last byte.
     """
     if done is None:
         return paths, 0
+    if not isinstance(paths, list):
+        return (path for path in paths if path not in done.paths), 0
     first = 0
     while first < len(paths) and paths[first] in done.paths:
         first += 1

@@ -17,7 +17,7 @@ _EVERY = 30.0  # seconds between plain lines
 class Tally:
     """What has come of the images so far."""
 
-    total: int
+    total: int | None  # None: nobody knows
     done: int = 0
     failed: int = 0
     changed: int = 0
@@ -28,7 +28,9 @@ class Tally:
         return self.done / max(time.monotonic() - self.started, 1e-9)
 
     def left(self) -> str:
-        """'about 12 min left', at the rate so far."""
+        """'about 12 min left', at the rate so far; "" where that is not known."""
+        if self.total is None:
+            return ""
         seconds = (self.total - self.done) / max(self.rate(), 1e-9)
         for unit, length in (("h", 3600), ("min", 60)):
             if seconds >= 1.5 * length:
@@ -37,8 +39,9 @@ class Tally:
 
     def summary(self) -> str:
         """'5,000 of 5,000 images in 123 s (40.6/s), 2 failed, 310 changed by adaptation'."""
+        of = "" if self.total is None else f" of {self.total:,}"
         parts = [
-            f"{self.done:,} of {self.total:,} images in "
+            f"{self.done:,}{of} images in "
             f"{time.monotonic() - self.started:.1f} s ({self.rate():.3g}/s)"
         ]
         if self.failed:
@@ -70,7 +73,8 @@ def _plain_lines() -> Callable[[Tally], None]:
         nonlocal last
         if time.monotonic() - last >= _EVERY:
             last = time.monotonic()
-            click.echo(f"{tally.summary()} so far, {tally.left()}", err=True)
+            told = [f"{tally.summary()} so far", tally.left()]
+            click.echo(", ".join(filter(None, told)), err=True)
 
     return show
 

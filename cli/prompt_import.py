@@ -51,10 +51,12 @@ def import_(
     with plain_errors(logs=False):  # what is logged of SRC is said here, in the command's words
         from dataclasses import replace
 
+        from tpt.data.class_lists import list_names
         from tpt.prompts.context import Context
         from tpt.prompts.prompt_info import PromptInfo
 
-        names = read_classes(classes)
+        entries = read_classes(classes)
+        names = None if entries is None else list_names(entries)
         check_output(output, overwrite)
         context = Context.load(source)
         name, tag = choose_origin(context, source, model, pretrained)

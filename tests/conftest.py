@@ -11,8 +11,20 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 import tpt
+
+# The same inputs in every run, however slow the machine is.
+settings.register_profile(
+    "tests",
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("tests")
 
 PARITY = Path(__file__).parent / "parity"
 

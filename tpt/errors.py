@@ -43,6 +43,15 @@ def describe_error(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device, or the machine, has no memory left; torch need not be imported."""
+    name = type(error).__name__
+    return name in ("OutOfMemoryError", "MemoryError") or (
+        isinstance(error, RuntimeError)  # on a CPU torch has no class of its own
+        and ("DefaultCPUAllocator" in str(error) or "out of memory" in str(error))
+    )
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """' Did you mean "x" or "y"?' for the known words nearest to `word`, else ''."""
     by_lower = {name.lower(): name for name in known}

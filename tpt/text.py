@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]"
+)
+"""Characters of no width: joiners, marks of direction, soft hyphens, byte order marks."""
 
 
 def is_utf8(text: str) -> bool:
@@ -35,9 +42,24 @@ def read_value(text: str) -> int | float | str:
     return text
 
 
+def drop_invisible(text: str) -> str:
+    """Text without the characters that nobody sees and a tokenizer would read."""
+    return text if text.isascii() else _INVISIBLE.sub("", text)
+
+
+@lru_cache(maxsize=65_536)
 def fold(name: str) -> str:
-    """A name as it is compared: "_" is a space, upper and lower case are the same."""
-    return " ".join(name.replace("_", " ").casefold().split())
+    """A name as it is compared: as CLIP's tokenizer sees it, "_" a space.
+
+    Upper and lower case are the same, and so are composed and decomposed letters, straight and
+    curly quotes, full and half width, "&" and "&amp;".
+    """
+    text = drop_invisible(name).replace("_", " ")
+    if not (text.isascii() and "&" not in text):
+        import ftfy  # as the tokenizer does; loaded where a name needs it
+
+        text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return " ".join(text.lower().split())
 
 
 def some(names: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tpt.data.training_sets import TrainingSet, check_training_set, read_training_set
-from tpt.errors import MethodError, SourceError
+from tpt.errors import MethodError, PromptError, SourceError
 
 Row = tuple[str, str]  # path, class name
 
@@ -496,11 +496,10 @@ def test_labels_missing_in_classes_are_named() -> None:
     make_pets()
     message = message_of("pets", classes=["cat", "dog"])
     assert message.startswith(
-        '1 of the 3 labels of "pets" are not among the 2 classes given: golden_retriever.'
+        '1 of the 3 labels of "pets" fits none of the 2 classes given: golden_retriever.'
     )
-    assert message.endswith("(label=name, if the label is no name), or remove those pictures.")
     message = message_of("pets", classes=["kitten", "dog", "golden retriver", "cat"])
-    assert 'golden_retriever. Did you mean "golden retriver"? Add' in message
+    assert 'golden_retriever (did you mean "golden retriver"?). Say which class each is' in message
 
 
 def test_label_and_name_entries() -> None:
@@ -520,10 +519,30 @@ def test_labels_and_names_may_swap() -> None:
     assert rows(dataset, "train") == [("d/cat/1.png", "dog"), ("d/dog/1.png", "cat")]
 
 
-def test_labels_that_differ_in_case_are_told_apart_where_both_are_asked_for() -> None:
-    touch("d/polish/1.png", "d/Polish/1.png")
-    dataset = read_training_set("d", classes=["polish", "Polish"])
-    assert dict(rows(dataset, "train")) == {"d/polish/1.png": "polish", "d/Polish/1.png": "Polish"}
+@pytest.mark.parametrize("names", [("polish", "Polish"), ("caf\u00e9", "cafe\u0301")])
+def test_two_spellings_of_one_name_are_not_two_classes(names: tuple[str, str]) -> None:
+    touch(*(f"d/{name}/1.png" for name in names))
+    assert 'in "d" are one class name' in message_of("d")
+    assert "twice" in message_of("d", classes=names)
+
+
+def test_a_list_of_classes_is_one_and_in_order() -> None:
+    make_pets()
+    for classes in ({"cat", "dog"}, "cat,dog", [1, 2], ["cat", None]):
+        with pytest.raises(PromptError, match=r"expected (as a list|text)"):
+            read_training_set("pets", classes=classes)
+
+
+def test_numbers_of_one_name_in_a_split_file_are_not_two_classes() -> None:
+    touch("1.jpg")
+    message = message_of(write_split("mine.json", [["1.jpg", 0, "cat"], ["2.jpg", 1, "cat"]]))
+    assert 'gives the labels 0 and 1 one name, "cat". Expected one label a name.' in message
+
+
+def test_a_split_file_made_on_windows() -> None:
+    touch("pics/1.jpg")
+    path = write_split("mine.json", [["pics\\1.jpg", 0, "cat"], ["pics\\2.jpg", 1, "dog"]])
+    assert dict(rows(read_training_set(path), "train"))["pics/1.jpg"] == "cat"
 
 
 def test_a_label_may_hold_an_equals_sign() -> None:

@@ -7,7 +7,9 @@ import pickle
 import warnings
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,7 +17,7 @@ from torch import Tensor
 
 import tpt
 from tpt.errors import PromptError
-from tpt.prompts.engine import check_templates, encode_sentences, encode_templates
+from tpt.prompts.engine import check_names, check_templates, encode_sentences, encode_templates
 from tpt.prompts.meta_network import MetaNet
 from tpt.prompts.prompt_info import Blend, PromptInfo
 
@@ -362,7 +364,38 @@ def test_no_class_is_refused(tiny: tpt.Clip) -> None:
     assert "at least one is needed" in message_of(tiny, [])
 
 
-@pytest.mark.parametrize("empty", ["", " ", "_", " _ ", "\t", None, 7])
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        ({"cat", "dog"}, "a set came, which has no fixed order. Write sorted(names)."),
+        (frozenset({"cat"}), "a frozenset came, which has no fixed order"),
+        ({0: "cat"}, "Class name number 1 of 1 is 0 (int); expected text."),
+        (None, 'but None came. Write ["cat", "dog"].'),
+        (b"cat", "b'cat' (bytes) came."),
+        (7, "7 (int) came."),
+        (["cat", 7], "Class name number 2 of 2 is 7 (int); expected text."),
+        ([b"cat"], "number 1 of 1 is b'cat' (bytes); expected text."),
+        (["cat", float("nan")], "number 2 of 2 is nan (float); expected text."),
+        (["cat", None, "dog"], "number 2 of 3 is None; expected text."),
+        ([["cat"]], "number 1 of 1 is ['cat'] (list); expected text."),
+    ],
+)
+def test_what_is_no_list_of_names_is_told_as_what_it_is(
+    tiny: tpt.Clip, classes: Any, words: str
+) -> None:
+    assert words in message_of(tiny, classes)
+
+
+def test_names_in_any_ordered_form_are_taken() -> None:
+    for classes in (("a", "b"), iter(["a", "b"]), {"a": 1, "b": 2}.keys(), np.array(["a", "b"])):
+        assert check_names(classes) == ("a", "b")
+
+
+def test_invisible_characters_are_no_part_of_a_name() -> None:
+    assert check_names(["ca\u200bt", "\ufeffdog"]) == ("cat", "dog")
+
+
+@pytest.mark.parametrize("empty", ["", " ", "_", " _ ", "\t"])
 def test_an_empty_name_is_refused_with_its_place(tiny: tpt.Clip, empty: object) -> None:
     assert f"number 2 of 3 is empty ({empty!r})" in message_of(tiny, ["cat", empty, "dog"])
 

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 import tpt
 from tpt.errors import PromptError
-from tpt.prompts.token_rows import build_rows, build_sentence_rows, clean_name, word_ids
+from tpt.prompts.token_rows import (
+    build_rows,
+    build_sentence_rows,
+    check_template,
+    clean_name,
+    word_ids,
+)
 
 START, END, DOT = 49406, 49407, 269
 
@@ -159,3 +167,77 @@ def test_word_ids_are_those_of_the_words_alone(tiny: tpt.Clip, words: str) -> No
 
 def test_word_ids_are_never_cut(tiny: tpt.Clip) -> None:
     assert len(word_ids(tiny, "cat " * 700)) == 700
+
+
+# --- templates ---
+
+
+@pytest.mark.parametrize(
+    ("template", "mark", "right"),
+    [
+        ("a photo of a {c}.", "{c}", "a photo of a {}."),
+        ("a photo of a {0}", "{0}", "a photo of a {}"),
+        ("a photo of a {classname}", "{classname}", "a photo of a {}"),
+        ("a { } b", "{ }", "a {} b"),
+        ("a {:s}", "{:s}", "a {}"),
+        ("a {{}}", "{{}}", "a {}"),
+        ("a {{c}}", "{{c}}", "a {}"),
+        ("a ${class}", "${class}", "a {}"),
+        ("a \uff5bc\uff5d", "\uff5bc\uff5d", "a {}"),
+        ("a %s.", "%s", "a {}."),
+        ("a %(name)s.", "%(name)s", "a {}."),
+        ("a $c", "$c", "a {}"),
+        ("a [CLASS].", "[CLASS]", "a {}."),
+        ("a <class>", "<class>", "a {}"),
+        ("a CLASS", "CLASS", "a {}"),
+        ("a class_name", "class_name", "a {}"),
+        ("a @class@", "@class@", "a {}"),
+        ("a ____.", "____", "a {}."),
+        ("a *", "*", "a {}"),
+        ("a {c} of {}", "{c}", "a {} of "),
+    ],
+)
+def test_marks_of_other_programs_are_refused_everywhere(
+    tiny: tpt.Clip, template: str, mark: str, right: str
+) -> None:
+    expected = (
+        f'The template "{template}" holds "{mark}"; the place of the class name is written {{}}, '
+        f'for example "{right}".'
+    )
+    engine = tpt.PromptEngine(tiny, ["cat"])
+    for refuse in (
+        lambda: check_template(template),
+        lambda: tpt.Context.from_words(tiny, template),
+        lambda: tpt.ZeroShot(engine, templates=[template]),
+        lambda: engine.template_features([template]),
+    ):
+        with pytest.raises(PromptError) as caught:
+            refuse()
+        assert str(caught.value) == expected
+
+
+@pytest.mark.parametrize(
+    "template", ["a {}.", "100% silk {}", "{}, 5% off", "a class of {}", "{} (wild)", "a {}: $5"]
+)
+def test_words_that_look_a_little_like_marks_are_words(template: str) -> None:
+    check_template(template)
+
+
+@pytest.mark.parametrize("template", ['"a {}."', "'a {}.',", "`a {}`"])
+def test_a_template_in_quotes_is_refused(template: str) -> None:
+    with pytest.raises(PromptError, match="stands in quotes"):
+        check_template(template)
+
+
+def test_a_template_that_is_no_text_is_told_as_what_it_is() -> None:
+    with pytest.raises(PromptError, match="expected as text, but a function came"):
+        check_template(lambda name: f"a {name}")  # type: ignore[arg-type]
+
+
+@given(st.text(max_size=40))
+def test_any_template_is_fine_or_one_sentence(template: str) -> None:
+    try:
+        check_template(template)
+    except PromptError:
+        return
+    assert not set(template.replace("{}", "")) & set("{}")

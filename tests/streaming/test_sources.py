@@ -5,16 +5,29 @@ from __future__ import annotations
 import io
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from tpt.errors import SourceError
 from tpt.images import decode
 from tpt.streaming import sources
-from tpt.streaming.sources import IMAGE_EXTENSIONS, expand_sources, list_folder, walk_images
+from tpt.streaming.sources import (
+    IMAGE_EXTENSIONS,
+    Search,
+    expand_sources,
+    find_listed,
+    is_live,
+    iter_sources,
+    list_folder,
+    walk_images,
+)
 
 ODD_NAMES = ["a b.png", "it's.png", 'say "x".png', "new\nline.png", "tab\t.png", "猫é.png", "#.png"]
 unix_names = pytest.mark.skipif(
@@ -463,3 +476,116 @@ def test_closed_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_address_is_refused_as_one(url: str) -> None:
     with pytest.raises(SourceError, match="is a URL: nothing is fetched from the network"):
         expand_sources([url])
+
+
+# --- what systems leave ---
+
+
+SYSTEM = ["@eaDir", "@Recycle", "#recycle", "$RECYCLE.BIN", "__MACOSX", "lost+found", "#snapshot"]
+
+
+@pytest.mark.parametrize("name", SYSTEM)
+def test_folders_of_disks_and_archives_are_not_looked_into(name: str) -> None:
+    touch("p/a.png", f"p/{name}/b.png", f"p/c/{name}/d.png", "p/c/e.png")
+    assert expand_sources(["p"], recursive=True) == ["p/a.png", "p/c/e.png"]
+    assert expand_sources(["p/*"]) == ["p/a.png", "p/c/e.png"]
+    assert expand_sources(["p/**/*.png"]) == ["p/a.png", "p/c/e.png"]
+    assert expand_sources(["p/*/*.png"]) == ["p/c/e.png"]
+    assert walk_images("p") == ["p/a.png", "p/c/e.png"]
+    assert expand_sources([f"p/{name}"]) == [f"p/{name}/b.png"]  # what is named is wanted
+    assert expand_sources([f"p/{name}/*"]) == [f"p/{name}/b.png"]
+
+
+# --- files that no name calls pictures ---
+
+
+def write_pictures() -> None:
+    touch("p/a.png", "p/notes.txt", "p/sub/model.bin", "p/.hidden", "p/Thumbs.db")
+    for name in ("p/photo", "p/sub/photo.dat"):
+        Image.new("RGB", (2, 2)).save(name, "JPEG")
+
+
+def test_files_that_are_no_pictures_by_name_are_kept_count_of() -> None:
+    write_pictures()
+    search = Search(recursive=True)
+    assert expand_sources(["p"], search=search) == ["p/a.png"]
+    assert search.left_out == ["p/notes.txt", "p/photo", "p/sub/model.bin", "p/sub/photo.dat"]
+
+
+def test_all_files_looks_inside() -> None:
+    write_pictures()
+    search = Search(recursive=True, all_files=True)
+    found = expand_sources(["p", "p/*"], search=search)
+    assert found == ["p/a.png", "p/photo", "p/sub/photo.dat", "p/notes.txt"]
+    assert search.left_out[:2] == ["p/notes.txt", "p/sub/model.bin"]
+
+
+def test_a_folder_of_other_files_says_how_to_look_inside() -> None:
+    touch("p/1", "p/2")
+    message = message_of("p")
+    assert "2 files are no pictures by their names and are left out: p/1, p/2. --all-fi" in message
+
+
+# --- lists made on Windows ---
+
+
+def test_back_slashes_of_windows_are_read_as_in_a_csv_file() -> None:
+    touch("f/cup.png", "f/odd\\name.png")
+    data = b'f\\cup.png\r\n"f\\cup.png"\r\nf/odd\\name.png\r\nf\\gone.png\r\n'
+    Path("list.txt").write_bytes(data)
+    expected = ["f/cup.png", "f/odd\\name.png", "f/gone.png"]
+    assert expand_sources(["@list.txt"]) == expected
+    assert expand_sources(["-"], stdin=byte_stdin(data)) == expected
+    assert find_listed("cup.png", "f") == "cup.png"
+    assert find_listed('"a".png') == '"a".png'
+
+
+# --- pipes ---
+
+
+def test_paths_of_a_pipe_come_as_they_are_written() -> None:
+    touch("a.png")
+    reader, writer = os.pipe()
+    with open(reader, "rb", buffering=0) as pipe, open(writer, "wb", buffering=0) as end:
+        paths = iter_sources(["-", "a.png"], Search(), SimpleNamespace(buffer=pipe))  # type: ignore[arg-type]
+        for name in ("a.png", "b.png", "c d.png"):
+            end.write(f"{name}\n".encode())
+            assert next(paths) == name
+        end.write(b"half")
+        end.write(b".png\r\nlast.png")
+        assert next(paths) == "half.png"
+        end.close()
+        assert list(paths) == ["last.png"]
+
+
+def test_other_sources_are_found_before_a_pipe_is_read() -> None:
+    with pytest.raises(SourceError, match="does not exist"):
+        iter_sources(["-", "gone.png"], Search(), byte_stdin(b"a.png"))
+
+
+def test_a_named_pipe_is_a_list_that_comes_as_it_is_written() -> None:
+    os.mkfifo("fifo")
+    assert is_live(["@fifo"])
+    assert not is_live(["@list.txt", "p"])
+    writer = threading.Thread(target=lambda: Path("fifo").write_bytes(b"a.png\nb.png\n"))
+    writer.start()
+    assert expand_sources(["@fifo"]) == ["a.png", "b.png"]
+    writer.join()
+
+
+names = st.lists(
+    st.text(
+        st.characters(blacklist_characters='\0\n\r"\\', blacklist_categories=["Cs"]), min_size=1
+    )
+    .filter(str.strip)
+    .filter(lambda name: not name.startswith("\ufeff")),
+    min_size=1,
+    unique_by=os.path.normpath,
+)
+
+
+@given(names, st.sampled_from(["\n", "\r\n", "\0"]), st.integers(1, 7))
+def test_any_names_come_through_any_pipe(listed: list[str], end: str, size: int) -> None:
+    data = end.join([*listed, ""]).encode()
+    parts = [data] if end == "\0" else [data[i : i + size] for i in range(0, len(data), size)]
+    assert list(sources._split_lines(parts)) == listed

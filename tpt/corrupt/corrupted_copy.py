@@ -29,7 +29,7 @@ from tpt.images.decode import Pixels, decode_image
 from tpt.runs.lock import hold
 from tpt.runs.settings_diff import describe_change
 from tpt.runs.whole_files import staged
-from tpt.streaming._ahead import map_ahead
+from tpt.streaming._ahead import Ahead, map_ahead
 from tpt.streaming.sources import walk_images
 from tpt.text import read_json
 
@@ -197,7 +197,7 @@ def write_corrupted(
     *,
     overwrite: bool = False,
     num_workers: int = 2,
-) -> Generator[Outcome, None, None]:
+) -> Ahead[Picture, Outcome] | Generator[Outcome, None, None]:
     """Write every picture in every (kind, severity); an outcome a picture, in order.
 
     Broken pictures are outcomes with an error; the others go on.

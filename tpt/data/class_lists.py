@@ -8,6 +8,7 @@ class of its own; with it the list decides, and a label that fits nothing is an 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,13 @@ from typing import Any
 from tpt.data.imagenet import KEYWORDS, imagenet_ids, is_wnid, name_ids, subset_ids, subset_of
 from tpt.data.labelled_sets import LabelledSet, ReadOptions, Sample, Source
 from tpt.errors import SourceError
-from tpt.text import fold, some
+from tpt.prompts.engine import take_names
+from tpt.text import drop_invisible, fold, some
+
+_CODE_FIRST = re.compile(
+    r"(n\d{8}[-._ ]|\d{1,4}[-._])\s*[^\W\d]"
+)  # n02085620-Chihuahua, 001.Albatross
+_NOT_A_NAME = frozenset({"nan", "none", "null", "n/a", "na", "unnamed", "unknown"})
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,7 @@ def choose_classes(name_of: Mapping[str, str], options: ReadOptions, where: str)
         SourceError: two labels of one name, a label that fits no class (or, of ImageNet's names,
             two), or a list that cannot be meant.
     """
+    name_of = {label: drop_invisible(name) for label, name in name_of.items()}
     if options.classes is None:
         return _take_all(name_of, where)
     asked = _read_list(options.classes, name_of)
@@ -100,8 +108,37 @@ def choose_classes(name_of: Mapping[str, str], options: ReadOptions, where: str)
     ids = [
         asked.ids[place] or known_by.get(place, name) for place, name in enumerate(asked.classes)
     ]
-    notes = (*asked.notes, *_note_merged(labels, asked.classes))
+    notes = (*asked.notes, *note_names(asked.classes), *_note_merged(labels, asked.classes))
     return Choice(tuple(asked.classes), tuple(ids), labels, notes)
+
+
+def list_names(entries: Sequence[str]) -> tuple[str, ...]:
+    """The class names that a list stands for where no labels have to be found.
+
+    Raises:
+        SourceError: a list that cannot be meant.
+    """
+    return tuple(_read_list(take_names(entries), {}).classes)
+
+
+def note_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Notes on class names that a model reads otherwise than they were meant, perhaps."""
+    names = tuple(names)
+    coded = [name for name in names if _CODE_FIRST.match(name)]
+    absent = [name for name in names if fold(name) in _NOT_A_NAME]
+    listed = [name for name in names if "," in name]
+    told = (
+        (coded if len(coded) > 1 or len(coded) == len(names) else [], "begins", "begin",
+         "with a number or an id, which the model reads as words. Give names alone, or id=name"),
+        (absent, "is", "are", "what programs write where a label is missing. Check the list"),
+        (listed, "holds", "hold", "a comma: each is taken for one name"),
+    )  # fmt: skip
+    return tuple(
+        f"{len(found):,} class name{f's {many}' if len(found) > 1 else f' {one}'} {what}: "
+        f"{some(found)}."
+        for found, one, many, what in told
+        if found
+    )
 
 
 def note_absent(classes: Sequence[str], present: Container[int]) -> tuple[str, ...]:
@@ -140,7 +177,7 @@ def _take_all(name_of: Mapping[str, str], where: str) -> Choice:
                 f"of them, or say which class each is: --classes {other}=...,{label}=..."
             )
     label_of = {label: place for place, label in enumerate(name_of)}
-    return Choice(tuple(name_of.values()), tuple(name_of), label_of)
+    return Choice(tuple(name_of.values()), tuple(name_of), label_of, note_names(name_of.values()))
 
 
 def _is_code(label: str) -> bool:
@@ -164,7 +201,7 @@ class _ClassList:
     def find(self, label: str, name: str) -> list[int]:
         """The places of a label: none, one, or two where ImageNet names two classes the same."""
         # What stands left of "=" wins over a name that reads the same: cat=dog,dog=cat swaps two.
-        for known in (label, fold(label)):
+        for known in (label, fold(label), fold(name)):
             if known in self.by_id:
                 return [self.by_id[known]]
         # A number says nothing more than its name, or the two have to agree.

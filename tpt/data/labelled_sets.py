@@ -7,7 +7,7 @@ archives are read member by member.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tpt.errors import ImageError
+from tpt.prompts.engine import take_names
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,9 +92,13 @@ class ReadOptions:
     """What a user says about a set beyond its path."""
 
     layout: str = "auto"  # a name of `tpt.data.layouts.LAYOUTS`
-    classes: tuple[str, ...] | None = None  # names, "id=name" entries; None: the set's own
+    classes: Sequence[str] | None = None  # names, "id=name" entries; None: the set's own
     rename: Callable[[str], str] | None = None  # folder name to class name, where not by wnid
     ignored: frozenset[str] = frozenset()  # folders that are no class, by convention
+
+    def __post_init__(self) -> None:
+        if self.classes is not None:
+            object.__setattr__(self, "classes", take_names(self.classes))
 
 
 def open_source(source: Source) -> Any:

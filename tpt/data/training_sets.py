@@ -16,13 +16,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tpt.data.labelled_sets import SPLITS, Sample
+from tpt.data.class_lists import choose_classes
+from tpt.data.labelled_sets import SPLITS, ReadOptions, Sample
 from tpt.data.layouts.class_folders import list_pictures, note_loose
 from tpt.data.layouts.csv_table import read_rows
 from tpt.data.presets import Preset, find_preset, name_labels, preset_of_split
-from tpt.errors import SourceError, suggest
+from tpt.errors import SourceError
 from tpt.streaming.sources import list_folder, scan_folder, sort_naturally
-from tpt.text import as_text, fold, read_json, some
+from tpt.text import as_text, read_json, some
 
 Rows = dict[str, list[tuple[str, str]]]  # split -> (path, label)
 
@@ -49,8 +50,8 @@ def read_training_set(
     Args:
         path: the folder or file.
         preset: name of a preset (`tpt.data.presets.PRESETS`); a split file's own name tells its.
-        classes: class names in the order wanted; every label has to be among them. An entry
-            "label=name" gives a label ("n01440764") its class name ("tench").
+        classes: class names in the order wanted; every label has to be among them, as
+            `tpt.data.class_lists.choose_classes` finds it.
 
     Raises:
         SourceError: no such path, an unknown layout, an empty class folder, a label that
@@ -86,46 +87,13 @@ def read_training_set(
         to_name = conventions.class_name if conventions and classes is not None else None
         named = map(to_name, labels) if to_name else name_labels(labels, conventions)
         names = dict(zip(labels, named, strict=True))
-    class_names, places = _place_labels(names, classes, name, labels_count=layout != "split")
+    choice = choose_classes(names, ReadOptions(classes=classes), name)
     train, val, test = (
-        tuple(Sample.of_file(file, places[label]) for file, label in rows.get(split, []))
+        tuple(Sample.of_file(file, choice.label_of[label]) for file, label in rows.get(split, []))
         for split in ("train", "val", "test")
     )
-    return TrainingSet(name, class_names, train, val, test, layout, tuple(notes), conventions)
-
-
-def _place_labels(
-    names: Mapping[str, str], classes: Sequence[str] | None, where: str, *, labels_count: bool
-) -> tuple[tuple[str, ...], dict[str, int]]:
-    """The class names, and each label's place among them.
-
-    Of classes that were asked for, a label's is found by its name or, where `labels_count`, by
-    itself (the folder's own name).
-    """
-    if classes is None:
-        return tuple(names.values()), {label: place for place, label in enumerate(names)}
-    asked = [tuple(part.strip() for part in entry.rsplit("=", 1)) for entry in classes]
-    listed = list(dict.fromkeys(entry[-1] for entry in asked))  # labels of one name are one class
-    places = {name: number for number, name in enumerate(listed)}
-    # What stands left of "=" wins over a name that reads the same: cat=dog, dog=cat swaps two.
-    exact = {**places, **{entry[0]: places[entry[-1]] for entry in asked}}
-    folded = {fold(word): number for word, number in exact.items()}
-    place_of, unknown = {}, []
-    for label, name in names.items():
-        words = (name, label) if labels_count else (name,)
-        tried = [known.get(text) for w in words for known, text in ((exact, w), (folded, fold(w)))]
-        place = next((place for place in tried if place is not None), None)
-        if place is None:
-            unknown.append(words[-1])
-        else:
-            place_of[label] = place
-    if unknown:
-        raise SourceError(
-            f'{len(unknown)} of the {len(names)} labels of "{where}" are not among the '
-            f"{len(listed)} classes given: {some(unknown)}.{suggest(unknown[0], listed)} Add them "
-            "(label=name, if the label is no name), or remove those pictures."
-        )
-    return tuple(listed), place_of
+    all_notes = (*notes, *choice.notes)
+    return TrainingSet(name, choice.classes, train, val, test, layout, all_notes, conventions)
 
 
 def check_training_set(dataset: TrainingSet) -> TrainingSet:
@@ -196,9 +164,9 @@ def _read_class_folders(
         for name in ignored
     ]
     labels = {name: name for name in names if name not in ignored}
-    pictures = list_pictures(path, labels, any_depth=True, natural=True)
+    pictures, others = list_pictures(path, labels, any_depth=True, natural=True)
     rows = [(file, label) for _, label, file in pictures]
-    return rows, [*notes, *note_loose(here.images, path)]
+    return rows, [*notes, *note_loose(here.images, path), *others]
 
 
 # --- lists ---
@@ -221,11 +189,14 @@ def _read_csv(path: str) -> Rows:
 
 
 def _read_split(path: str, preset: Preset | None) -> tuple[Rows, dict[str, str]]:
-    """The rows of a split_zhou_*.json, and the class names of its label numbers, in their order."""
+    """The rows of a split_zhou_*.json, and its class names in the order of their numbers."""
     try:
         content = read_json(Path(path))
         splits = {
-            split: [(str(file), int(label), str(name)) for file, label, name in content[split]]
+            split: [
+                (str(file).replace("\\", "/"), int(label), str(name))
+                for file, label, name in content[split]
+            ]
             for split in ("train", "val", "test")
         }
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
@@ -234,6 +205,7 @@ def _read_split(path: str, preset: Preset | None) -> tuple[Rows, dict[str, str]]
             '{"train": [[path, label number, class name], ...], "val": ..., "test": ...}.'
         ) from error
     names: dict[int, str] = {}
+    numbers: dict[str, int] = {}
     for listed in splits.values():
         for _, label, name in listed:
             if names.setdefault(label, name) != name:
@@ -241,13 +213,18 @@ def _read_split(path: str, preset: Preset | None) -> tuple[Rows, dict[str, str]]
                     f'"{path}" gives label {label} two names, "{names[label]}" and "{name}". '
                     "Expected one name a label."
                 )
+            if numbers.setdefault(name, label) != label:
+                raise SourceError(
+                    f'"{path}" gives the labels {numbers[name]} and {label} one name, "{name}". '
+                    "Expected one label a name."
+                )
     root = _find_root(path, splits["train"] or splits["test"], preset)
     rows = {
-        split: [(os.path.join(root, file), str(label)) for file, label, _ in listed]
+        split: [(os.path.join(root, file), name) for file, _, name in listed]
         for split, listed in splits.items()
     }
     to_name = preset.class_name if preset else str
-    return rows, {str(label): to_name(names[label]) for label in sorted(names)}
+    return rows, {names[label]: to_name(names[label]) for label in sorted(names)}
 
 
 def _find_root(path: str, rows: list[tuple[str, int, str]], preset: Preset | None) -> str:

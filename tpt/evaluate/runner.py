@@ -12,20 +12,29 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tpt.corrupt.corruptions import corrupt
 from tpt.data.labelled_sets import Sample, open_source
-from tpt.errors import ImageError
 from tpt.evaluate.walks import Variant, Walk
 from tpt.images.views import Views
 from tpt.methods import Adapted, Method
-from tpt.streaming.pipeline import OVERFLOW, Loaded, cut_batches, decode_ahead, encode, load_as
+from tpt.streaming._stages import describe_failure, settle
+from tpt.streaming.pipeline import Loaded, cut_batches, decode_ahead, encode, load_as
 from tpt.streaming.records import PLACES, Failure
 
 TOP = 5  # classes a line
 Methods = dict[str, Method]
 Line = dict[str, Any]
+Answer = dict[str, dict[str, Any] | Failure]
+"""By the method's name."""
+
+_UNSTABLE = Failure(
+    "MethodError",
+    "gave NaN or infinite numbers for this image. Use settings nearer to the published ones, for "
+    "example a smaller --lr.",
+)
 
 
 def run_walk(
@@ -98,26 +107,26 @@ def _run_variant(
     started = time.perf_counter()
     every = [method for by_name in methods.values() for method in by_name.values()]
     count = None if any(method.reads_views for method in every) else 1
-    features, sound = encode(good, every[0].engine.clip, views, count) if good else (None, [])
+    found = encode(good, every[0].engine.clip, views, count) if good else []
     image_ms = (time.perf_counter() - started) * 1e3 / max(1, len(good))
-    judged: dict[str, dict[int, dict[str, Any]]] = {}
+    encoded = dict(zip((item.index for item in good), found, strict=True))
+    told: dict[tuple[str, int], Answer | Failure] = {}
     for result_set in variant.result_sets:
-        here = [
-            place for place, item in enumerate(sound) if result_set.label(samples[item.index]) >= 0
-        ]
-        if features is not None and here:
-            labels = [result_set.label(samples[sound[place].index]) for place in here]
-            answers = judge(features[here], labels, methods[result_set.name])
-            judged[result_set.name] = {
-                sound[place].index: answer for place, answer in zip(here, answers, strict=True)
-            }
+        labels = {index: result_set.label(samples[index]) for index in encoded}
+        here = {index: row for index, row in encoded.items() if labels[index] >= 0}
+        told |= {(result_set.name, i): row for i, row in here.items() if isinstance(row, Failure)}
+        rows = {index: row for index, row in here.items() if isinstance(row, Tensor)}
+        if rows:
+            features = torch.stack(list(rows.values()))
+            answers = judge(features, [labels[index] for index in rows], methods[result_set.name])
+            told |= {(result_set.name, i): a for i, a in zip(rows, answers, strict=True)}
     for item in items:
         for result_set in variant.result_sets:
             label = result_set.label(samples[item.index])
             if label >= 0:
                 line: Line = {"set": result_set.name, "key": item.path, "label": label}
-                answer = judged.get(result_set.name, {}).get(item.index)
-                yield item.index, line | _describe_line(item, answer, image_ms)
+                answer = item.error or told[result_set.name, item.index]
+                yield item.index, line | _describe_line(answer, image_ms)
 
 
 def _change(item: Loaded, variant: Variant, seed: int) -> Loaded:
@@ -128,51 +137,51 @@ def _change(item: Loaded, variant: Variant, seed: int) -> Loaded:
     picture, key = item.picture, item.path or ""
     try:
         pixels = corrupt(picture.pixels, variant.corruption, variant.severity, seed, key)
-    except ImageError as error:
-        return Loaded(item.index, item.path, None, Failure("ImageError", str(error)))
+    except Exception as error:
+        return Loaded(item.index, item.path, None, describe_failure(error, "Corrupting"))
     return Loaded(item.index, item.path, replace(picture, pixels=pixels))
 
 
-def _describe_line(item: Loaded, answer: dict[str, Any] | None, image_ms: float) -> Line:
+def _describe_line(answer: Answer | Failure, image_ms: float) -> Line:
     """The rest of a line: what every method says, or why the picture has no prediction."""
-    if item.error is not None:
-        return {"error": {"type": item.error.type, "message": item.error.message}}
-    if answer is None:
-        return {"error": {"type": OVERFLOW.type, "message": OVERFLOW.message}}
-    broken = [name for name, told in answer.items() if told is None]
-    if broken:  # a picture counts for all methods or for none, or they could not be compared
-        message = (
-            f"{', '.join(broken)} gave NaN or infinite numbers for this image. Use settings nearer "
-            "to the published ones, for example a smaller --lr."
-        )
-        return {"error": {"type": "MethodError", "message": message}}
-    return {"image_ms": round(image_ms, 3), "methods": answer}
+    if not isinstance(answer, Failure):
+        # A picture counts for all methods or for none, or they could not be compared.
+        broken = {name: told for name, told in answer.items() if isinstance(told, Failure)}
+        if not broken:
+            return {"image_ms": round(image_ms, 3), "methods": answer}
+        told = next(iter(broken.values()))
+        mark = " " if told is _UNSTABLE else ": "
+        answer = Failure(told.type, f"{', '.join(broken)}{mark}{told.message}")
+    return {"error": {"type": answer.type, "message": answer.message}}
 
 
-def judge(
-    features: Tensor, labels: Sequence[int], methods: Methods
-) -> list[dict[str, dict[str, Any] | None]]:
+def judge(features: Tensor, labels: Sequence[int], methods: Methods) -> list[Answer]:
     """What every method says of B images, given their view features (B, N, E).
 
     Returns:
-        For each image, by the method's name, its entry in a line; None where it gave NaN.
+        For each image, by the method's name, its entry in a line, or why there is none.
     """
-    answers: list[dict[str, dict[str, Any] | None]] = [{} for _ in labels]
+    answers: list[Answer] = [{} for _ in labels]
     for name, method in methods.items():
+
+        def work(places: Sequence[int], method: Method = method) -> list[dict[str, Any] | Failure]:
+            part = features[list(places)] if len(places) < len(labels) else features
+            out = method.adapt_features(part if method.reads_views else part[:, :1])
+            outs = [out.image(number) for number in range(len(places))]
+            return [_summarise(o, labels[p], method) for o, p in zip(outs, places, strict=True)]
+
         started = time.perf_counter()
-        out = method.adapt_features(features if method.reads_views else features[:, :1])
-        outs = [out.image(place) for place in range(len(labels))]
-        tops = [_summarise(one, label, method) for one, label in zip(outs, labels, strict=True)]
+        tops = settle(work, range(len(labels)), "The method", alone=method.keeps_state)
         ms = (time.perf_counter() - started) * 1e3 / len(labels)
         for answer, told in zip(answers, tops, strict=True):
-            answer[name] = None if told is None else told | {"ms": round(ms, 3)}
+            answer[name] = told if isinstance(told, Failure) else told | {"ms": round(ms, 3)}
     return answers
 
 
-def _summarise(out: Adapted, label: int, method: Method) -> dict[str, Any] | None:
+def _summarise(out: Adapted, label: int, method: Method) -> dict[str, Any] | Failure:
     """One image's entry in a line, less its time."""
     if not out.is_finite:
-        return None
+        return _UNSTABLE
     logits = out.logits.double().cpu()
     order = logits.argsort(descending=True, stable=True)
     best = order[:TOP].tolist()

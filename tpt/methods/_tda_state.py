@@ -20,8 +20,8 @@ from torch import Tensor
 
 from tpt.errors import MethodError
 from tpt.prompts import PromptEngine
-from tpt.prompts.token_rows import clean_name
 from tpt.runs.whole_files import write_whole
+from tpt.text import fold
 
 FORMAT, VERSION = "tpt-tda-state", 1
 
@@ -149,7 +149,7 @@ def _check_origin(source: Path, head: dict[str, Any], engine: PromptEngine) -> N
             f"{len(engine.classes)}. Give the same classes in the same order, or start without it."
         )
     for place, (name, own_name) in enumerate(zip(classes, engine.classes, strict=True), start=1):
-        if clean_name(name) != clean_name(own_name):
+        if fold(name) != fold(own_name):
             raise MethodError(
                 f'Class number {place} of the state of TDA "{source}" is "{name}", but '
                 f'"{own_name}" was given there. Give the same classes in the same order, or start '

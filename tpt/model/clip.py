@@ -8,6 +8,7 @@ the text tower's computation.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from open_clip.transformer import ResidualAttentionBlock, TextTransformer
 from torch import Tensor, nn
 
-from tpt.errors import ModelError
+from tpt.errors import ModelError, is_out_of_memory
 from tpt.model._building import digest_weights
 from tpt.model._image_tower import find_image_tower
 from tpt.model.surroundings import steady
@@ -94,6 +95,7 @@ class Clip:
         # once: on a GPU every look at it would wait for the device.
         self.logit_scale = float(cast(Tensor, model.logit_scale).exp())
         self.micro_batch = micro_batch or self._default_micro_batch()
+        self._has_told = False  # that the passes had to become smaller
 
     def _default_micro_batch(self) -> int:
         height, width = self.preprocess.size
@@ -160,8 +162,28 @@ class Clip:
     def encode_images(self, images: Tensor) -> Tensor:
         """Unit features (n, E), float32, of normalised pictures (n, 3, H, W)."""
         images = images.to(self.device, self.dtype)
-        passes = math.ceil(len(images) / self.micro_batch)
-        return torch.cat([self._encode(part) for part in images.tensor_split(passes)])
+        while True:
+            size = self.micro_batch
+            passes = math.ceil(len(images) / size)
+            try:
+                return torch.cat([self._encode(part) for part in images.tensor_split(passes)])
+            except Exception as error:
+                if size == 1 or not is_out_of_memory(error):
+                    raise
+            self._halve(min(size, len(images)))
+
+    def _halve(self, size: int) -> None:
+        """Let passes of the image tower be half of what was too many views, from now on."""
+        self.micro_batch = max(1, size // 2)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if not self._has_told:
+            self._has_told = True
+            warnings.warn(
+                f"The device ran out of memory with {size} views a pass of the image tower; passes "
+                "are smaller from here on.",
+                stacklevel=4,
+            )
 
     def images_a_pass(self, waiting: int) -> int:
         """How many of the images that wait are computed together.

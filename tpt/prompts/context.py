@@ -14,7 +14,7 @@ from tpt.model.surroundings import steady
 from tpt.prompts.files import load_context, save_context
 from tpt.prompts.meta_network import MetaNet
 from tpt.prompts.prompt_info import Blend, PromptInfo
-from tpt.prompts.token_rows import check_text, word_ids
+from tpt.prompts.token_rows import check_template, word_ids
 
 if TYPE_CHECKING:
     from tpt.model.clip import Clip
@@ -114,7 +114,7 @@ class Context:
         Raises:
             PromptError: no words, more than one `{}`, or bytes that are no text.
         """
-        check_text(words)
+        check_template(words)
         text = words.replace("_", " ").strip()
         text = text[:-1].rstrip() if text.endswith(".") else text
         parts = text.split("{}") if "{}" in text else [text, ""]

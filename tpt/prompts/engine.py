@@ -8,7 +8,7 @@ full-length forward pass for the others.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -21,8 +21,8 @@ from tpt.model.surroundings import Lock, steady
 from tpt.prompts._full_length import FullEncoder
 from tpt.prompts._shared_prefix import PackedEncoder
 from tpt.prompts.context import Context
-from tpt.prompts.token_rows import build_rows, build_sentence_rows, check_text, clean_name
-from tpt.text import is_utf8
+from tpt.prompts.token_rows import build_rows, build_sentence_rows, check_template, clean_name
+from tpt.text import drop_invisible, fold, is_utf8
 
 
 class PromptEngine:
@@ -228,7 +228,7 @@ def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
             f'["{templates}"].'
         )
     for template in templates:
-        check_text(template)
+        check_template(template)
         if template.count("{}") != 1:
             raise PromptError(
                 f'The template "{template}" holds {template.count("{}")} places for the class '
@@ -238,27 +238,60 @@ def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_names(classes: Sequence[str]) -> tuple[str, ...]:
-    """The class names as a tuple, if every one of them is a name."""
+    """The class names as a tuple, without invisible characters, if every one of them is a name.
+
+    Raises:
+        PromptError: as `take_names`, no names at all, or an empty one.
+    """
+    names = take_names(classes)
+    if not names:
+        raise PromptError("No class names were given; at least one is needed to predict anything.")
+    for place, name in enumerate(names, start=1):
+        if not clean_name(name):
+            raise PromptError(
+                f"Class name number {place} of {len(names)} is empty ({name!r}). Give every class "
+                "a name, or remove the empty line or comma."
+            )
+    return names
+
+
+def take_names(classes: Sequence[str]) -> tuple[str, ...]:
+    """Texts in an order as a tuple, without invisible characters.
+
+    Raises:
+        PromptError: a single text or a set in place of a list, or one that is no text.
+    """
+    kind = type(classes).__name__
     if isinstance(classes, str):
         raise PromptError(
             f'Class names are expected as a list, but the single string "{classes}" came. Write '
             f'["{classes}"], or split it.'
         )
+    if isinstance(classes, (set, frozenset)):
+        raise PromptError(
+            f"Class names are expected as a list, but a {kind} came, which has no fixed order. "
+            "Write sorted(names)."
+        )
+    if isinstance(classes, bytes) or not isinstance(classes, Iterable):
+        raise PromptError(
+            f'Class names are expected as a list, but {_say(classes)} came. Write ["cat", "dog"].'
+        )
     names = tuple(classes)
-    if not names:
-        raise PromptError("No class names were given; at least one is needed to predict anything.")
     for place, name in enumerate(names, start=1):
-        if not isinstance(name, str) or not clean_name(name):
+        where = f"Class name number {place} of {len(names)}"
+        if not isinstance(name, str):
             raise PromptError(
-                f"Class name number {place} of {len(names)} is empty ({name!r}). Give every class "
-                "a name, or remove the empty line or comma."
+                f"{where} is {_say(name)}; expected text. Give every class a name in words."
             )
         if not is_utf8(name):
             raise PromptError(
-                f"Class name number {place} of {len(names)} is not Unicode text ({name!r}). Save "
-                "the class names as UTF-8."
+                f"{where} is not Unicode text ({name!r}). Save the class names as UTF-8."
             )
-    return names
+    return tuple(map(drop_invisible, names))
+
+
+def _say(value: object) -> str:
+    return "None" if value is None else f"{value!r:.60} ({type(value).__name__})"
 
 
 def check_fit(context: Context, clip: Clip, classes: tuple[str, ...], force: bool) -> None:
@@ -283,7 +316,7 @@ def check_fit(context: Context, clip: Clip, classes: tuple[str, ...], force: boo
         )
     if context.class_specific and info.classes is not None:
         for place, (trained, given) in enumerate(zip(info.classes, classes, strict=True), start=1):
-            if clean_name(trained) != clean_name(given):
+            if fold(trained) != fold(given):
                 raise PromptError(
                     f'The context is class-specific and its class number {place} is "{trained}", '
                     f'but "{given}" was given there. Give the classes it was trained with, in the '

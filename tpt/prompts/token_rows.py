@@ -8,6 +8,7 @@ fit is an error that names the class.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,16 @@ from torch import Tensor
 from tpt.errors import PromptError
 from tpt.model.clip import Clip
 from tpt.text import is_utf8
+
+_FOREIGN_MARK = re.compile(
+    r"[$#]?[{\uff5b]+[^{}\uff5b\uff5d]*[}\uff5d]+|[{}\uff5b\uff5d]"  # {c}, {0}, {{}}, ${name}
+    r"|%(?:\(\w+\)|\d\$)?[sdrc](?![a-zA-Z])"  # %s, %(name)s
+    r"|\$[A-Za-z_]\w*"  # $name
+    r"|<[^<>]*>|\[[^\[\]]*\]"  # <class>, [CLASS]
+    r"|(@+|#+|__)(?i:class|classname|label|name|object)\1|_{2,}"  # @class@, a blank to fill in
+    r"|\bCLASS\b|\b(?i:class_?name)\b|(?<!\S)\*(?!\S)"
+)
+"""How other programs write the place of the class name."""
 
 _PLACEHOLDERS = ("X", "photo", "the", "zebra", "quartz")
 
@@ -114,17 +125,36 @@ def _unpad(row: Tensor, pad: int) -> list[int]:
     return row[kept].tolist()
 
 
-def check_text(template: str) -> None:
-    """Refuse words that no tokenizer can read.
+def check_template(template: str) -> None:
+    """Refuse words that no tokenizer can read, and another program's mark for the class name.
 
     Raises:
-        PromptError: bytes that are not UTF-8.
+        PromptError: no text, bytes that are not UTF-8, quotes around it all, or such a mark.
     """
+    if not isinstance(template, str):
+        raise PromptError(
+            f"A template is expected as text, but a {type(template).__name__} came. Write it with "
+            '{} for the class name: "a photo of a {}."'
+        )
     if not is_utf8(template):
         shown = template.encode("utf-8", "backslashreplace").decode()
         raise PromptError(
             f'The template "{shown}" holds bytes that are not UTF-8 text; a tokenizer cannot read '
             "them. Write it in UTF-8."
+        )
+    words = template.replace("{}", "\0")  # no other mark holds the right one
+    mark = _FOREIGN_MARK.search(words)
+    if mark is not None:
+        shown = mark[0].replace("\0", "{}")
+        right = _FOREIGN_MARK.sub("{}", words, count=1).replace("\0", "")
+        raise PromptError(
+            f'The template "{template}" holds "{shown}"; the place of the class name is written '
+            f'{{}}, for example "{right}".'
+        )
+    if re.fullmatch(r"""\s*(["'`]).*\1\s*,?\s*""", template):
+        raise PromptError(
+            f"The template {template.strip()} stands in quotes, which would be read as a part of "
+            "the prompt. Leave them out."
         )
 
 

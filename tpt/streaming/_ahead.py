@@ -1,46 +1,244 @@
-"""Work in threads on what an iterable gives, a few items ahead, with results in order."""
+"""Work in threads on what an iterable gives, a few items ahead, with results in order.
+
+One thread asks the iterable for items, others work on them, so a source that is slow, or stands
+still, never holds back a result that is there. A piece of work that hangs is given up after a
+time: its thread cannot be stopped, so another takes its place and it ends with its work.
+"""
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from threading import Condition, Thread, current_thread
+from typing import Any, Generic, TypeVar
 
 S = TypeVar("S")
 T = TypeVar("T")
 
+MOST_BYTES = 512 * 2**20
+"""What items and results that wait may hold before no further work is begun."""
 
-def map_ahead(
-    work: Callable[[S], T], items: Iterable[S], num_workers: int, ahead: int = 0
-) -> Generator[T, None, None]:
+_GRACE = 0.05
+"""Seconds in which a source that is not slow gives its next item."""
+
+_PATIENCE = 5.0
+"""Seconds that the end waits for work that was begun."""
+
+_SLOW_WORK = 1.0
+"""Seconds of work on the next item, from which on those before it are not kept waiting."""
+
+
+@dataclass(eq=False)
+class _Task:
+    item: Any
+    size: int  # bytes
+    result: Any = None
+    error: BaseException | None = None
+    started: float | None = None
+    thread: Thread | None = None
+    done: bool = False
+    given_up: bool = False
+
+
+class Ahead(Iterator[T], Generic[S, T]):
     """`map(work, items)` in threads, at most `ahead + 2 * num_workers` items ahead.
 
-    With no workers the caller's thread works. Where `items` breaks, the results of what it gave
-    come first, then its error.
+    Where `items` breaks, the results of what it gave come first, then its error.
+
+    Args:
+        work: makes a result of an item; what it raises is raised where the result would come.
+        items: the iterable. It is asked in a thread of its own.
+        num_workers: threads that work, at least one.
+        ahead: items ahead besides two a thread.
+        take: called with each item before the next one is asked for.
+        fail: makes a result of an item and an error: what `take` raised, or a TimeoutError.
+        weigh: the bytes that an item or a result holds.
+        time_limit: seconds of work on an item after which it is given up; None: never.
     """
-    if num_workers == 0:
-        yield from map(work, items)
-        return
-    waiting: deque[Future[T]] = deque()
-    pool = ThreadPoolExecutor(num_workers, thread_name_prefix="tpt-decode")
-    failure: Exception | None = None
-    rest = iter(items)
-    try:
+
+    def __init__(
+        self,
+        work: Callable[[S], T],
+        items: Iterable[S],
+        num_workers: int,
+        ahead: int = 0,
+        *,
+        take: Callable[[S], S] | None = None,
+        fail: Callable[[S, Exception], T] | None = None,
+        weigh: Callable[[Any], int] | None = None,
+        time_limit: float | None = None,
+    ) -> None:
+        self._work, self._items, self._take, self._fail = work, items, take, fail
+        self._weigh, self._time_limit = weigh or (lambda value: 0), time_limit
+        self._most = ahead + 2 * num_workers
+        self._change = Condition()
+        self._waiting: deque[_Task] = deque()  # not handed out yet, in order
+        self._todo: deque[_Task] = deque()
+        self._held = 0  # bytes
+        self._ended = self._closed = False
+        self._failure: BaseException | None = None
+        self._threads: list[Thread] = []
+        self._start("tpt-source", self._pull)
+        for _ in range(num_workers):
+            self._start("tpt-decode", self._run)
+
+    def __next__(self) -> T:
+        with self._change:
+            while not self._is_ready():
+                if self._ended and not self._waiting:
+                    if self._failure is not None:
+                        failure, self._failure = self._failure, None
+                        raise failure
+                    raise StopIteration
+                self._change.wait(self._time_left())
+                self._give_up_late()
+            task = self._waiting.popleft()
+            self._held -= task.size
+            self._change.notify_all()
+        if task.error is not None:
+            raise task.error
+        result: T = task.result
+        return result
+
+    def is_slow(self) -> bool:
+        """Whether those before the next result should not wait for it."""
+        began = time.monotonic()
+        with self._change:
+            while not (self._is_ready() or (self._ended and not self._waiting)):
+                passed = time.monotonic() - began
+                if passed >= (_SLOW_WORK if self._waiting else _GRACE):
+                    return True
+                self._change.wait(_GRACE)
+        return False
+
+    def close(self) -> None:
+        """End the threads. One that waits for a source, or hangs, ends when that lets it."""
+        with self._change:
+            self._closed = True
+            self._todo.clear()
+            self._change.notify_all()
+        # What is at work is let finish; for a source that stands still nobody waits.
+        source, *others = self._threads
+        for thread in others:
+            thread.join(_PATIENCE)
+        source.join(1.0)
+        self._waiting.clear()
+
+    # --- inside, with the lock held ---
+
+    def _is_ready(self) -> bool:
+        return bool(self._waiting) and self._waiting[0].done
+
+    def _time_left(self) -> float | None:
+        if self._time_limit is None or not self._waiting:
+            return None
+        started = self._waiting[0].started
+        return (
+            self._time_limit if started is None else started + self._time_limit - time.monotonic()
+        )
+
+    def _give_up_late(self) -> None:
+        task = self._waiting[0] if self._waiting else None
+        left = self._time_left()
+        if task is None or task.done or task.started is None or left is None or left > 0:
+            return
+        task.given_up = True
+        self._threads = [thread for thread in self._threads if thread is not task.thread]
+        late = TimeoutError(f"it took longer than {self._time_limit:g} s and was given up")
+        self._finish(task, late)
+        self._start("tpt-decode", self._run)
+
+    def _finish(self, task: _Task, error: Exception) -> None:
+        """A task without a result of its own."""
+        task.done, task.error = True, error
+        if self._fail is not None:
+            task.result, task.error = self._fail(task.item, error), None
+        task.item = None
+
+    # --- the threads ---
+
+    def _start(self, name: str, run: Callable[[], None]) -> None:
+        thread = Thread(target=run, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _has_room(self) -> bool:
+        return len(self._waiting) < self._most and (self._held < MOST_BYTES or not self._waiting)
+
+    def _pull(self) -> None:
+        """Ask for items while there is room for them."""
+        failure: BaseException | None = None
+        rest: Iterator[S] = iter(())
+        try:
+            rest = iter(self._items)
+            while True:
+                with self._change:
+                    self._change.wait_for(lambda: self._closed or self._has_room())
+                    if self._closed:
+                        return
+                self._add(next(rest))
+        except StopIteration:
+            pass
+        except BaseException as error:
+            failure = error
+        finally:
+            del rest  # a generator ends here, in the thread that ran it
+            self._items = ()
+            with self._change:
+                self._ended, self._failure = True, failure
+                self._change.notify_all()
+
+    def _add(self, item: S) -> None:
+        task = _Task(item, 0)
+        try:
+            task.item = item if self._take is None else self._take(item)
+            task.size = self._weigh(task.item)
+        except Exception as error:
+            self._finish(task, error)
+        with self._change:
+            self._held += task.size
+            self._waiting.append(task)
+            if not task.done:
+                self._todo.append(task)
+            self._change.notify_all()
+
+    def _run(self) -> None:
+        """Work on tasks, until the end or until one has been given up."""
         while True:
-            while failure is None and len(waiting) < ahead + 2 * num_workers:
-                try:
-                    item = next(rest)
-                except StopIteration:
-                    break
-                except Exception as error:
-                    failure = error
-                    break
-                waiting.append(pool.submit(work, item))
-            if not waiting:
-                break
-            yield waiting.popleft().result()
-        if failure is not None:
-            raise failure
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+            with self._change:
+                self._change.wait_for(self._may_begin)
+                if not self._todo:
+                    return
+                task = self._todo.popleft()
+                task.started, task.thread = time.monotonic(), current_thread()
+            result, error = None, None
+            try:
+                result = self._work(task.item)
+            except BaseException as caught:
+                error = caught
+            with self._change:
+                if task.given_up:
+                    return
+                task.result, task.error, task.item, task.done = result, error, None, True
+                if self._waiting and task in self._waiting:
+                    size = self._weigh(result) if error is None else 0
+                    self._held += size - task.size
+                    task.size = size
+                self._change.notify_all()
+            del result, error, task
+
+    def _may_begin(self) -> bool:
+        if not self._todo:
+            return self._closed or self._ended
+        return self._held < MOST_BYTES or self._todo[0] is self._waiting[0]
+
+
+def map_ahead(
+    work: Callable[[S], T], items: Iterable[S], num_workers: int, ahead: int = 0, **settings: Any
+) -> Ahead[S, T] | Generator[T, None, None]:
+    """`Ahead`; with no workers the caller's thread works, without reading ahead."""
+    if num_workers:
+        return Ahead(work, items, num_workers, ahead, **settings)
+    return (work(item) for item in items)

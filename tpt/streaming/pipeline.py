@@ -2,18 +2,20 @@
 
 Images are pulled from the iterable a few ahead and decoded in threads (Pillow releases the
 interpreter lock), made into views, encoded once and handed to the method in batches. A bad image
-becomes a record with an error; the others go on.
+becomes a record with an error, whatever goes wrong with it at any stage; the others go on.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,8 +25,14 @@ from tpt.images.views import Views
 from tpt.methods.base import Adapted, Method
 from tpt.model.clip import Clip
 from tpt.model.surroundings import check_process
-from tpt.streaming._ahead import map_ahead
+from tpt.streaming._ahead import Ahead, map_ahead
+from tpt.streaming._stages import describe_failure, settle
 from tpt.streaming.records import Adaptation, Failure, Prediction, Record
+
+TIME_LIMIT = 60.0
+"""Seconds that the decoding of one image may take."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +45,10 @@ class Loaded:
     error: Failure | None = None
 
 
+Decoding: TypeAlias = "Ahead[tuple[int, Any], Loaded] | Generator[Loaded, None, None]"
+"""Items as they are decoded; `close` ends it."""
+
+
 def stream(
     images: Iterable[Any],
     method: Method,
@@ -46,18 +58,25 @@ def stream(
     num_workers: int = 2,
     top_k: int = 5,
     strict: bool = False,
+    time_limit: float | None = TIME_LIMIT,
 ) -> Iterator[Record]:
     """Predict every image of an iterable; a generator of records in the same order.
 
     Args:
         images: paths, PIL images, arrays (H, W, 3), tensors (3, H, W), or a mixture. Pulled
-            lazily, at most `batch_size + 2 * num_workers` ahead of the batch at work.
+            lazily, in a thread of its own, at most `batch_size + 2 * num_workers` ahead of the
+            batch at work. What the caller could change later is copied or decoded before the next
+            item is pulled. From an iterable that is no sequence a record comes when its picture
+            is done: a batch is cut where the next picture is not there.
         method: what predicts, e.g. `tpt.TPT(engine)`.
         views: what makes its views; default `tpt.Views(clip, n=64)`.
         batch_size: images adapted together; default `Clip.batch_size`.
-        num_workers: decoding threads; 0 decodes in the caller's thread, without reading ahead.
+        num_workers: decoding threads; 0 pulls and decodes in the caller's thread, without reading
+            ahead: then whole batches are waited for.
         top_k: predictions a record.
         strict: raise `ImageError` at the first bad image, after the records before it.
+        time_limit: seconds after which the decoding of an image is given up, where there are
+            decoding threads; None: never.
 
     Raises:
         MethodError: a setting out of its range, a single path in place of an iterable, views made
@@ -80,37 +99,47 @@ def stream(
     ):
         if value < least:
             raise MethodError(f"{name} must be at least {least}; got {value}.")
+    if time_limit is not None and not time_limit > 0:
+        raise MethodError(f"time_limit must be more than 0 seconds; got {time_limit}.")
     views = Views(clip) if views is None else views
     views.check_model(clip)
-    return _generate(images, method, views, batch_size, num_workers, top_k, strict)
+    loaded = partial(decode_ahead, images, num_workers, batch_size, time_limit=time_limit)
+    # Batches of a sequence never depend on the clock.
+    live = not isinstance(images, Sequence)
+    return _generate(loaded, method, views, batch_size, top_k, strict, live)
 
 
 def _generate(
-    images: Iterable[Any],
+    start: Callable[[], Decoding],
     method: Method,
     views: Views,
     batch_size: int,
-    num_workers: int,
     top_k: int,
     strict: bool,
+    live: bool,
 ) -> Iterator[Record]:
     check_process()
-    ahead = closing(decode_ahead(images, num_workers, batch_size))
-    with method.serving(), ahead as loaded:
-        for batch in cut_batches(loaded, batch_size):
+    with method.serving(), closing(start()) as loaded:
+        for batch in cut_batches(loaded, batch_size, live=live):
             for record in predict_batch(batch, method, views, top_k):
                 if strict and record.error is not None:
                     raise ImageError(_name_image(record, record.error.message))
                 yield record
 
 
-def cut_batches(loaded: Iterable[Loaded], size: int) -> Iterator[list[Loaded]]:
-    """Lists of `size` items, the last one shorter; it comes even if the iterable then breaks."""
+def cut_batches(
+    loaded: Iterable[Loaded], size: int, *, live: bool = False
+) -> Iterator[list[Loaded]]:
+    """Lists of `size` items, the last one shorter; it comes even if the iterable then breaks.
+
+    A `live` source's are shorter where the next item is not there.
+    """
     batch: list[Loaded] = []
     try:
         for item in loaded:
             batch.append(item)
-            if len(batch) == size:
+            early = live and isinstance(loaded, Ahead) and len(batch) < size and loaded.is_slow()
+            if len(batch) == size or early:
                 yield batch
                 batch = []
     except Exception:
@@ -132,27 +161,71 @@ def decode_ahead(
     num_workers: int,
     ahead: int,
     load: Callable[[int, Any], Loaded] | None = None,
-) -> Generator[Loaded, None, None]:
+    time_limit: float | None = TIME_LIMIT,
+) -> Decoding:
     """Decode items in threads, in order, at most `ahead + 2 * num_workers` items ahead.
 
-    `load` takes an item's place and the item; default `load_item`.
+    `load` takes an item's place and the item; default `load_item`. Items that it is given must not
+    be changed by whoever gave them.
     """
-    work = load or load_item
-    return map_ahead(lambda numbered: work(*numbered), enumerate(images), num_workers, ahead)
+
+    def own(numbered: tuple[int, Any]) -> tuple[int, Any]:
+        return numbered[0], own_item(numbered[1]) if load is None else numbered[1]
+
+    def fail(numbered: tuple[int, Any], error: Exception) -> Loaded:
+        index, item = numbered
+        path = getattr(item, "key", None) or _find_path(item)
+        return Loaded(index, path, None, describe_failure(error, "Decoding"))
+
+    return map_ahead(
+        lambda numbered: (load or load_item)(*numbered),
+        enumerate(images),
+        num_workers,
+        ahead,
+        take=own,
+        fail=fail,
+        weigh=_weigh,
+        time_limit=time_limit,
+    )
+
+
+def own_item(item: Any) -> Any:
+    """An item that nobody else can change: itself, a copy, or the decoded picture."""
+    if isinstance(item, (str, bytes, os.PathLike)) or item is None:
+        return item
+    if isinstance(item, np.ndarray):
+        return item.copy()
+    if isinstance(item, Tensor):
+        return item.detach().clone()
+    if isinstance(item, (bytearray, memoryview)):
+        return bytes(item)
+    return load_picture(item)  # PIL's are loaded in place, and one object may be many frames
+
+
+def _weigh(value: Any) -> int:
+    """The bytes of a decoded picture, or of an item that has pixels."""
+    held = value[1] if isinstance(value, tuple) else value.picture
+    held = held.pixels if isinstance(held, Picture) else held
+    return int(getattr(held, "nbytes", 0))
 
 
 def load_item(index: int, item: Any) -> Loaded:
     """Decode one item; what is wrong with it is data, not an exception."""
-    path = os.fsdecode(item) if isinstance(item, (str, os.PathLike)) else None
-    return load_as(index, path, lambda: item)
+    return load_as(index, _find_path(item), lambda: item)
+
+
+def _find_path(item: Any) -> str | None:
+    return os.fsdecode(item) if isinstance(item, (str, os.PathLike)) else None
 
 
 def load_as(index: int, path: str | None, find: Callable[[], Any]) -> Loaded:
-    """Decode what `find` returns under the name `path`; an `ImageError` becomes its failure."""
+    """Decode what `find` returns under the name `path`; what it raises becomes its failure."""
     try:
-        return Loaded(index, path, load_picture(find()))
-    except ImageError as error:
-        return Loaded(index, path, None, Failure("ImageError", str(error)))
+        found = find()
+        picture = found if isinstance(found, Picture) else load_picture(found)
+        return Loaded(index, path, picture)
+    except Exception as error:
+        return Loaded(index, path, None, describe_failure(error, "Decoding"))
 
 
 def predict_batch(
@@ -160,44 +233,65 @@ def predict_batch(
 ) -> Iterator[Record]:
     """Records of one batch, bad images included, in order."""
     started = time.perf_counter()
-    records = {item.index: Record(item.path, item.index, error=item.error) for item in batch}
     good = [item for item in batch if item.picture is not None]
-    outcomes = adapt_batch(good, method, views) if good else {}
+    outcomes = adapt_batch(good, method, views)
     ms = (time.perf_counter() - started) * 1e3 / max(1, len(good))
-    for item in good:
-        out = outcomes.get(item.index)
-        if out is None or not out.is_finite:
-            failure = OVERFLOW if out is None else DIVERGED
-            records[item.index] = Record(item.path, item.index, error=failure)
+    say = partial(describe, method=method, top_k=top_k, ms=ms)
+    for item in batch:
+        outcome = item.error or outcomes[item.index]
+        if isinstance(outcome, Adapted):
+            told = settle(lambda pairs: [say(*pairs[0])], [(item, outcome)], "Describing it")[0]
         else:
-            records[item.index] = describe(item, out, method, top_k, ms)
-    yield from records.values()
+            told = outcome
+        yield Record(item.path, item.index, error=told) if isinstance(told, Failure) else told
 
 
-def adapt_batch(items: list[Loaded], method: Method, views: Views) -> dict[int, Adapted]:
-    """The outcome of every image, by its index; without those whose features overflowed.
+def adapt_batch(items: list[Loaded], method: Method, views: Views) -> dict[int, Adapted | Failure]:
+    """The outcome of every image, by its index, or why there is none.
 
     The method sees the views it asks for first; all of them are made and encoded only for the
     images that it cannot decide by those.
     """
-    outcomes: dict[int, Adapted] = {}
-    features = torch.empty(0)
-    encoded: int | None = 0  # how many views of an image the features are of; None for all
+    outcomes: dict[int, Adapted | Failure] = {}
+    rows: dict[int, Tensor] = {}  # features of views (N, E)
+    encoded: int | None = 0  # how many views of an image they are of; None for all
     while items:
         if method.first_views != encoded:
             encoded = method.first_views
-            features, items = encode(items, method.engine.clip, views, encoded)
+            found = encode(items, method.engine.clip, views, encoded)
+            rows, items = _part(found, items, outcomes)
             if not items:
                 break
-        out, undecided = method.begin(features)
-        needs = [False] * len(items) if undecided is None else undecided.tolist()
-        outcomes |= {
-            item.index: out.image(place) for place, item in enumerate(items) if not needs[place]
-        }
-        features = features[needs]
-        items = [item for item, need in zip(items, needs, strict=True) if need]
+        look = partial(begin, rows=rows, method=method)
+        begun = settle(look, items, "The method", alone=method.keeps_state)
+        told, items = _part(begun, items, outcomes)
+        outcomes |= {index: out for index, (out, undecided) in told.items() if not undecided}
+        items = [item for item in items if item.index not in outcomes]
         method = method.go_on
     return outcomes
+
+
+def _part(
+    found: Sequence[T | Failure], items: list[Loaded], outcomes: dict[int, Any]
+) -> tuple[dict[int, T], list[Loaded]]:
+    """What was found, by index, and of which items; failures go to the outcomes."""
+    sound: dict[int, T] = {}
+    for item, result in zip(items, found, strict=True):
+        if isinstance(result, Failure):
+            outcomes[item.index] = result
+        else:
+            sound[item.index] = result
+    return sound, [item for item in items if item.index in sound]
+
+
+def begin(
+    items: Sequence[Loaded], rows: dict[int, Tensor], method: Method
+) -> list[tuple[Adapted, bool] | Failure]:
+    """(outcome, whether it is undecided) of images with these features, or its divergence."""
+    out, undecided = method.begin(torch.stack([rows[item.index] for item in items]))
+    needs = [False] * len(items) if undecided is None else undecided.tolist()
+    each = [(out.image(place), need) for place, need in enumerate(needs)]
+    return [(one, need) if need or one.is_finite else DIVERGED for one, need in each]
 
 
 OVERFLOW = Failure(
@@ -213,8 +307,8 @@ DIVERGED = Failure(
 
 
 def encode(
-    items: list[Loaded], clip: Clip, views: Views, count: int | None = None
-) -> tuple[Tensor, list[Loaded]]:
+    items: Sequence[Loaded], clip: Clip, views: Views, count: int | None = None
+) -> list[Tensor | Failure]:
     """Encode the images' views, each once.
 
     Args:
@@ -224,18 +318,21 @@ def encode(
         count: how many views are encoded, the first ones; default all.
 
     Returns:
-        Unit features (B, N, E) of the images whose features are finite, and these images.
+        Unit features (N, E) of each image, or why it has none.
     """
-    room = clip.images_a_pass(len(items))  # one image's views at a time need less memory
-    parts = []
-    for first in range(0, len(items), room):
-        pictures = [item.picture for item in items[first : first + room]]
-        made = views.plain(pictures) if count == 1 else views(pictures)
-        parts.append(clip.encode_views(made[:, :count]))
-    features = torch.cat(parts)
-    finite = features.isfinite().all(-1).all(-1)
-    sound = [item for item, fine in zip(items, finite.tolist(), strict=True) if fine]
-    return features[finite], sound
+
+    def work(group: Sequence[Loaded]) -> list[Tensor | Failure]:
+        room = clip.images_a_pass(len(group))  # one image's views at a time need less memory
+        parts = []
+        for first in range(0, len(group), room):
+            pictures = [item.picture for item in group[first : first + room]]
+            made = views.plain(pictures) if count == 1 else views(pictures)
+            parts.append(clip.encode_views(made[:, :count]))
+        features = torch.cat(parts)  # (B, N, E)
+        finite = features.isfinite().all(-1).all(-1).tolist()
+        return [row if fine else OVERFLOW for row, fine in zip(features, finite, strict=True)]
+
+    return settle(work, items, "Making views and encoding them")
 
 
 def describe(item: Loaded, out: Adapted, method: Method, top_k: int, ms: float) -> Record:

@@ -4,25 +4,28 @@ A source is a file, a folder, a glob pattern, `@list.txt` (a path a line) or `-`
 Order is natural ("2.jpg" before "10.jpg", upper and lower case alike) and the same on every
 machine: it depends on neither the locale nor the file system. Names keep their exact bytes.
 
-It opens no image: a file that is broken, or that a list names and nobody has, becomes an error
-record later. Only what was named on the command line itself has to exist.
+It decodes no image: a file that is broken, or that a list names and nobody has, becomes an error
+record later. Only what was named on the command line itself has to exist. Paths that come through
+a pipe are handed on as they come, line by line.
 """
 
 from __future__ import annotations
 
+import codecs
 import glob
 import io
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TextIO
+from itertools import chain
+from typing import Any, TextIO
 
 from natsort import natsort_keygen, ns
 
 from tpt.errors import SourceError, suggest
-from tpt.text import is_url
+from tpt.text import is_url, some
 
 _EXTENSIONS = """
 apng avif avifs bmp dds gif heic heif hif ico j2k jfif jp2 jpe jpeg jpf jpg jpx jxl mpo pbm pcx pfm
@@ -32,13 +35,52 @@ IMAGE_EXTENSIONS = frozenset("." + extension for extension in _EXTENSIONS.split(
 """What counts as an image inside a folder. HEIC and JPEG XL need a Pillow plugin; they are listed
 all the same, because an error record says more than a photo left out in silence."""
 
+_SYSTEM_NAMES = frozenset(
+    (
+        *(
+            "@eadir",
+            "@recycle",
+            "@recently-snapshot",
+            "@snapshots",
+            "@tmp",
+            "@__thumb",
+            "@sharebin",
+        ),
+        *("#recycle", "#snapshot", "~snapshot", "$recycle.bin", "recycler", "recycled"),
+        *("lost+found", "system volume information", "network trash folder", "temporary items"),
+        *("__macosx", "__pycache__", "found.000", "thumbs.db", "ehthumbs.db", "desktop.ini"),
+    )
+)
+"""What network disks, systems and archives leave in folders: neither classes nor pictures."""
+
 _SUGGEST_AMONG = 10_000  # names of a folder that are compared with a misspelt one
 
 _split_naturally = natsort_keygen(alg=ns.PATH | ns.IGNORECASE)
 
 
+@dataclass
+class Search:
+    """How folders are looked through, and what was left out of them."""
+
+    recursive: bool = False  # walk into sub-folders
+    all_files: bool = False  # look inside files whose names are no pictures'
+    left_out: list[str] = field(default_factory=list)  # the others, in the order found
+
+    def images(self, folder: str, here: Listing) -> list[str]:
+        """The images among the files of a folder, in natural order."""
+        other = [os.path.join(folder, name) for name in sort_naturally(here.others)]
+        found = [path for path in other if holds_picture(path)] if self.all_files else []
+        self.left_out += (path for path in other if path not in set(found))
+        taken = [os.path.join(folder, name) for name in here.images] + found
+        return sort_naturally(taken)
+
+
 def expand_sources(
-    sources: Sequence[str], *, recursive: bool = False, stdin: TextIO | None = None
+    sources: Sequence[str],
+    *,
+    recursive: bool = False,
+    stdin: TextIO | None = None,
+    search: Search | None = None,
 ) -> list[str]:
     """List the paths that `sources` stand for, in order.
 
@@ -46,20 +88,22 @@ def expand_sources(
 
     - `-`: paths on stdin, one a line, or NUL-separated if a NUL occurs (`find -print0`). Write
       `./-` for a file of that name.
-    - an existing folder: its images by extension, in natural order, hidden ones left out. With
-      `recursive` its sub-folders follow, each real folder once, so symlink loops end.
+    - an existing folder: its images by extension, in natural order, hidden ones and what network
+      disks leave there left out. With `recursive` its sub-folders follow, each real folder once,
+      so symlink loops end.
     - an existing file: taken as it is, whatever its extension.
     - `@list.txt`: a path a line in UTF-8, relative to the current directory.
     - a glob pattern, in natural order: files as they are, folders as above. `**` stands for any
       depth of folders: `a/**/*.jpg` finds files, `a/**` the images of all folders.
 
     Lists name paths, not sources: a folder or a pattern in a list is not expanded. Blank lines
-    are skipped; a byte order mark and CRLF are tolerated.
+    are skipped; a byte order mark, CRLF and the back-slashes of Windows are tolerated.
 
     Args:
         sources: what the user named, at least one.
         recursive: walk into sub-folders.
         stdin: what `-` reads; `sys.stdin` by default.
+        search: in place of `recursive`: how folders are looked through.
 
     Returns:
         Paths as strings, joined to the source as it was given (never made absolute). A path
@@ -69,6 +113,17 @@ def expand_sources(
     Raises:
         SourceError: a source that does not exist or yields nothing.
     """
+    return list(iter_sources(sources, search or Search(recursive), stdin))
+
+
+def iter_sources(
+    sources: Sequence[str], search: Search, stdin: TextIO | None = None
+) -> Iterator[str]:
+    """The paths of `expand_sources`; those of a pipe as they come, all others found at once.
+
+    Raises:
+        SourceError: as `expand_sources`, now; of a pipe that names nothing, when it ends.
+    """
     if not sources:
         raise SourceError(
             "No images were named: expected files, folders, glob patterns, @list.txt or - (stdin). "
@@ -76,18 +131,39 @@ def expand_sources(
         )
     if list(sources).count("-") > 1:
         raise SourceError("The source - (stdin) is named twice: it can be read once. Remove one.")
-    paths: dict[str, str] = {}
-    for source in sources:
-        for path in _expand(source, recursive, stdin):
-            paths.setdefault(os.path.normpath(path), path)
-    return list(paths.values())
+    return _drop_repeated([_expand(source, search, stdin) for source in sources])
 
 
-def _expand(source: str, recursive: bool, stdin: TextIO | None) -> list[str]:
+def _drop_repeated(found: Sequence[Iterable[str]]) -> Iterator[str]:
+    seen: set[str] = set()
+    for path in chain.from_iterable(found):
+        place = os.path.normpath(path)
+        if place not in seen:
+            seen.add(place)
+            yield path
+
+
+def is_live(sources: Sequence[str]) -> bool:
+    """Whether paths come through a pipe, at any pace."""
+    return any(map(_is_pipe, sources))
+
+
+def _is_pipe(source: str) -> bool:
+    if source == "-":
+        return True
+    path = source.removeprefix("@")
+    return path != source and not os.path.exists(source) and _is_special(path)
+
+
+def _is_special(path: str) -> bool:
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
+def _expand(source: str, search: Search, stdin: TextIO | None) -> Iterable[str]:
     if source == "-":
         return _read_stdin(stdin)
     if os.path.isdir(source):
-        return _expand_folder(source, recursive)
+        return _expand_folder(source, search)
     if os.path.exists(source):
         return [source]
     if source.startswith("@"):
@@ -98,7 +174,7 @@ def _expand(source: str, recursive: bool, stdin: TextIO | None) -> list[str]:
             "first, and name the file."
         )
     if glob.has_magic(source):
-        return _expand_glob(source, recursive)
+        return _expand_glob(source, search)
     raise SourceError(
         f"The source {source!r} does not exist: expected a file, a folder, a glob pattern, "
         f"@list.txt or - (stdin).{suggest_beside(source)}"
@@ -125,21 +201,26 @@ def sort_naturally(names: Iterable[str]) -> list[str]:
 # --- folders ---
 
 
-def _expand_folder(folder: str, recursive: bool) -> list[str]:
-    images = _list_images(folder, recursive)
+def _expand_folder(folder: str, search: Search) -> list[str]:
+    before = len(search.left_out)
+    images = _list_images(folder, search)
     if not images:
+        others = search.left_out[before:]
+        hint = f" {note_left_out(others)} --all-files looks inside." if others else ""
         raise SourceError(
             f"The folder {folder!r} holds no images: expected files ending in .jpg, .png, .webp or "
-            "another image extension. Check the folder, or name the files themselves."
+            f"another image extension.{hint} Check the folder, or name the files themselves."
         )
     return images
 
 
-def _list_images(folder: str, recursive: bool) -> list[str]:
-    if recursive:
-        return walk_images(folder)
-    images, folders = list_folder(folder)
-    if not images and any(below for sub in folders for _, below in walk_folders(sub)):
+def _list_images(folder: str, search: Search) -> list[str]:
+    if search.recursive:
+        return [image for at, here in _walk(folder) for image in search.images(at, here)]
+    here = scan_folder(folder)
+    images = search.images(folder, here)
+    below = (os.path.join(folder, name) for name in here.folders)
+    if not images and any(found.images for sub in below for _, found in _walk(sub)):
         raise SourceError(
             f"The folder {folder!r} holds no images itself, but its sub-folders do. "
             "Add --recursive to walk into them."
@@ -147,16 +228,54 @@ def _list_images(folder: str, recursive: bool) -> list[str]:
     return images
 
 
+def note_left_out(files: Sequence[str], looked_inside: bool = False) -> str:
+    """A sentence on files of a folder that are no pictures, by their names or looked at."""
+    many = len(files) > 1
+    by = "" if looked_inside else f" by {'their names' if many else 'its name'}"
+    return (
+        f"{len(files):,} file{'s are no pictures' if many else ' is no picture'}{by} and "
+        f"{'are' if many else 'is'} left out: {some(files)}."
+    )
+
+
+def holds_picture(path: str) -> bool:
+    """Whether a file begins as a picture does, whatever it is called."""
+    from PIL import Image
+
+    from tpt.images.decode import FORMATS
+
+    if not os.path.isfile(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            start = file.read(32)
+    except OSError:
+        return True  # its error record says why
+    signs = [Image.OPEN[kind][1] for kind in FORMATS if kind in Image.OPEN]
+    return any(accept(start) for accept in signs if accept is not None)
+
+
 def walk_images(folder: str) -> list[str]:
     """All images in a folder and below it, in natural order."""
     return [image for _, images in walk_folders(folder) for image in images]
 
 
-def walk_folders(folder: str, *, natural: bool = True) -> Iterator[tuple[str, list[str]]]:
+def walk_folders(
+    folder: str, *, natural: bool = True, others: list[str] | None = None
+) -> Iterator[tuple[str, list[str]]]:
     """Yield (folder, its images) from the top down, each real folder once, as `list_folder` lists.
 
-    Links to folders are followed, because data sets are often made of links.
+    Links to folders are followed, because data sets are often made of links. Files whose names are
+    no pictures' are added to `others`.
     """
+    for here, listing in _walk(folder, natural):
+        names = sort_naturally(listing.images) if natural else listing.images
+        if others is not None:
+            others += (os.path.join(here, name) for name in listing.others)
+        yield here, [os.path.join(here, name) for name in names]
+
+
+def _walk(folder: str, natural: bool = True) -> Iterator[tuple[str, Listing]]:
     seen: set[str] = set()
     stack = [folder]
     while stack:
@@ -165,9 +284,10 @@ def walk_folders(folder: str, *, natural: bool = True) -> Iterator[tuple[str, li
         if real in seen:
             continue
         seen.add(real)
-        images, folders = list_folder(here, natural=natural)
-        yield here, images
-        stack += reversed(folders)
+        listing = scan_folder(here)
+        yield here, listing
+        folders = sort_naturally(listing.folders) if natural else listing.folders
+        stack += (os.path.join(here, name) for name in reversed(folders))
 
 
 def list_folder(folder: str, *, natural: bool = True) -> tuple[list[str], list[str]]:
@@ -188,7 +308,7 @@ def list_folder(folder: str, *, natural: bool = True) -> tuple[list[str], list[s
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies directly in a folder, hidden things left out: names, sorted as text."""
+    """What lies directly in a folder, hidden and system things left out: names, sorted as text."""
 
     files: tuple[str, ...]
     folders: tuple[str, ...]
@@ -197,6 +317,12 @@ class Listing:
     def images(self) -> tuple[str, ...]:
         # Broken links and pipes count as images too: each becomes an error record, not a gap.
         return tuple(n for n in self.files if os.path.splitext(n)[1].lower() in IMAGE_EXTENSIONS)
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        return tuple(
+            n for n in self.files if os.path.splitext(n)[1].lower() not in IMAGE_EXTENSIONS
+        )
 
 
 def scan_folder(folder: str) -> Listing:
@@ -209,7 +335,7 @@ def scan_folder(folder: str) -> Listing:
     """
     try:
         with os.scandir(folder or os.curdir) as entries:
-            is_folder = {e.name: _is_folder(e) for e in entries if not e.name.startswith(".")}
+            is_folder = {e.name: _is_folder(e) for e in entries if not is_hidden(e.name)}
     except OSError as error:
         raise SourceError(
             f"The folder {folder or os.curdir!r} cannot be read ({error.strerror}). Give this user "
@@ -218,6 +344,16 @@ def scan_folder(folder: str) -> Listing:
     names = sorted(is_folder)
     files = tuple(name for name in names if not is_folder[name])
     return Listing(files, tuple(name for name in names if is_folder[name]))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or a folder is hidden, or the system's own."""
+    return name.startswith(".") or is_system(name)
+
+
+def is_system(name: str) -> bool:
+    """Whether a network disk or a system leaves files or folders of that name."""
+    return name.lower() in _SYSTEM_NAMES
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -230,8 +366,10 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 # --- glob patterns ---
 
 
-def _expand_glob(pattern: str, recursive: bool) -> list[str]:
-    matches = sort_naturally(set(_match(pattern)))
+def _expand_glob(pattern: str, search: Search) -> list[str]:
+    named = set(pattern.split(os.sep))  # what the pattern says letter by letter is wanted
+    found = [p for p in set(_match(pattern)) if not any(map(is_system, {*p.split(os.sep)} - named))]
+    matches = sort_naturally(found)
     if not matches:
         raise SourceError(
             f"The pattern {pattern!r} matches nothing, and no file has that name. Check the "
@@ -242,9 +380,9 @@ def _expand_glob(pattern: str, recursive: bool) -> list[str]:
         if not os.path.isdir(match):
             paths.append(match)
         elif "**" in pattern:  # matches sub-folders as well: what is deeper is not lost
-            paths += list_folder(match)[0]
+            paths += search.images(match, scan_folder(match))
         else:
-            paths += _list_images(match, recursive)
+            paths += _list_images(match, search)
     if not paths:
         raise SourceError(
             f"The pattern {pattern!r} matches only folders, and they hold no images. Check the "
@@ -271,8 +409,10 @@ def _match(pattern: str) -> list[str]:
 # --- lists ---
 
 
-def _read_list(path: str) -> list[str]:
+def _read_list(path: str) -> Iterable[str]:
     try:
+        if _is_special(path):  # @/dev/fd/3, or a named pipe
+            return _iter_fifo(path)
         with open(path, "rb") as file:
             data = file.read()
     except (OSError, ValueError) as error:
@@ -285,33 +425,83 @@ def _read_list(path: str) -> list[str]:
         raise SourceError(
             f"The list file {path!r} is UTF-16: expected UTF-8. Save it as UTF-8 and try again."
         )
-    paths = _split_paths(_decode(data))
+    paths = [find_listed(line) for line in _split_lines([data])]
     if not paths:
         raise SourceError(f"The list file {path!r} names no images: expected a path a line.")
     return paths
 
 
-def _read_stdin(stdin: TextIO | None) -> list[str]:
+def find_listed(line: str, base: str = "") -> str:
+    """The path that a line of a list means: as it is, or as Windows writes it.
+
+    Args:
+        line: the line.
+        base: the folder that it is relative to.
+    """
+    if not set(line) & set('"\\') or os.path.exists(os.path.join(base, line)):
+        return line
+    quoted = len(line) > 2 and line[0] == line[-1] == '"'  # as Windows copies a path
+    path = line[1:-1] if quoted else line
+    path = path.replace("\\", os.sep)
+    return path if "\\" in line or os.path.exists(os.path.join(base, path)) else line
+
+
+def _read_stdin(stdin: TextIO | None) -> Iterable[str]:
     stream = stdin or sys.stdin or io.StringIO()  # Python makes a closed sys.stdin None
     # The text layer refuses odd bytes and rewrites line ends; names have to stay as they are.
     buffer = getattr(stream, "buffer", None)
-    paths = _split_paths(stream.read() if buffer is None else _decode(buffer.read()))
-    if not paths:
+    if buffer is None:
+        buffer = io.BytesIO(stream.read().encode("utf-8", "surrogateescape"))
+    return _iter_pipe(buffer, "The source - (stdin)")
+
+
+def _iter_fifo(path: str) -> Iterator[str]:
+    with open(path, "rb", buffering=0) as file:
+        yield from _iter_pipe(file, f"The list {path!r}")
+
+
+def _iter_pipe(file: Any, name: str) -> Iterator[str]:
+    """The paths that a pipe gives, as they come."""
+    found = False
+    for line in _split_lines(_read_parts(file)):
+        found = True
+        yield find_listed(line)
+    if not found:
         raise SourceError(
-            "The source - (stdin) named no images: expected a path a line, or NUL-separated "
-            "paths. Check the command before the pipe."
+            f"{name} named no images: expected a path a line, or NUL-separated paths. Check the "
+            "command before the pipe."
         )
-    return paths
 
 
-def _decode(data: bytes) -> str:
-    return data.decode("utf-8", "surrogateescape")  # as Python itself reads names from the disk
+def _read_parts(file: Any) -> Iterator[bytes]:
+    """What is there to read, without waiting for more.
+
+    It comes from the descriptor itself: a thread that waits inside Python's buffer would keep the
+    interpreter from ending.
+    """
+    try:
+        descriptor = file.fileno()
+    except (OSError, AttributeError):
+        yield file.read()
+        return
+    while data := os.read(descriptor, 1 << 16):
+        yield data
 
 
-def _split_paths(text: str) -> list[str]:
-    text = text.removeprefix("\ufeff")
-    if "\0" in text:
-        lines = text.split("\0")
-    else:  # not splitlines(): it also cuts at characters that names may hold
-        lines = [line.removesuffix("\r") for line in text.split("\n")]
-    return [line for line in lines if line.strip()]
+def _split_lines(parts: Iterable[bytes]) -> Iterator[str]:
+    """Lines, or what stands between NULs if the first part holds one; blank ones are skipped."""
+    rest, end = b"", b""
+    for number, part in enumerate(chain(parts, [b""])):
+        rest += part.removeprefix(codecs.BOM_UTF8) if number == 0 else part
+        if not end and b"\0" in rest:
+            end = b"\0"
+        elif not end and (b"\n" in rest or not part):
+            end = b"\n"
+        lines = rest.split(end) if end else [rest]
+        rest = lines.pop() if part else b""
+        for line in lines:
+            # As Python itself reads names from the disk.
+            line = line if end == b"\0" else line.removesuffix(b"\r")
+            text = line.decode("utf-8", "surrogateescape")
+            if text.strip():
+                yield text

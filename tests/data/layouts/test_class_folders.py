@@ -62,7 +62,26 @@ def test_a_folder_a_class() -> None:
         os.path.join("pets", sample.key) for sample in made.samples
     ]
     assert (made.family, made.domain, made.corruption, made.severity) == (None,) * 4
-    assert (made.notes, made.templates) == ((), ())
+    left_out = os.path.join("pets", "cat", "notes.txt")
+    note = f"1 file is no picture by its name and is left out: {left_out}."
+    assert (made.notes, made.templates) == ((note,), ())
+
+
+def test_what_network_disks_leave_is_no_class_and_no_picture() -> None:
+    touch("s/cat/1.jpg", "s/cat/@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", "s/@eaDir/cat/THUMB.jpg")
+    touch("s/dog/2.jpg", "s/#recycle/dog/3.jpg", "s/@Recycle/4.jpg", "s/__MACOSX/cat/5.jpg")
+    touch("s/$RECYCLE.BIN/6.jpg", "s/dog/Thumbs.db", "s/System Volume Information/7.jpg")
+    made = read("s")
+    assert truth(made) == {"cat/1.jpg": "cat", "dog/2.jpg": "dog"}
+    assert made.notes == ()
+
+
+def test_a_folder_in_one_spelling_is_found_by_the_other() -> None:
+    touch("s/cafe\u0301/1.jpg", "s/rock \u2019n\u2019 roll/2.jpg")
+    made = read("s", ReadOptions(classes=("caf\u00e9", "rock 'n' roll")))
+    assert sorted(truth(made).values()) == ["caf\u00e9", "rock 'n' roll"]
+    touch("s/caf\u00e9/3.jpg")
+    assert "are one class name" in message_of("s")
 
 
 @pytest.mark.parametrize("path", ["pets/", "./pets", "pets/../pets", "{here}/pets"])

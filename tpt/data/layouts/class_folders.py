@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from tpt.data.labelled_sets import LabelledSet, ReadOptions
 from tpt.data.layouts._folder_labels import check_spelling, label_folders
 from tpt.errors import SourceError
-from tpt.streaming.sources import Listing, scan_folder, walk_folders
+from tpt.streaming.sources import Listing, note_left_out, scan_folder, walk_folders
 from tpt.text import as_text, some
 
 
@@ -52,12 +52,14 @@ def read_groups(
     sets = []
     for group, here, names in zip(groups, listings, present, strict=True):
         ids = {name: labels.id_of[name] for name in names if name in labels.id_of}
-        notes = (*group.notes, *note_ignored(here, options), *note_loose(here.images, group.root))
+        pictures, others = list_pictures(group.root, ids, any_depth=options.layout != "auto")
+        loose = note_loose(here.images, group.root)
+        notes = (*group.notes, *note_ignored(here, options), *loose, *others)
         one = labels.choice.make_set(
             as_text(group.name),
             layout + labels.layout,
             path,
-            list_pictures(group.root, ids, any_depth=options.layout != "auto"),
+            pictures,
             notes=(*notes, *labels.notes),
             domain=group.domain,
             corruption=group.corruption,
@@ -72,8 +74,8 @@ def read_groups(
 
 def list_pictures(
     root: str, ids: Mapping[str, str], *, any_depth: bool, natural: bool = False
-) -> list[tuple[str, str, str]]:
-    """(key, id of its class, path) of every picture in some class folders of `root`.
+) -> tuple[list[tuple[str, str, str]], list[str]]:
+    """(key, id of its class, path) of every picture in some class folders of `root`, and notes.
 
     Args:
         root: the folder they lie in.
@@ -85,10 +87,11 @@ def list_pictures(
         SourceError: class folders without pictures, or with sub-folders where `any_depth` is false.
     """
     pictures, empty = [], []
+    others: list[str] = []
     start = len(os.path.join(root, ""))
     for name, label in ids.items():
         folder = os.path.join(root, name)
-        (_, images), *deeper = walk_folders(folder, natural=natural)
+        (_, images), *deeper = walk_folders(folder, natural=natural, others=others)
         below = [image for _, more in deeper for image in more]
         if below and not any_depth:
             raise SourceError(describe_depths(root, name, images, below))
@@ -102,7 +105,7 @@ def list_pictures(
             f'None of the class folders of "{root}" is among the classes given. Give other '
             "classes, or leave that folder out."
         )
-    return pictures
+    return pictures, [note_left_out(others)] if others else []
 
 
 def describe_empty(empty: Sequence[str], root: str) -> str:

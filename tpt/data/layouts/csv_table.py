@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +18,12 @@ from tpt.data.class_lists import choose_classes
 from tpt.data.imagenet import imagenet_ids, is_wnid, name_ids
 from tpt.data.labelled_sets import SPLITS, LabelledSet, ReadOptions
 from tpt.errors import SourceError
+from tpt.streaming.sources import find_listed
 from tpt.text import some
 
 NAME, SUMMARY = "table", "a CSV file with columns path and label"
 COLUMNS = ("path", "label", "split", "domain")
+_QUOTED = re.compile(r"""(["'`]).*\1|[\u201c\u2018].*[\u201d\u2019]""")
 _TRIED = 20  # pictures of which one has to exist, so that a wrong folder shows at once
 
 
@@ -58,7 +61,7 @@ def read(path: str, name: str, options: ReadOptions) -> tuple[LabelledSet, ...]:
     """
     rows, columns = read_rows(path)
     rows, notes = _take_split(rows, "split" in columns)
-    unused = [column for column in columns if column not in COLUMNS]
+    unused = [column or "one without a name" for column in columns if column not in COLUMNS]
     if unused:
         notes.append(f"Columns that are not used: {some(unused)}.")
     rows, repeated = _drop_repeated(rows, path)
@@ -109,7 +112,8 @@ def read_rows(path: str, known: Sequence[str] = COLUMNS) -> tuple[list[Row], lis
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
+            # Written by hand, a quote may follow a blank: x.jpg, "cup".
+            reader = csv.DictReader(file, strict=True, skipinitialspace=True)
             columns = [name.strip().lower() for name in reader.fieldnames or []]
             reader.fieldnames = columns
             lines = [(reader.line_num, line) for line in reader]
@@ -155,13 +159,12 @@ def _read_row(
             f'Line {number} of "{path}" has the split {fields["split"]!r}: expected train, val or '
             "test. Correct it."
         )
-    place = fields["path"]
-    if (
-        os.sep == "/"
-        and "\\" in place
-        and not os.path.exists(os.path.join(os.path.dirname(path), place))
-    ):
-        place = place.replace("\\", "/")
+    place = find_listed(fields["path"], os.path.dirname(path))
+    if _QUOTED.fullmatch(fields["label"]):
+        raise SourceError(
+            f'Line {number} of "{path}" has the label {fields["label"]}, in quotes. Remove them, '
+            'or write "," and "label" without a space between them.'
+        )
     return Row(number, place.replace(os.sep, "/"), fields["label"], split, fields.get("domain", ""))
 
 

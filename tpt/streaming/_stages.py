@@ -1,0 +1,57 @@
+"""One picture's failure stays its own: a stage gives a result, or says why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from tpt.errors import TptError, describe_error, is_out_of_memory
+from tpt.streaming.records import Failure
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+def settle(
+    work: Callable[[Sequence[S]], Sequence[T]],
+    items: Sequence[S],
+    what: str,
+    *,
+    alone: bool = False,
+) -> list[T | Failure]:
+    """What a stage gives for each item, or its failure.
+
+    The items are worked on together. Where that raises, each is tried alone, so that the others
+    have their results.
+
+    Args:
+        work: gives as many results as it is given items.
+        items: the items.
+        what: the stage, as the beginning of a sentence.
+        alone: one item at a time from the start, where trying again would change a state.
+    """
+    if len(items) > 1 and not alone:
+        try:
+            return list(work(items))
+        except Exception:
+            pass  # whose failure it is shows below
+    settled: list[T | Failure] = []
+    for item in items:
+        try:
+            settled += work([item])
+        except Exception as error:
+            settled.append(describe_failure(error, what))
+    return settled
+
+
+def describe_failure(error: Exception, what: str) -> Failure:
+    """The failure of one picture at a stage, with what can be done."""
+    if isinstance(error, TptError):
+        return Failure(type(error).__name__, str(error))
+    if is_out_of_memory(error):
+        return Failure(
+            "OutOfMemoryError",
+            f"{what} needs more memory than there is. Use fewer --views, --precision bf16 or "
+            "--device cpu.",
+        )
+    return Failure(type(error).__name__, f"{what} failed for this image: {describe_error(error)}.")
