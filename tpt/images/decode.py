@@ -219,6 +219,17 @@ def _read_file(path: str) -> tuple[str, bytes]:
         ) from error
 
 
+def begins_as_image(path: str) -> bool:
+    """Whether a file begins as an image does, whatever it is called; only its start is read."""
+    if not os.path.isfile(path):  # opening a pipe would wait for ever
+        return False
+    try:
+        with open(path, "rb") as file:
+            return may_be_image(file.read(16))
+    except OSError:
+        return True  # its error record says why
+
+
 def _not_found(path: str) -> ImageError:
     if is_url(path):
         short = path if len(path) <= 200 else path[:200] + "..."

@@ -68,8 +68,10 @@ class Search:
 
     def images(self, folder: str, here: Listing) -> list[str]:
         """The images among the files of a folder, in natural order."""
+        from tpt.images.decode import begins_as_image
+
         other = [os.path.join(folder, name) for name in sort_naturally(here.others)]
-        found = [path for path in other if holds_picture(path)] if self.all_files else []
+        found = [path for path in other if begins_as_image(path)] if self.all_files else []
         self.left_out += (path for path in other if path not in set(found))
         taken = [os.path.join(folder, name) for name in here.images] + found
         return sort_naturally(taken)
@@ -236,23 +238,6 @@ def note_left_out(files: Sequence[str], looked_inside: bool = False) -> str:
         f"{len(files):,} file{'s are no pictures' if many else ' is no picture'}{by} and "
         f"{'are' if many else 'is'} left out: {some(files)}."
     )
-
-
-def holds_picture(path: str) -> bool:
-    """Whether a file begins as a picture does, whatever it is called."""
-    from PIL import Image
-
-    from tpt.images.decode import FORMATS
-
-    if not os.path.isfile(path):
-        return False
-    try:
-        with open(path, "rb") as file:
-            start = file.read(32)
-    except OSError:
-        return True  # its error record says why
-    signs = [Image.OPEN[kind][1] for kind in FORMATS if kind in Image.OPEN]
-    return any(accept(start) for accept in signs if accept is not None)
 
 
 def walk_images(folder: str) -> list[str]:
