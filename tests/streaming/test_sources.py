@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tpt.errors import SourceError
-from tpt.images import decode
+from tpt.images import _files
 from tpt.streaming import sources
 from tpt.streaming.sources import (
     IMAGE_EXTENSIONS,
@@ -145,7 +145,7 @@ def test_extensions_are_those_that_decode_reads() -> None:
     by_plugin = {".heic", ".heif", ".hif", ".jxl"}
     known = Image.registered_extensions()
     for extension in IMAGE_EXTENSIONS - by_plugin:
-        assert known[extension] in (*decode.FORMATS, "MPO"), extension
+        assert known[extension] in (*_files.FORMATS, "MPO"), extension
 
 
 def test_recursive_walks_in_natural_order() -> None:
