@@ -26,9 +26,10 @@ import numpy as np
 from _odd_pictures import make_pictures
 
 from tpt.errors import ImageError
-from tpt.images.decode import load_picture
+from tpt.images.decode import MAX_PIXELS, load_picture
 
 BATCH = 500
+BYTES_A_PIXEL = 20  # of the largest picture: a moving WebP has two canvases besides its pixels
 HEADER = 400  # bytes, in which half of the flips fall
 
 
@@ -118,7 +119,8 @@ def main() -> None:
     parser.add_argument("--inputs", type=int, default=20_000, help="how many broken files")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=int, default=20, help="for one input")
-    parser.add_argument("--memory", type=int, default=2048, help="MiB that a batch may grow by")
+    bound = BYTES_A_PIXEL * MAX_PIXELS // 2**20
+    parser.add_argument("--memory", type=int, default=bound, help="MiB that a batch may grow by")
     options = parser.parse_args()
     context = multiprocessing.get_context("spawn")
     total: collections.Counter[str] = collections.Counter()

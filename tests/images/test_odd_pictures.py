@@ -29,7 +29,8 @@ from _odd_pictures import (
 from PIL import Image, ImageCms
 
 from tpt.errors import ImageError
-from tpt.images import _tiff
+from tpt.images import _tiff, decode
+from tpt.images._mend import bare_png
 from tpt.images.decode import Picture, decode_image, load_picture
 
 FILES = make_pictures()
@@ -432,6 +433,33 @@ def test_a_png_that_declares_more_than_can_be_counted_is_an_error() -> None:
     header = struct.pack(">IIBBBBB", 2**32 - 1, 2**32 - 1, 16, 6, 0, 0, 0)
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"zTXt", b"a\0\1b")
     assert "not supported" in message_of(data + chunk(b"IDAT", zlib.compress(b"\0")))
+
+
+def test_mending_takes_no_more_memory_than_a_picture() -> None:
+    data = save(COLOUR, "PNG")
+    rows = HEIGHT * (1 + 3 * WIDTH)
+    assert bare_png(data, [], rows) is not None
+    assert bare_png(data, [], rows - 1) is None
+
+
+def test_a_tiff_that_unpacks_to_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = FILES["grey/black-is-zero-float64.tif"]
+    monkeypatch.setattr(decode, "MAX_PIXELS", WIDTH * HEIGHT - 1)
+    assert "damaged" in message_of(data)
+    more = tags(64, 1, 16, t338=(3, [0] * 15), t339=(3, [3] * 16))
+    monkeypatch.setattr(decode, "MAX_PIXELS", WIDTH * HEIGHT)
+    assert np.array_equal(decode_image(data), AS_RGB)
+    assert "it unpacks to 393,216 bytes" in message_of(tiff((more, bytes(9))))
+
+
+def test_what_memory_does_not_hold_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "load", fail)
+    assert "is too large to decode (MemoryError). Scale it down." in message_of(
+        FILES["colour/v3.bmp"]
+    )
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ def unreadable(name: str, what: str, error: Exception) -> ImageError:
 
     A sound picture of a kind that nothing here reads is not called damaged.
     """
-    if isinstance(error, Image.DecompressionBombError):  # a frame or tile inside declares it
+    # A frame or tile inside may declare more than the picture does.
+    if isinstance(error, (Image.DecompressionBombError, MemoryError)):
         return ImageError(f"{name} is too large to decode ({why(error)}). Scale it down.")
     missing = error.__cause__ if isinstance(error.__cause__, KeyError) else error
     no_kind = isinstance(missing, KeyError) and isinstance(missing.args[0], tuple)  # a plugin's

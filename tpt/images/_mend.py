@@ -7,7 +7,6 @@ error.
 from __future__ import annotations
 
 import struct
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 
@@ -52,8 +51,10 @@ def drop_bad_chunks(data: bytes, notes: list[str]) -> bytes:
     return b"".join(data[start:end] for start, end in kept)
 
 
-def bare_png(data: bytes, notes: list[str]) -> tuple[bytes, bytes | None] | None:
+def bare_png(data: bytes, notes: list[str], most_bytes: int) -> tuple[bytes, bytes | None] | None:
     """A PNG with nothing but its pixels, and its colour profile; None where pixels are missing.
+
+    Also None where they unpack to more than `most_bytes`.
 
     Pillow refuses long texts and profiles, and whatever else it cannot read beside the pixels.
     """
@@ -71,7 +72,7 @@ def bare_png(data: bytes, notes: list[str]) -> tuple[bytes, bytes | None] | None
             profile = _unpack_profile(body)
     if len(kept.get(b"IHDR", b"")) != 13:
         return None
-    rows = _unpack_rows(b"".join(packed), kept[b"IHDR"], notes)
+    rows = _unpack_rows(b"".join(packed), kept[b"IHDR"], notes, most_bytes)
     if rows is None:
         return None
     chunks = [*kept.items(), (b"IDAT", zlib.compress(rows, 1)), (b"IEND", b"")]
@@ -104,7 +105,7 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def _unpack_rows(packed: bytes, header: bytes, notes: list[str]) -> bytes | None:
+def _unpack_rows(packed: bytes, header: bytes, notes: list[str], most_bytes: int) -> bytes | None:
     """The filtered rows, if all of them are there; their checksum is not asked."""
     width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", header)
     size = 0
@@ -112,7 +113,7 @@ def _unpack_rows(packed: bytes, header: bytes, notes: list[str]) -> bytes | None
         columns, lines = -(-(width - left) // across), -(-(height - top) // down)
         if columns > 0 and lines > 0:
             size += lines * (1 + (columns * depth * _PNG_CHANNELS.get(colour, 1) + 7) // 8)
-    if not 0 < size <= sys.maxsize:
+    if not 0 < size <= most_bytes:
         return None
     unpack = zlib.decompressobj(-zlib.MAX_WBITS)
     try:

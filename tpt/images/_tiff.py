@@ -79,6 +79,8 @@ class TiffFile(Plugin.TiffImageFile):
         compression = tags.get(Plugin.COMPRESSION, 1)
         if compression not in Plugin.COMPRESSION_INFO:
             raise NotImplementedError(f"TIFF compression {compression}")
+        if tags.get(Plugin.SAMPLESPERPIXEL, 1) > Plugin.MAX_SAMPLESPERPIXEL:
+            raise SyntaxError("unknown pixel mode")  # as Pillow says of others; it would log this
         self.has_no_photometric |= Plugin.PHOTOMETRIC_INTERPRETATION not in tags
         tags.setdefault(Plugin.PHOTOMETRIC_INTERPRETATION, _guess_photometric(tags))
         changed: dict[int, Any] = {}
@@ -170,6 +172,8 @@ def read_rare(data: bytes, name: str, notes: list[str], most_pixels: int) -> Ima
             page = next((page for page in pages if not page.subfiletype & 5), pages[0])
             if not 0 < page.imagewidth * page.imagelength * page.imagedepth <= most_pixels:
                 raise ValueError(f"its size is {page.imagewidth} x {page.imagelength}")
+            if page.nbytes > 8 * most_pixels:  # four channels of 16 bits
+                raise ValueError(f"it unpacks to {page.nbytes:,} bytes")
             _check_segments(page, data)
             values = page.asarray(maxworkers=1)
             values = _choose_channels(values, page, notes)

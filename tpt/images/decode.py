@@ -285,7 +285,7 @@ def _decode(data: bytes, name: str, notes: list[str]) -> Pixels:
 
 def _decode_bare_png(data: bytes, name: str, notes: list[str]) -> Pixels | None:
     notes.clear()
-    bare = bare_png(data, notes)
+    bare = bare_png(data, notes, _MAX_BYTES)
     if bare is None:
         return None
     image = open_image(bare[0], name, notes, MAX_PIXELS)
