@@ -495,6 +495,15 @@ def test_other_learned_tensors_are_refused_by_name(
     assert list(RELATIVES[kind])[-1].removeprefix("prompt_learner.") in message
 
 
+def test_a_learned_tensor_beside_the_state_is_refused_too(tmp_path: Path) -> None:
+    path = tmp_path / "model.pth.tar-50"
+    content = {"state_dict": {"ctx": VECTORS}, "best": torch.tensor(71.5), "epoch": 5}
+    torch.save(content, path)
+    assert torch.equal(tpt.Context.load(path).vectors, VECTORS)
+    torch.save({**content, "visual_prompt": VECTORS}, path)
+    assert "other learned tensors beside the context vectors (visual_prompt)" in message_of(path)
+
+
 @pytest.mark.parametrize("form", ["zip", ".safetensors"])
 @pytest.mark.parametrize(("contexts", "rows"), [(4, 16), (3, 4), (4, 0)])
 def test_several_contexts_for_all_classes_are_no_class_specific_ones(
@@ -507,7 +516,9 @@ def test_several_contexts_for_all_classes_are_no_class_specific_ones(
     assert f"holds {contexts} contexts for {rows} rows of class tokens (token_prefix)" in message
 
 
-@pytest.mark.parametrize("prefix", ["module.", "prompt_learner.", "module.prompt_learner."])
+@pytest.mark.parametrize(
+    "prefix", ["module.", "prompt_learner.", "module.prompt_learner.", "prompt_learner.module."]
+)
 def test_names_may_follow_the_modules_that_held_them(tmp_path: Path, prefix: str) -> None:
     path = tmp_path / "model.pth.tar-50"
     state = {"ctx": torch.ones(3, 4, 8), "token_prefix": torch.ones(3, 1, 8), **meta_tensors()}

@@ -98,23 +98,30 @@ def check_process() -> None:
 
 
 class Lock:
-    """A lock that can be copied and pickled: a copy is a lock of its own, and free."""
+    """A lock that can be copied, pickled and forked: a copy is a lock of its own, and free."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._held = threading.Lock(), os.getpid()
+
+    def _own(self) -> threading.Lock:
+        """The lock of this process: a thread of another will never free the one it had taken."""
+        if self._held[1] != os.getpid():
+            self._held = threading.Lock(), os.getpid()
+        return self._held[0]
 
     def __reduce__(self) -> tuple[type[Lock], tuple[()]]:
         return Lock, ()
 
     def __enter__(self) -> None:
-        self._lock.acquire()
+        self._own().acquire()
 
     def __exit__(self, *error: object) -> None:
-        self._lock.release()
+        self._own().release()
 
     def take(self) -> bool:
         """Take the lock if it is free; whether it was."""
-        return self._lock.acquire(blocking=False)
+        return self._own().acquire(blocking=False)
 
     def free(self) -> None:
-        self._lock.release()
+        if (own := self._own()).locked():  # not in a process that was forked since
+            own.release()

@@ -19,7 +19,7 @@ from tpt.text import some
 
 META = "meta_net."
 _DROPPED = ("token_prefix", "token_suffix", "bias_vectors")  # of the classes it was trained with
-_PREFIX = re.compile(r"(module\.|prompt_learner\.)+")
+_PREFIX = re.compile(r"((\w+\.)*prompt_learner\.)?(module\.)*(?=\w)")
 # A frozen CLIP beside the learner, as OpenAI names its parts: nothing that was learned.
 _CLIP = re.compile(
     r"(module\.)*(logit_scale|((image_encoder|text_encoder|clip_model|clip|model)\.)+(visual\.)?"
@@ -37,10 +37,7 @@ def choose_tensors(source: Path, state: dict[Any, Any]) -> dict[str, Any]:
         PromptError: others beside them, without which they mean something else.
     """
     named = {key: value for key, value in state.items() if isinstance(key, str)}
-    named = {
-        _PREFIX.sub("", key, count=1) if _PREFIX.match(key) else key: value
-        for key, value in named.items()
-    }
+    named = {_PREFIX.sub("", key, count=1): value for key, value in named.items()}
     # KgCoOp carries half a meta-network that it never uses.
     meta = "bias_vectors" not in named
     whole = all(META + name in named for name in NAMES)

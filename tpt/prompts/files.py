@@ -215,7 +215,8 @@ def _from_official(source: Path, content: dict[str, Any]) -> Parts:
     state = content.get("state_dict", content)
     if not isinstance(state, dict):
         raise not_a_prompt(source, "a torch file without a state_dict")
-    return {}, choose_tensors(source, state)
+    beside = {k: v for k, v in content.items() if isinstance(v, Tensor) and v.ndim}
+    return {}, choose_tensors(source, {**beside, **state})
 
 
 def _from_parts(
