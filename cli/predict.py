@@ -284,6 +284,7 @@ def run(
                 write(record)
                 tally.done += 1
                 tally.failed += record.error is not None
+                tally.warned += record.warning is not None
                 first, before = record.predictions[:1], record.zero_shot
                 tally.changed += bool(first and before and first[0].index != before.index)
                 tally.skipped += bool(record.adapt and record.adapt.skipped)

@@ -20,6 +20,7 @@ class Tally:
     total: int | None  # None: nobody knows
     done: int = 0
     failed: int = 0
+    warned: int = 0
     changed: int = 0
     skipped: int = 0  # left alone by a gate
     started: float = field(default_factory=time.monotonic)
@@ -46,6 +47,8 @@ class Tally:
         ]
         if self.failed:
             parts.append(f"{self.failed:,} failed")
+        if self.warned:
+            parts.append(f"{self.warned:,} with a warning")
         if self.changed:
             parts.append(f"{self.changed:,} changed by adaptation")
         if self.skipped:

@@ -269,6 +269,22 @@ def test_the_stand_in_model_and_the_summary_are_told(run_tpt: Run, make_images: 
     assert "stand-in" not in run_tpt("predict", ".", *FAST, "--model", "tiny").stderr
 
 
+def test_what_was_assumed_of_a_picture_is_in_every_form(run_tpt: Run, make_images: Make) -> None:
+    make_images("a.png")
+    Path("b.png").write_bytes(Path("a.png").read_bytes()[:-12])
+    lost = "Its last bytes are missing or wrong, but all its pixels are there."
+    result = run_tpt("predict", ".", *FAST)
+    first, second = records_of(result)
+    assert ("warning" in first, second["warning"]) == (False, lost)
+    assert "2 of 2 images in " in result.stderr
+    assert ", 1 with a warning" in result.stderr
+    rows = list(
+        csv.DictReader(io.StringIO(run_tpt("predict", ".", *FAST, "--format", "csv").stdout))
+    )
+    assert [row["warning"] for row in rows] == ["", lost]
+    assert f"  warning: {lost}" in run_tpt("predict", ".", *FAST, "--format", "table").stdout
+
+
 def test_random_weights_are_told(run_tpt: Run, make_images: Make) -> None:
     make_images("a.png")
     result = run_tpt("predict", ".", *FAST, "--model", "tiny", "--pretrained", "random")

@@ -41,6 +41,10 @@ def test_the_time_left_follows_from_the_rate(clock: Clock, total: int, text: str
     [
         (Tally(5000, 5000), "5,000 of 5,000 images in 200.0 s (25/s)"),
         (Tally(3, 1), "1 of 3 images in 200.0 s (0.005/s)"),
+        (
+            Tally(8, 8, failed=2, warned=3),
+            "8 of 8 images in 200.0 s (0.04/s), 2 failed, 3 with a warning",
+        ),
         (Tally(8, 8, failed=2), "8 of 8 images in 200.0 s (0.04/s), 2 failed"),
         (
             Tally(9, 8, failed=1, changed=1200),

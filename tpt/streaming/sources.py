@@ -32,8 +32,8 @@ apng avif avifs bmp dds gif heic heif hif ico j2k jfif jp2 jpe jpeg jpf jpg jpx 
 pgm png pnm ppm psd qoi sgi tga tif tiff webp
 """
 IMAGE_EXTENSIONS = frozenset("." + extension for extension in _EXTENSIONS.split())
-"""What counts as an image inside a folder. HEIC and JPEG XL need a Pillow plugin; they are listed
-all the same, because an error record says more than a photo left out in silence."""
+"""What counts as an image inside a folder. HEIC and JPEG XL need the extra `formats`; they are
+listed all the same, because an error record says more than a photo left out in silence."""
 
 _SYSTEM_NAMES = frozenset(
     (
