@@ -77,7 +77,7 @@ def start_context(
     if words is None:
         shape = (count, length, clip.width) if class_specific else (length, clip.width)
         rng = torch.Generator().manual_seed(seed)
-        vectors = START_DEVIATION * torch.randn(shape, generator=rng)
+        vectors = START_DEVIATION * torch.randn(shape, generator=rng, dtype=torch.float32)
         info = PromptInfo(clip.name, clip.pretrained, digest=clip.digest)
         return Context(vectors, position or "end", info=info)
     if class_specific:

@@ -13,6 +13,7 @@ import types
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +21,8 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import tpt
@@ -852,3 +855,52 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
 
 def test_a_folder_is_an_error(tmp_path: Path) -> None:
     assert "cannot be read: Is a directory" in message_of(tmp_path)
+
+
+# --- whatever is in a file ---
+
+TEXTS = st.text(max_size=12).filter(lambda text: text.isprintable())
+NUMBERS = st.integers(-(2**40), 2**40)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    classes=st.lists(TEXTS, max_size=4),
+    words=st.none() | TEXTS,
+    dataset=st.none() | TEXTS,
+    seed=st.none() | NUMBERS,
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 5)),
+    suffix=st.sampled_from(FORMS),
+)
+def test_any_facts_come_back_as_they_were(
+    classes: list[str], words: Any, dataset: Any, seed: Any, shape: Any, suffix: str
+) -> None:
+    info = PromptInfo("m", None, tuple(classes) or None, words, dataset, seed=seed, digest="ab")
+    context = tpt.Context(random_vectors(*shape), info=info)
+    with TemporaryDirectory() as folder:
+        path = Path(folder, f"prompt{suffix}")
+        context.save(path)
+        back = tpt.Context.load(path)
+    assert back.info == info
+    assert back.info.digest == "ab"
+    assert torch.equal(back.vectors, context.vectors)
+
+
+KNOWN = {"ctx", "token_prefix", "token_suffix", "bias_vectors"}
+KEYS = st.sampled_from([*KNOWN, "vectors", "ctx_2", "proj", "logit_scale", "a.b"]) | st.text(
+    "abc_.", min_size=1, max_size=8
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(names=st.sets(KEYS, max_size=5), prefix=st.sampled_from(["", "module.", "prompt_learner."]))
+def test_a_checkpoint_is_read_only_if_every_tensor_is_known(names: set[str], prefix: str) -> None:
+    state = {prefix + name: torch.ones(2, 8) for name in names}
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "model.pth.tar-50")
+        torch.save({"state_dict": state}, path)
+        if "ctx" in names and names <= KNOWN | {"logit_scale"}:
+            assert torch.equal(tpt.Context.load(path).vectors, torch.ones(2, 8))
+        elif "ctx" in names or "vectors" not in names:
+            with pytest.raises(PromptError):
+                tpt.Context.load(path)

@@ -19,6 +19,7 @@ import json
 import logging
 import os
 import pickle
+import threading
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
@@ -44,6 +45,7 @@ _LARGEST = 2**32  # bytes of a file: 21,000 classes with 60 tokens each beside t
 _LARGEST_HEAD = 2**26  # bytes of what is no tensor
 _LARGEST_TENSOR = 2**29  # numbers, 2 GiB as float32
 _log = logging.getLogger(__name__)
+_standing_in = threading.Lock()
 
 Parts = tuple[dict[str, Any], dict[str, Any]]
 """A file's metadata and its tensors by name."""
@@ -185,7 +187,8 @@ def _read_torch(source: Path) -> Any:
     try:
         return torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:  # or an official checkpoint with its scheduler
-        with torch.serialization.safe_globals(_stand_ins()):
+        # torch keeps one list for the process, and is not told of stand-ins unless one is needed.
+        with _standing_in, torch.serialization.safe_globals(_stand_ins()):
             return torch.load(source, map_location="cpu", weights_only=True)
 
 

@@ -88,7 +88,8 @@ class MetaNet:
         hidden = max(1, feature_width // 16)
 
         def uniform(*shape: int, inputs: int) -> Tensor:
-            return (2 * torch.rand(shape, generator=rng) - 1) / math.sqrt(inputs)
+            drawn = torch.rand(shape, generator=rng, dtype=torch.float32)
+            return (2 * drawn - 1) / math.sqrt(inputs)
 
         return cls(
             uniform(hidden, feature_width, inputs=feature_width),
