@@ -258,6 +258,87 @@ def test_recursive_walks_into_folders(run_tpt: Run, make_images: Make) -> None:
     assert paths_of(run_tpt("predict", "in", *FAST, "--recursive")) == ["in/a.png", "in/sub/b.png"]
 
 
+def test_files_that_no_name_calls_pictures_are_told_or_looked_into(
+    run_tpt: Run, make_images: Make
+) -> None:
+    make_images("in/a.png", "in/photo")
+    Path("in/notes.txt").write_text("no picture")
+    told = run_tpt("predict", "in", *FAST)
+    assert paths_of(told) == ["in/a.png"]
+    assert (
+        "Note: 2 files are no pictures by their names and are left out: in/notes.txt, in/photo. "
+        "--all-files looks inside them." in told.stderr
+    )
+    looked = run_tpt("predict", "in", *FAST, "--all-files")
+    assert paths_of(looked) == ["in/a.png", "in/photo"]
+    assert "Note: 1 file is no picture and is left out: in/notes.txt." in looked.stderr
+
+
+def test_a_pipe_goes_on_where_an_earlier_run_stopped(
+    run_tpt: Run, make_images: Make, still_clock: None
+) -> None:
+    names = make_images("a.png", "b.png", "c.png")
+    words = ("predict", "-", *FAST, "--output", "out.jsonl")
+    assert run_tpt(*words, stdin=b"a.png\n").exit_code == 0
+    result = run_tpt(*words, "--resume", stdin="\n".join(names).encode())
+    assert result.exit_code == 0
+    assert "2 images in" in result.stderr
+    whole = run_tpt("predict", *names, *FAST).stdout_bytes
+    assert Path("out.jsonl").read_bytes() == whole
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes there are others")
+def test_lines_are_predicted_as_they_come(command: list[str], make_images: Make) -> None:
+    make_images("a.png", "b.png")
+    words = ["predict", "-", *FAST, "--method", "zero_shot", "--quiet"]
+    words = [word for word in words if word not in ("--views", "2")]
+    with subprocess.Popen(
+        [*command, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for name in ("b.png", "gone.png", "a.png"):
+            process.stdin.write(f"{name}\n".encode())
+            line = process.stdout.readline()  # while the pipe stays open
+            assert json.loads(line)["path"] == name
+        process.stdin.close()
+        assert process.wait(60) == 3
+
+
+# --- class lists ---
+
+
+def test_one_list_is_read_alike_by_every_command(run_tpt: Run, make_images: Make) -> None:
+    make_images("s/n02123045/a.png", "s/n02085620/b.png")
+    Path("list.json").write_text('{"n02085620": "dog", "n02123045": "cat"}')
+    zero_shot = ("--classes", "list.json", "--device", "cpu")
+    (record,) = records_of(
+        run_tpt("predict", "s/n02123045/a.png", *zero_shot, "--method", "zero_shot")
+    )
+    assert {p["label"]: p["index"] for p in record["predictions"]} == {"dog": 0, "cat": 1}
+    told = run_tpt(
+        "eval", "s", *zero_shot, "--methods", "zero-shot", "--output", "out", "--dry-run"
+    )
+    assert told.exit_code == 0, told.stderr
+    assert "2 classes, 2 pictures" in told.stderr
+    for command in (
+        ["predict", "s/n02123045/a.png"],
+        ["eval", "s", "--output", "out"],
+        ["train", "s", "--output", "p.safetensors"],
+    ):
+        refused = run_tpt(*command, "--classes", "cat;dog")
+        assert refused.exit_code == 2
+        assert (
+            "Invalid value for --classes: Class name 1 ('cat;dog') holds several" in refused.stderr
+        )
+
+
+def test_doubtful_names_are_told(run_tpt: Run, make_images: Make) -> None:
+    make_images("a.png")
+    result = run_tpt("predict", "a.png", "--classes", "001.Cat,002.Dog", "--method", "zero_shot")
+    assert "Note: 2 class names begin with a number or an id" in result.stderr
+
+
 # --- what is said on stderr ---
 
 

@@ -121,6 +121,15 @@ def test_memory_is_sampled(data: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_long_run_of_broken_pictures_stays_sound() -> None:
+    printed = run("benchmarks/endurance", "--pictures", 300, "--hangs", 1)
+    for source in ("folder", "list", "arrays"):
+        assert f"{source}: 300 records of 300" in printed
+    assert "'broken': 60" in printed
+    assert "threads and files before" in printed
+
+
+@pytest.mark.slow
 def test_few_shot_runs_become_tables_and_curves(data: Path, tmp_path: Path) -> None:
     small = ("--sets", "caltech101", "--shots", 1, "--seeds", 1)
     run("benchmarks/fewshot", data, "--work", tmp_path, *small, "--methods", "linear probe,KgCoOp")

@@ -904,3 +904,26 @@ def test_a_checkpoint_is_read_only_if_every_tensor_is_known(names: set[str], pre
         elif "ctx" in names or "vectors" not in names:
             with pytest.raises(PromptError):
                 tpt.Context.load(path)
+
+
+# --- any bytes ---
+
+
+@given(st.binary(max_size=80), st.sampled_from([".safetensors", ".pt", ""]), st.data())
+def test_any_bytes_are_a_prompt_or_one_sentence(
+    tmp_path: Path, noise: bytes, extension: str, data: st.DataObject
+) -> None:
+    path = tmp_path / f"any{extension}"
+    good = tmp_path / f"good{extension or '.pt'}"
+    if not good.exists():
+        tpt.Context(torch.ones(2, 8)).save(good)
+    whole = good.read_bytes()
+    place = data.draw(st.integers(0, len(whole)))
+    for content in (noise, whole[:place], whole[:place] + noise + whole[place + len(noise) :]):
+        path.write_bytes(content)
+        try:
+            context = tpt.Context.load(path)
+        except PromptError:
+            continue
+        assert context.vectors.isfinite().all()
+        assert context.vectors.ndim in (2, 3)

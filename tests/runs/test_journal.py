@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tpt.errors import MethodError, OutputError
 from tpt.runs.journal import Journal, check_same, cut, open_lines, read_lines
@@ -179,3 +181,25 @@ def test_a_run_that_ended_between_the_check_and_the_claim_is_not_lost() -> None:
     with pytest.raises(OutputError, match="exists already"), JOURNAL.claim(False, False):
         pass
     assert Path("out").read_bytes() == b'"theirs"\n'
+
+
+# --- any lines, killed anywhere ---
+
+
+@given(st.lists(st.text(max_size=8), min_size=1, max_size=5), st.data())
+def test_what_a_killed_run_leaves_is_gone_on_with_to_the_same_bytes(
+    items: list[str], data: st.DataObject
+) -> None:
+    whole = write(*items, append=False)
+    size = data.draw(st.integers(0, len(whole)))
+    Path("out").write_bytes(whole[:size])
+    kept = [json.loads(line) for line in read_lines("out")]
+    assert kept == items[: len(kept)]
+    assert write(*items[len(kept) :]) == whole
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_whole_lines_and_a_rest_that_is_cut_off(content: bytes) -> None:
+    Path("out").write_bytes(content)
+    lines = list(read_lines("out"))
+    assert b"".join(lines) == Path("out").read_bytes() == content[: content.rfind(b"\n") + 1]

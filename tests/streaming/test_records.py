@@ -6,6 +6,8 @@ import json
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tpt.streaming.records import Adaptation, Failure, Prediction, Record, csv_header, csv_row
 
@@ -157,3 +159,30 @@ def test_what_was_assumed_is_in_json_and_csv_only_where_it_is() -> None:
 
 def test_an_unnamed_image_is_numbered_in_csv() -> None:
     assert row_of(Record(None, 7, (CAT,)), 1)["path"] == "#7"
+
+
+# --- any record ---
+
+scores = st.one_of(st.none(), st.floats(0, 1, allow_nan=False))
+words = st.text(st.characters(codec=None), max_size=12)
+any_record = st.builds(
+    Record,
+    path=st.one_of(st.none(), words),
+    index=st.integers(0, 99),
+    predictions=st.lists(st.builds(Prediction, words, scores, st.integers(0, 9)), max_size=3).map(
+        tuple
+    ),
+    zero_shot=st.one_of(st.none(), st.builds(Prediction, words, scores, st.integers(0, 9))),
+    adapt=st.one_of(
+        st.none(), st.builds(Adaptation, scores, scores, st.integers(1, 64), st.floats(0, 1e6))
+    ),
+    error=st.one_of(st.none(), st.builds(Failure, words, words)),
+)
+
+
+@given(any_record)
+def test_any_record_is_one_line_that_comes_back(record: Record) -> None:
+    line = record.to_json()
+    assert "\n" not in line
+    assert json.loads(line.encode()) == json.loads(json.dumps(record.to_dict()))
+    assert len(csv_row(record, 3)) == len(csv_header(3))

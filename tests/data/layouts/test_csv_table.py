@@ -199,3 +199,28 @@ def test_pictures_that_are_all_elsewhere() -> None:
     message = message_of("path,label\nimages/d.png,cat\nimages/e.png,dog\n")
     assert '"images/d.png" in line 2, for example' in message
     assert 'relative to "data"' in message
+
+
+# --- by hand, and by other programs ---
+
+
+def test_quotes_behind_a_blank_are_quotes() -> None:
+    one = read_one('path, label\na.png, cat\n"b.png", "cup, small"\n')
+    assert one.classes == ("cat", "cup, small")
+
+
+@pytest.mark.parametrize("label", ["'cup'", "\u201ccup\u201d", '"""cup"""', "`cup`"])
+def test_a_label_in_other_quotes_is_refused(label: str) -> None:
+    message = message_of(f"path,label\na.png,cat\nb.png,{label}\n")
+    assert message.startswith('Line 3 of "data/list.csv" has the label ')
+    assert "in quotes. Remove them" in message
+
+
+def test_a_column_without_a_name_is_told_as_one() -> None:
+    one = read_one(",path,label\n0,a.png,cat\n1,b.png,cup\n")
+    assert one.notes == ("Columns that are not used: one without a name.",)
+
+
+def test_labels_that_are_missing_are_told() -> None:
+    (note,) = read_one("path,label\na.png,nan\nb.png,cup\n").notes
+    assert note.startswith("1 class name is what programs write where a label is missing")
