@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=40)
     parser.add_argument("--methods", default=METHODS)
-    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--model", default="lite")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     walks = plan_walks([draw_some(read_sets(str(args.folder))[0], args.images)])

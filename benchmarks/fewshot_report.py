@@ -111,7 +111,7 @@ def main() -> None:
             print_methods(groups, cached, (4,))
         points = points_of(lines, zero)
         write_curve(points, work / f"{name}.curve.csv")
-        draw_curve(points, f"{TITLES[name]}, tiny", work / f"{name}.png")
+        draw_curve(points, f"{TITLES[name]}, lite", work / f"{name}.png")
 
 
 if __name__ == "__main__":

@@ -192,7 +192,7 @@ def draw(results: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--model", default="lite")
     parser.add_argument("--images", type=int, default=1000, help="of each set, at most")
     parser.add_argument("--views", type=int, default=64)
     parser.add_argument("--output", type=Path, default=Path("methods"))

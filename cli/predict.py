@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 @click.option("--init", metavar="FILE", help="Prompt file to start from (CoOp or ours).")
 @click.option(
     "--model",
-    help="open_clip name, hf-hub:..., local-dir:... or tiny. Default: the "
-    "--init file's own model, else tiny, the embedded stand-in.",
+    help="open_clip name, hf-hub:..., local-dir:... or lite. Default: the "
+    "--init file's own model, else lite, the embedded model.",
 )
 @click.option("--pretrained", help="Tag or weight file of an open_clip model; random for random.")
 @click.option("--method", default="tpt", show_default=True, help="`tpt methods` lists them.")
@@ -224,7 +224,7 @@ def load_job(options: dict[str, Any], entries: tuple[str, ...] | None, say: Any)
         say(f"Note: {note}")
     if wanted.model is None and wanted.init is None:
         say(
-            f"Model: {DEFAULT_MODEL}, the small embedded stand-in. For real work give --model, for "
+            f"Model: {DEFAULT_MODEL}, the small embedded model. For real work give --model, for "
             "example --model ViT-B-16 --pretrained openai."
         )
     if job.clip.pretrained == "random":

@@ -67,7 +67,7 @@ def read_view_count(ctx: click.Context, param: click.Parameter, value: str | Non
     metavar="N,...",
     help="Of the drawn pictures, the start and the order. The papers take 1,2,3.",
 )
-@click.option("--model", default="tiny", show_default=True, help="As `tpt predict` takes it.")
+@click.option("--model", default="lite", show_default=True, help="As `tpt predict` takes it.")
 @click.option("--pretrained", help="Tag or weight file of an open_clip model.")
 @click.option("--context-length", type=click.IntRange(1), help="M random vectors [coop: 16].")
 @click.option(
@@ -210,9 +210,9 @@ def tell_job(job: TrainJob, watch: Any) -> None:
         + (f", {len(data.test):,} to test on" if data.test else "")
         + f" ({data.layout})."
     )
-    if wanted.model == "tiny":
+    if wanted.model == "lite":
         watch.say(
-            "Model: tiny, the small embedded stand-in. For real work give --model, for example "
+            "Model: lite, the small embedded model. For real work give --model, for example "
             "--model ViT-B-16 --pretrained openai."
         )
     if job.clip.pretrained == "random":

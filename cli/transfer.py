@@ -69,8 +69,8 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--model",
-    help="open_clip name, hf-hub:..., local-dir:... or tiny. Default: the first --prompt's own "
-    "model, else tiny, the embedded stand-in.",
+    help="open_clip name, hf-hub:..., local-dir:... or lite. Default: the first --prompt's own "
+    "model, else lite, the embedded model.",
 )
 @click.option("--pretrained", help="Tag or weight file of an open_clip model; random for random.")
 @adaptation_options

@@ -40,7 +40,7 @@ class TrainSettings:
     templates: tuple[str, ...] = ()  # hand-crafted prompts; default the preset's
     val: str | None = None  # pictures to validate on, in any layout; default drawn from the data
     test: str | None = None  # pictures to test on; default those of the data, or what is left of it
-    model: str = "tiny"
+    model: str = "lite"
     pretrained: str | None = None
     device: str = "auto"
     precision: str = "fp32"

@@ -45,7 +45,7 @@ class Learning:
     shots: int = 16  # pictures a class
     seed: int = 0
     epochs: int | None = None  # None: by shots, as published
-    model: str = "tiny"
+    model: str = "lite"
     pretrained: str | None = None
     device: str = "auto"
     precision: str = "fp32"

@@ -11,9 +11,16 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+<<<<<<< HEAD
 from hypothesis import HealthCheck, settings
+=======
+from open_clip.constants import OPENAI_DATASET_MEAN as MEAN
+from open_clip.constants import OPENAI_DATASET_STD as STD
+from safetensors.torch import save_file
+>>>>>>> 9e5ef48 (A small CLIP that knows ImageNet's classes ships in place of tiny; the program that makes such a model)
 
 import tpt
+from tpt.model.load import EMBEDDED
 
 # The same inputs in every run, however slow the machine is.
 settings.register_profile(
@@ -90,6 +97,28 @@ def golden() -> SimpleNamespace:
     return SimpleNamespace(
         clip=clip, cases={case["name"]: case for case in cases}, values=values, views=make_views
     )
+
+
+TINY = {
+    "embed_dim": 128,
+    "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 2},
+}
+"""A model that knows nothing: for tests that need an answer and do not mind which."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tiny_is_embedded(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """`load_clip("tiny")` in this process: the seeded weights of `TINY`, as embedded models lie."""
+    folder = tmp_path_factory.mktemp("embedded") / "tiny"
+    folder.mkdir()
+    model = open_clip.model.CLIP(**TINY)
+    fill_from_seed(model)
+    state = {name: value.half() for name, value in model.state_dict().items()}
+    save_file(state, folder / "open_clip_model.safetensors")
+    config = {"model_cfg": TINY, "preprocess_cfg": {"mean": list(MEAN), "std": list(STD)}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    EMBEDDED["tiny"] = folder
 
 
 @pytest.fixture(scope="session")

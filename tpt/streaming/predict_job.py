@@ -24,7 +24,7 @@ from tpt.model.clip import Clip
 from tpt.model.load import load_clip
 from tpt.prompts import Context, PromptEngine
 
-DEFAULT_MODEL = "tiny"
+DEFAULT_MODEL = "lite"
 DEFAULT_VIEWS = 64
 
 

@@ -1,0 +1,356 @@
+"""Stage 5: open_clip's own causal text tower, taught to say a prompt's target.
+
+The words before a class name are the same for a whole batch, so their keys and values are computed
+once a layer; the last layer is computed at the end token only. Training is by a number of steps,
+not by time, and goes on from its last checkpoint with the same draws.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lite.backbone import MEAN, SIZE, STD, TIMM_NAME
+from lite.files import load, save, say
+from lite.projection import SCALE, load_student
+from lite.styles import STYLE_NAMES
+from lite.targets import HYPERNYM, LEAF, OTHER, PICTURE
+from lite.templates import Mix, templates
+
+LAYERS, HEADS, VOCABULARY = 3, 5, 49408
+SOT, EOT = 49406, 49407
+BATCH = 320  # names a template; two templates a step, one neutral and one styled
+SHARES = {LEAF: 0.5, HYPERNYM: 0.24, PICTURE: 0.05, OTHER: 0.21}
+HELD_OUT = 500  # names that no step sees
+LR, TABLE_LR, WARM = 1.5e-3, 3e-3, 100
+CHECKPOINT = 200  # steps
+FUNCTION_WORDS = (
+    "a an the photo of picture image my one many this that it in on , . and to with large small "
+    "good bad"
+)
+
+
+def config(embed_dim: int) -> dict[str, Any]:
+    """open_clip's configuration of the model."""
+    return {
+        "model_cfg": {
+            "embed_dim": embed_dim,
+            "vision_cfg": {
+                "timm_model_name": TIMM_NAME,
+                "timm_model_pretrained": False,
+                "timm_pool": "avg",
+                "timm_proj": "linear",
+                "timm_proj_bias": True,
+                "image_size": SIZE,
+            },
+            "text_cfg": {
+                "context_length": 77,
+                "vocab_size": VOCABULARY,
+                "width": embed_dim,
+                "heads": HEADS,
+                "layers": LAYERS,
+            },
+        },
+        "preprocess_cfg": {
+            "mean": [MEAN] * 3,
+            "std": [STD] * 3,
+            "interpolation": "bicubic",
+            "resize_mode": "shortest",
+        },
+    }
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """A batch of prompts on one template: compact token ids, padded behind the end token.
+
+    Attributes:
+        prefix: (P,), suffixes: (n, S), end: (n,) place of the end token in the suffix.
+        targets: (n, E), unit.
+    """
+
+    prefix: Tensor
+    suffixes: Tensor
+    end: Tensor
+    targets: Tensor
+
+
+class Lessons:
+    """Names, templates and targets; draws batches."""
+
+    def __init__(self, work: Path, seed: int) -> None:
+        stored = load(work / "targets.pt")
+        self.names, self.kind, self.targets = stored["names"], stored["kind"], stored["targets"]
+        self.mean = stored["mean"]
+        self._tokenizer = open_clip.get_tokenizer("ViT-B-32")
+        self._student, self._strength = load_student(work), load(work / "styles.pt")["strength"]
+        self.templates = templates()
+        self._tokens = [self._tokenizer.encode(name) for name in self.names]
+        parts = [
+            [self._tokenizer.encode(part) for part in t.split("{}")] for t, _ in self.templates
+        ]
+        used = {SOT, EOT, *stored["token_ids"], *self._tokenizer.encode(FUNCTION_WORDS)}
+        used.update(*self._tokens, *(tokens for pair in parts for tokens in pair))
+        self.used = sorted(used)
+        self._number = {token: number for number, token in enumerate(self.used)}
+        self._parts = [([SOT, *before], [*after, EOT]) for before, after in parts]
+        self.rng = random.Random(seed)
+        self.groups = {kind: self._group(kind) for kind in SHARES}
+        held = random.Random(1).sample(
+            self.groups[OTHER], min(HELD_OUT, len(self.groups[OTHER]) // 4)
+        )
+        self.groups[OTHER] = [n for n in self.groups[OTHER] if n not in set(held)]
+        self.held_out = held
+        self._waiting: dict[int, list[int]] = {kind: [] for kind in SHARES}
+        self.neutral = [n for n, (_, mix) in enumerate(self.templates) if not mix]
+        self.styled = [n for n, (_, mix) in enumerate(self.templates) if mix]
+
+    def _group(self, kind: int) -> list[int]:
+        names = (self.kind == kind).nonzero().flatten().tolist()
+        return [n for n in names if kind != OTHER or len(self._tokens[n]) <= 4]
+
+    def table_start(self, embed_dim: int, work: Path) -> Tensor:
+        """Embeddings of used tokens; a whole word starts as its target, a function word small."""
+        stored = load(work / "targets.pt")
+        table = torch.randn(len(self.used), embed_dim) * 0.006
+        start = stored["token_start"] / stored["token_start"].std() * 0.02
+        table[[self._number[token] for token in stored["token_ids"]]] = start
+        plain = [self._number[t] for t in (SOT, EOT, *self._tokenizer.encode(FUNCTION_WORDS))]
+        table[plain] = torch.randn(len(plain), embed_dim) * 0.01
+        return table
+
+    def draw(self, count: int) -> list[int]:
+        """Names, each group's share; a group is shuffled through before a name comes again."""
+        chosen = []
+        for kind, share in SHARES.items():
+            waiting, size = self._waiting[kind], round(count * share)
+            while len(waiting) < size and self.groups[kind]:
+                waiting.extend(self.rng.sample(self.groups[kind], len(self.groups[kind])))
+            chosen += waiting[:size]
+            del waiting[:size]
+        return sorted(chosen, key=lambda n: len(self._tokens[n]))
+
+    def prompts(self, names: list[int], template: int) -> Prompts:
+        before, after = self._parts[template]
+        rows = [[self._number[t] for t in (*self._tokens[n], *after)] for n in names]
+        longest = max(map(len, rows))
+        padded = [row + [self._number[EOT]] * (longest - len(row)) for row in rows]
+        return Prompts(
+            torch.tensor([self._number[token] for token in before]),
+            torch.tensor(padded),
+            torch.tensor([len(row) - 1 for row in rows]),
+            self.styled_targets(self.targets[names], self.templates[template][1]),
+        )
+
+    def styled_targets(self, targets: Tensor, mix: Mix) -> Tensor:
+        move = torch.zeros_like(targets)
+        with torch.no_grad():
+            for style, weight in mix.items():
+                number = STYLE_NAMES.index(style)
+                strength = float(self._strength[number]) * weight
+                move += self._student.styled(targets, number, strength) - targets
+        return F.normalize(targets + move, dim=1)
+
+    def state(self) -> dict[str, Any]:
+        version, numbers, _ = self.rng.getstate()
+        return {"rng": [version, list(numbers)], "waiting": self._waiting}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        version, numbers = state["rng"]
+        self.rng.setstate((version, tuple(numbers), None))
+        self._waiting = state["waiting"]
+
+
+class TextTower(nn.Module):
+    """open_clip's model with a table of the used tokens only."""
+
+    def __init__(self, embed_dim: int, table: Tensor) -> None:
+        super().__init__()
+        self.clip = open_clip.CLIP(**config(embed_dim)["model_cfg"])
+        for parameter in (*self.clip.visual.parameters(), self.clip.token_embedding.weight):
+            parameter.requires_grad_(False)
+        self.clip.logit_scale.requires_grad_(False)
+        self.table = nn.Parameter(table)
+
+    def forward(self, prompts: Prompts) -> Tensor:
+        """Text features (n, E), not normalised."""
+        place, count = self.clip.positional_embedding, len(prompts.prefix)
+        length = prompts.suffixes.shape[1]
+        before = (self.table[prompts.prefix] + place[:count])[None]
+        after = self.table[prompts.suffixes] + place[count : count + length]
+        seen = torch.ones(length, count + length, dtype=torch.bool).tril(count)
+        earlier = torch.ones(count, count, dtype=torch.bool).tril()
+        *blocks, last = self.clip.transformer.resblocks
+        for block in blocks:
+            q, k, v = _heads(block, before)
+            queries, keys, values = self._join(block, after, k, v)
+            after = _finish(block, after, _attend(queries, keys, values, seen))
+            before = _finish(block, before, _attend(q, k, v, earlier))
+        rows = torch.arange(len(after))
+        _, k, v = _heads(last, before)
+        queries, keys, values = self._join(last, after, k, v)
+        at_end = queries[rows, :, prompts.end][:, :, None]
+        mixed = _attend(at_end, keys, values, seen[prompts.end][:, None, None])[:, 0]
+        ended = _finish(last, after[rows, prompts.end], mixed)
+        return self.clip.ln_final(ended) @ self.clip.text_projection
+
+    @staticmethod
+    def _join(block: Any, after: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The suffixes' queries; keys and values of prefix and suffix."""
+        queries, keys, values = _heads(block, after)
+        wide = (len(after), -1, -1, -1)
+        keys, values = torch.cat([k.expand(wide), keys], 2), torch.cat([v.expand(wide), values], 2)
+        return queries, keys, values
+
+
+def _heads(block: Any, x: Tensor) -> tuple[Tensor, ...]:
+    joined = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)
+    return tuple(part.unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in joined.chunk(3, -1))
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(-2)
+
+
+def _finish(block: Any, x: Tensor, mixed: Tensor) -> Tensor:
+    x = x + block.attn.out_proj(mixed)
+    return x + block.mlp(block.ln_2(x))
+
+
+def train_text(work: Path, *, embed_dim: int, steps: int, seed: int) -> None:
+    """Write text.pt: the model's state dict without the image tower, whole table included."""
+    torch.manual_seed(seed)
+    lessons = Lessons(work, seed)
+    tower = TextTower(embed_dim, lessons.table_start(embed_dim, work))
+    images = _image_vectors(work)
+    optimiser = _optimiser(tower)
+    base = [group["lr"] for group in optimiser.param_groups]
+    say(f"{len(lessons.names)} names, {len(lessons.used)} tokens")
+    checkpoint = work / "text-checkpoint.pt"
+    done = _resume(checkpoint, tower, optimiser, lessons, steps)
+    for step in range(done + 1, steps + 1):
+        share = min(step / WARM, 1) * (0.51 + 0.49 * math.cos(math.pi * (step - 1) / steps))
+        for group, lr in zip(optimiser.param_groups, base, strict=True):
+            group["lr"] = lr * share
+        neutral = lessons.rng.choice(lessons.neutral) if lessons.rng.random() < 0.75 else 0
+        loss = torch.zeros(())
+        for template in (neutral, lessons.rng.choice(lessons.styled)):
+            prompts = lessons.prompts(lessons.draw(BATCH), template)
+            loss = loss + _lesson_loss(tower(prompts), prompts.targets, lessons.mean, images)
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_([p for p in tower.parameters() if p.requires_grad], 1.0)
+        optimiser.step()
+        if step % 50 == 0:
+            say(f"text {step} of {steps}: loss {float(loss.detach()):.3f}")
+        if step % CHECKPOINT == 0:
+            say(measure(tower, lessons))
+            _keep(checkpoint, step, steps, tower, optimiser, lessons)
+    say(measure(tower, lessons))
+    save(work / "text.pt", {"state": full_state(tower, lessons), "steps": steps})
+
+
+def _lesson_loss(features: Tensor, targets: Tensor, mean: Tensor, images: Tensor) -> Tensor:
+    """Direction (centred and not), and what 96 pictures say among these prompts."""
+    unit = F.normalize(features, dim=1)
+    centred = 1 - F.cosine_similarity(unit - mean, targets - mean).mean()
+    distance = (unit - targets).square().sum(1).mean()
+    some = images[torch.randint(0, len(images), (96,))]
+    right, said = (SCALE * some @ targets.T), (SCALE * some @ unit.T)
+    gap = (right.softmax(1) * (right.log_softmax(1) - said.log_softmax(1))).sum(1).mean()
+    length = (features.norm(dim=1) - 10).square().mean()
+    return centred + 2 * distance + 0.5 * gap + 0.002 * length
+
+
+def _image_vectors(work: Path) -> Tensor:
+    """Unit image features of all training pictures, clean and styled."""
+    stored, student = load(work / "pictures.pt"), load_student(work)
+    features = torch.cat([stored["clean"], *stored["styled"]]).float()
+    with torch.no_grad():
+        return student.image(features)
+
+
+def _optimiser(tower: TextTower) -> torch.optim.AdamW:
+    text = [p for name, p in tower.named_parameters() if p.requires_grad and name != "table"]
+    return torch.optim.AdamW(
+        [
+            {"params": [p for p in text if p.ndim > 1], "weight_decay": 0.01},
+            {"params": [p for p in text if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": [tower.table], "weight_decay": 0.0, "lr": TABLE_LR},
+        ],
+        lr=LR,
+        betas=(0.9, 0.98),
+        fused=True,
+    )
+
+
+@torch.no_grad()
+def measure(tower: TextTower, lessons: Lessons) -> str:
+    """Centred cosine to the target by group of names, for a neutral and for a styled template."""
+    foggy = [t for t, _ in lessons.templates].index("a foggy photo of a {}.")
+    groups = {
+        "leaves": lessons.groups[LEAF],
+        "hypernyms": lessons.groups[HYPERNYM],
+        "picture names": lessons.groups[PICTURE],
+        "others": lessons.groups[OTHER],
+        "held out": lessons.held_out,
+    }
+    said = []
+    for title, names in groups.items():
+        values = []
+        for template in (0, foggy):
+            prompts = lessons.prompts(names[:300], template)
+            unit = F.normalize(tower(prompts), dim=1) - lessons.mean
+            values.append(float(F.cosine_similarity(unit, prompts.targets - lessons.mean).mean()))
+        said.append(f"{title} {values[0]:.3f} {values[1]:.3f}")
+    return "cosine to target (plain, foggy): " + ", ".join(said)
+
+
+def full_state(tower: TextTower, lessons: Lessons) -> dict[str, Tensor]:
+    """open_clip's text parameters; a token that no lesson used keeps a small random embedding."""
+    state = {
+        k: v.clone() for k, v in tower.clip.state_dict().items() if not k.startswith("visual.")
+    }
+    state["token_embedding.weight"] *= 0.3
+    state["token_embedding.weight"][lessons.used] = tower.table.detach()
+    state["logit_scale"].fill_(math.log(SCALE))
+    return state
+
+
+def _trained(tower: TextTower) -> dict[str, Tensor]:
+    return {k: v for k, v in tower.state_dict().items() if not k.startswith("clip.visual.")}
+
+
+def _keep(
+    path: Path,
+    step: int,
+    steps: int,
+    tower: TextTower,
+    optimiser: torch.optim.Optimizer,
+    lessons: Lessons,
+) -> None:
+    state = {"tower": _trained(tower), "optimiser": optimiser.state_dict(), "step": step}
+    state.update(steps=steps, lessons=lessons.state(), torch_rng=torch.get_rng_state())
+    save(path, state)
+
+
+def _resume(
+    path: Path, tower: TextTower, optimiser: torch.optim.Optimizer, lessons: Lessons, steps: int
+) -> int:
+    """The step to go on from; 0 without a checkpoint of a run of as many steps."""
+    if not path.exists() or (state := load(path))["steps"] != steps:
+        return 0
+    tower.load_state_dict(state["tower"], strict=False)
+    optimiser.load_state_dict(state["optimiser"])
+    lessons.restore(state["lessons"])
+    torch.set_rng_state(state["torch_rng"])
+    say(f"text: goes on from step {state['step']}")
+    return int(state["step"])
