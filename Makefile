@@ -9,10 +9,13 @@ find_python = $(firstword $(foreach p,$(1),$(shell $(p) -c 'import sys; print(sy
 OLDEST_PYTHON ?= $(call find_python,python3.10 $(lastword $(sort $(wildcard ~/.pyenv/versions/3.10.*/bin/python))))
 NEWEST_PYTHON ?= $(call find_python,python3.13 $(lastword $(sort $(wildcard ~/.pyenv/versions/3.13.*/bin/python))))
 
-.PHONY: demo test test-oldest test-newest lint format clean
+.PHONY: demo docs test test-oldest test-newest lint format clean
 
 demo: .venv/.ready
-	$(BIN)/tpt predict examples/images --init examples/prompt.safetensors --lr 0.02 --format table
+	$(BIN)/python examples/demo.py --output demo.jpg
+
+docs: .venv/.ready
+	$(BIN)/sphinx-build -q -W --keep-going docs docs/_build
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
@@ -45,4 +48,4 @@ format: .venv/.ready
 	touch $@
 
 clean:
-	rm -rf .venv .venv-test-* build dist *.egg-info
+	rm -rf .venv .venv-test-* docs/_build build dist *.egg-info

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,13 +10,8 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-<<<<<<< HEAD
 from hypothesis import HealthCheck, settings
-=======
-from open_clip.constants import OPENAI_DATASET_MEAN as MEAN
-from open_clip.constants import OPENAI_DATASET_STD as STD
-from safetensors.torch import save_file
->>>>>>> 9e5ef48 (A small CLIP that knows ImageNet's classes ships in place of tiny; the program that makes such a model)
+from tiny_model import fill_from_seed, write_tiny
 
 import tpt
 from tpt.model.load import EMBEDDED
@@ -40,34 +34,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first: no process shall be alone with one of them at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
-
-
-def fill_from_seed(model: torch.nn.Module) -> None:
-    """Fill every weight from its name, by the rules of the golden values (parity/README.md)."""
-    state = {}
-    for name, old in model.state_dict().items():
-        if not old.is_floating_point():
-            continue
-        random = np.random.RandomState(zlib.crc32(name.encode()) & 0x7FFFFFFF)
-        z = random.standard_normal(tuple(old.shape))
-        if name == "logit_scale":
-            value = np.array(np.log(100.0))
-        elif name.endswith(".bias"):
-            value = 0.1 * z
-        elif ".ln_" in name or name == "ln_final.weight":
-            value = 1 + 0.1 * z
-        elif name.endswith("positional_embedding"):
-            value = 0.1 * z
-        elif name == "token_embedding.weight":
-            value = 0.2 * z
-        elif name.endswith("class_embedding"):
-            value = 0.5 * z
-        elif name in ("text_projection", "visual.proj"):
-            value = z / np.sqrt(z.shape[0])
-        else:
-            value = z / np.sqrt(np.prod(z.shape[1:]))
-        state[name] = torch.from_numpy(np.asarray(value)).to(old.dtype)
-    model.load_state_dict(state, strict=False)
 
 
 def make_views(seed: int, count: int) -> torch.Tensor:
@@ -99,26 +65,19 @@ def golden() -> SimpleNamespace:
     )
 
 
-TINY = {
-    "embed_dim": 128,
-    "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 2},
-}
-"""A model that knows nothing: for tests that need an answer and do not mind which."""
-
-
 @pytest.fixture(scope="session", autouse=True)
-def _tiny_is_embedded(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """`load_clip("tiny")` in this process: the seeded weights of `TINY`, as embedded models lie."""
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the model "tiny", which this process loads as if it were embedded."""
     folder = tmp_path_factory.mktemp("embedded") / "tiny"
-    folder.mkdir()
-    model = open_clip.model.CLIP(**TINY)
-    fill_from_seed(model)
-    state = {name: value.half() for name, value in model.state_dict().items()}
-    save_file(state, folder / "open_clip_model.safetensors")
-    config = {"model_cfg": TINY, "preprocess_cfg": {"mean": list(MEAN), "std": list(STD)}}
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    write_tiny(folder)
     EMBEDDED["tiny"] = folder
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lite() -> tpt.Clip:
+    """The embedded model: for tests of which the answer matters."""
+    return tpt.load_clip("lite", device="cpu")
 
 
 @pytest.fixture(scope="session")

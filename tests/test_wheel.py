@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+PACKAGES = ("tpt", "coop", "cli")
 
 
 def run(*command: object, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -31,7 +32,18 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of what git knows of this checkout."""
     source, output = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "tpt", "coop", "cli", "pyproject.toml", "README.md", "LICENSE"],
+        [
+            "git",
+            "ls-files",
+            "-z",
+            "tpt",
+            "coop",
+            "cli",
+            "pyproject.toml",
+            "README.md",
+            "LICENSE",
+            "NOTICE",
+        ],
         cwd=ROOT,
         check=True,
         capture_output=True,

@@ -1,38 +1,37 @@
-"""Make the example pictures of the zero-shot demo, clean and shifted, from freely licensed photos.
+"""Make the example pictures of the demo from freely licensed pictures, clean and shifted.
+
+    python tools/make_examples.py --data DATA                    # the chosen ones, to examples/
+    python tools/make_examples.py --data DATA --all --output DIR # every candidate
 
 The photographs are data files of an installed package, scikit-image. They are read as files: the
 package is not imported, so `pip install --no-deps scikit-image` is enough. Each photo is pinned by
 its SHA-256, because packages do replace a sample picture over its licence (scikit-image did so with
-`camera` in 0.18) and `examples/SOURCES.md` speaks only of these bytes.
+`camera` in 0.18) and `examples/SOURCES.md` speaks only of these bytes. Their shifted copies are the
+fifteen corruptions of `tpt corrupt` at severity 3.
 
-    python tools/make_examples.py --output examples/images
-
-writes NAME.jpg for every entry of PHOTOS and NAME-SHIFT.jpg for every entry of SHIFTS. The shifts
-follow the noise, blur and pixelation of ImageNet-C (Hendrycks and Dietterich, 2019) in kind, not in
-strength: theirs are set for 224 pixels, these for a model that sees GRID pixels.
-The same Pillow and numpy give the same bytes. This makes a demo, not a benchmark.
+DATA holds `cue_conflict` and `edges` of Geirhos et al. 2019 (1811.12231, CC BY 4.0), one folder a
+shape; without it only photographs are made. Candidates are the first three cue-conflict pictures of
+a shape and its first two edge drawings. CHOSEN are those that ship; how all candidates fare is in
+docs/demo.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import hashlib
 import importlib.util
-import zlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
+
+from tpt.corrupt.corruptions import CORRUPTIONS, corrupt
 
 LONGEST = 320  # pixels, longest side of what is written
 QUALITY = 90  # JPEG quality
-SEED = 0
-GRID = 64  # pixels the embedded model sees: finer noise or blur is gone once it has resized
-NOISE = 0.2  # standard deviation, of a full range of 1
-BLUR = 1.6  # standard deviation in pixels of the GRID
-SMALL = 40  # pixels, longest side of a thumbnail
+SEVERITY = 3
 
 
 @dataclass(frozen=True)
@@ -40,43 +39,45 @@ class Photo:
     """A photograph inside an installed package, and the part of it to keep.
 
     Attributes:
-        package: import name of the package that ships it.
         path: the file, relative to the package's folder.
         sha256: digest of the file whose licence was checked.
         box: left, upper, right, lower in pixels of the file; None keeps it whole.
+        package: import name of the package that ships it.
     """
 
-    package: str
     path: str
     sha256: str
     box: tuple[int, int, int, int] | None = None
+    package: str = "skimage"
 
 
-PHOTOS = {  # name of the example, which is also its true class: its photo
+PHOTOS = {  # name of the example, which is also what it shows: its photo
     "camera": Photo(
-        "skimage",
         "data/camera.png",
         "b0793d2adda0fa6ae899c03989482bff9a42d3d5690fc7e3648f2795d730c23a",
         (100, 40, 340, 280),
     ),
     "cat": Photo(
-        "skimage",
-        "data/chelsea.png",
-        "596aa1e7cb875eb79f437e310381d26b338a81c2da23439704a73c4651e8c4bb",
+        "data/chelsea.png", "596aa1e7cb875eb79f437e310381d26b338a81c2da23439704a73c4651e8c4bb"
+    ),
+    "clock": Photo(
+        "data/clock_motion.png", "f029226b28b642e80113d86622e9b215ee067a0966feaf5e60604a1e05733955"
     ),
     "cup": Photo(
-        "skimage",
         "data/coffee.png",
         "cc02f8ca188b167c775a7101b5d767d1e71792cf762c33d6fa15a4599b5a8de7",
         (40, 0, 560, 400),
     ),
     "person": Photo(
-        "skimage",
         "data/astronaut.png",
         "88431cd9653ccd539741b555fb0a46b61558b301d4110412b5bc28b5e3ea6cb5",
         (150, 10, 290, 180),
     ),
+    "rocket": Photo(
+        "data/rocket.jpg", "c2dd0de7c538df8d111e479619b129464d0269d0ae5fd18ca91d33a7fdfea95c"
+    ),
 }
+CHOSEN: tuple[str, ...] = ()
 
 
 def find_photo(photo: Photo) -> Path:
@@ -113,70 +114,59 @@ def load_photo(photo: Photo) -> Image.Image:
     return picture
 
 
-def add_noise(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Gaussian noise, for each channel, in grains as large as a pixel of the GRID."""
-    w, h = picture.size
-    grain = max(1, min(w, h) // GRID)
-    coarse = rng.normal(0, NOISE * 255, (-(-h // grain), -(-w // grain), 3))
-    noise = coarse.repeat(grain, axis=0).repeat(grain, axis=1)[:h, :w]  # (h, w, 3)
-    noisy = np.asarray(picture, dtype=np.float64) + noise
-    return Image.fromarray(noisy.clip(0, 255).round().astype(np.uint8))
-
-
-def blur(picture: Image.Image, _rng: np.random.Generator) -> Image.Image:
-    """Gaussian blur of BLUR pixels of the GRID; nothing is drawn at random."""
-    return picture.filter(ImageFilter.GaussianBlur(BLUR * min(picture.size) / GRID))
-
-
-def shrink(picture: Image.Image, _rng: np.random.Generator) -> Image.Image:
-    """The picture as a thumbnail, SMALL pixels on its longest side; nothing is drawn at random."""
-    small = picture.copy()
-    small.thumbnail((SMALL, SMALL), Image.Resampling.LANCZOS)
-    return small
-
-
-SHIFTS: dict[str, Callable[[Image.Image, np.random.Generator], Image.Image]] = {
-    "noise": add_noise,
-    "blur": blur,
-    "small": shrink,
-}
-
-
-def make_examples(output: Path) -> list[Path]:
-    """Write every photo and its shifted copies as JPEG; returns the files in the order written.
-
-    A shifted copy is made from the pixels before JPEG. What it draws depends on its own file name
-    and SEED alone, so that a new photo changes no other file.
-    """
-    output.mkdir(parents=True, exist_ok=True)
-    written = []
+def candidates(data: Path | None) -> dict[str, tuple[str, Image.Image]]:
+    """File stem -> (what it shows, picture), in the order of the demo."""
+    found = {}
     for name, photo in PHOTOS.items():
         clean = load_photo(photo)
-        pictures = {name: clean}
-        for shift, draw in SHIFTS.items():
-            stem = f"{name}-{shift}"
-            rng = np.random.default_rng([SEED, zlib.crc32(stem.encode())])
-            pictures[stem] = draw(clean, rng)
-        for stem, picture in pictures.items():
-            file = output / f"{stem}.jpg"
-            picture.save(file, quality=QUALITY, optimize=True)
-            written.append(file)
+        found[name] = (name, clean)
+        for kind in CORRUPTIONS:
+            worse = corrupt(np.asarray(clean), kind, SEVERITY, key=name)
+            found[f"{name}-{kind}"] = (name, Image.fromarray(worse))
+    for folder, most in (("cue_conflict", 3), ("edges", 2)) if data else ():
+        for shape in sorted(path for path in (data / folder).iterdir() if path.is_dir()):
+            paths = [path for path in sorted(shape.iterdir()) if path.stem.count(shape.name) == 1]
+            for path in paths[:most]:
+                with Image.open(path) as opened:
+                    found[f"{folder}-{path.stem}"] = (shape.name, opened.convert("RGB"))
+    return found
+
+
+def make_examples(output: Path, data: Path | None, everything: bool) -> int:
+    """Write pictures and `labels.csv`; how many were written.
+
+    A picture of `data` that was chosen and is there already stays when no `data` is given.
+    """
+    folder = output / "images"
+    folder.mkdir(parents=True, exist_ok=True)
+    rows, written = [], 0
+    made = candidates(data)
+    for stem in made if everything else CHOSEN:
+        file = folder / f"{stem}.jpg"
+        if stem in made:
+            made[stem][1].save(file, quality=QUALITY, optimize=True)
+            written += 1
+        if file.exists():
+            label = made[stem][0] if stem in made else stem.split("-")[1].rstrip("0123456789")
+            rows.append((f"images/{file.name}", label))
+    with (output / "labels.csv").open("w", encoding="utf-8", newline="") as lines:
+        csv.writer(lines, lineterminator="\n").writerows([("path", "label"), *rows])
     return written
 
 
 def main() -> None:
     """Read the command line and write the pictures."""
-    parser = argparse.ArgumentParser(description="Make the example pictures of the demo.")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="folder with cue_conflict and edges")
+    parser.add_argument("--all", action="store_true", help="every candidate, not the chosen ones")
     parser.add_argument(
         "--output",
         type=Path,
-        default=Path(__file__).resolve().parent.parent / "examples" / "images",
-        help="folder to write to, made where missing (default: examples/images of this project)",
+        default=Path(__file__).resolve().parent.parent / "examples",
+        help="folder for images/ and labels.csv (default: examples of this project)",
     )
-    output = parser.parse_args().output
-    files = make_examples(output)
-    size = sum(file.stat().st_size for file in files)
-    print(f"wrote {len(files)} pictures, {size / 1e6:.2f} MB, to {output}")
+    given = parser.parse_args()
+    print(f"wrote {make_examples(given.output, given.data, given.all)} pictures to {given.output}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from tiny_model import name_tiny
 
 from cli.main import main
 from tpt.evaluate import evaluation as evaluate
@@ -22,6 +23,7 @@ from tpt.model.load import load_clip
 from tpt.streaming import pipeline as streaming
 from tpt.streaming import predict_job as job
 
+TESTS = Path(__file__).parents[1]
 _load_once = functools.cache(load_clip)
 
 
@@ -31,7 +33,7 @@ def _in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run_in_process(*args: object, stdin: str | bytes | None = None) -> Result:
-    words = [str(arg) for arg in args]
+    words = name_tiny([str(arg) for arg in args])
     return CliRunner().invoke(main, words, input=stdin, catch_exceptions=False)
 
 
@@ -53,11 +55,12 @@ def run_tpt_once() -> Iterator[Callable[..., Result]]:
 
 
 @pytest.fixture
-def command() -> list[str]:
+def command(tiny_folder: Path) -> list[str]:
     """The words that start `tpt` in a process of its own, open to Ctrl-C as in a terminal."""
     program = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from cli.main import main; main()"
+        f"import sys; sys.path.insert(0, {str(TESTS)!r}); "
+        f"import tiny_model; tiny_model.main({str(tiny_folder)!r})"
     )
     return [sys.executable, "-c", program]
 

@@ -25,7 +25,7 @@ def test_without_a_pattern_all_are_listed_under_titles(run_tpt: Callable[..., Re
     result = run_tpt("models")
     title, first, *others = result.stdout.splitlines()
     assert title.split() == ["name", "input", "width", "text", "path", "weights"]
-    assert first.split() == ["tiny", "64", "128", "shared-prefix", "embedded"]
+    assert first.split() == ["lite", "192", "240", "shared-prefix", "embedded"]
     assert len(others) > 100
     assert "hf-hub:" in result.stderr
 

@@ -15,11 +15,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
 from PIL import Image
 
 import cli.predict
 import tpt
+from cli.main import main
 from tpt.streaming.records import csv_header
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -342,12 +343,12 @@ def test_doubtful_names_are_told(run_tpt: Run, make_images: Make) -> None:
 # --- what is said on stderr ---
 
 
-def test_the_stand_in_model_and_the_summary_are_told(run_tpt: Run, make_images: Make) -> None:
+def test_the_embedded_model_and_the_summary_are_told(run_tpt: Run, make_images: Make) -> None:
     make_images("a.png", "b.png")
-    stderr = run_tpt("predict", ".", *FAST).stderr
-    assert "Model: tiny, the small embedded stand-in." in stderr
+    assert "embedded" not in run_tpt("predict", ".", *FAST).stderr
+    stderr = CliRunner().invoke(main, ["predict", ".", *FAST]).stderr
+    assert "Model: lite, the small embedded model. For real work give --model" in stderr
     assert "2 of 2 images in " in stderr
-    assert "stand-in" not in run_tpt("predict", ".", *FAST, "--model", "tiny").stderr
 
 
 def test_what_was_assumed_of_a_picture_is_in_every_form(run_tpt: Run, make_images: Make) -> None:

@@ -124,7 +124,7 @@ def test_a_class_name_too_long_for_the_model_is_named(run_tpt: Run) -> None:
 def test_a_prompt_file_brings_classes_and_model(run_tpt: Run, prompt_file: str) -> None:
     result = run_tpt("predict", "a.png", "--init", prompt_file, *ZERO_SHOT)
     assert classes_of(result) == ["red fox", "owl", "elk"]
-    assert "stand-in" not in result.stderr
+    assert "embedded" not in result.stderr
 
 
 def test_classes_that_are_given_replace_those_of_the_file(run_tpt: Run, prompt_file: str) -> None:

@@ -459,7 +459,7 @@ def test_the_list_holds_every_model_once_with_the_embedded_ones_first() -> None:
     rows = list_models()
     assert [row.name for row in rows] == [*EMBEDDED, *open_clip.list_models()]
     first = rows[0]
-    assert (first.name, first.image_size, first.width) == ("tiny", 64, 128)
+    assert (first.name, first.image_size, first.width) == ("lite", 192, 240)
     assert (first.text_path, first.tags) == ("shared-prefix", ("embedded",))
 
 

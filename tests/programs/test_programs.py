@@ -4,57 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-
-ROOT = Path(__file__).parents[2]
-FOLDERS = {
-    "cifar10/test": ("cat", "dog"),
-    "cifar10/train": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse"),
-    "imagenette/val": ("n01440764", "n03028079"),
-    "imagenette/train": ("n01440764", "n03028079"),
-    "pacs/photo": ("elephant", "house", "person"),
-    "pacs/sketch": ("dog", "horse"),
-    "caltech101": ("camera", "cup", "Faces", "Motorbikes", "airplanes"),
-}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A picture set of every name that the programs read, three small pictures a class."""
-    root = tmp_path_factory.mktemp("data")
-    random = np.random.RandomState(0)
-    for folder, classes in FOLDERS.items():
-        for name in classes:
-            (root / folder / name).mkdir(parents=True)
-            for number in range(3):
-                pixels = random.randint(0, 256, (40, 44, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(root / folder / name / f"{number}.png")
-    for name in ("ship", "truck"):
-        shutil.copytree(root / "cifar10/train/cat", root / "cifar10/train" / name)
-    return root
-
-
-def run(program: str, *words: object) -> str:
-    """What a program prints; it must end well."""
-    done = subprocess.run(
-        [sys.executable, f"{program}.py", *map(str, words)],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+from program_runs import ROOT, run
 
 
 def test_every_program_is_run_here() -> None:
-    text = Path(__file__).read_text(encoding="utf-8")
+    text = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("*.py"))
     programs = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "tools").glob("*.py")]
     for program in programs:
         if not program.name.startswith("_"):
@@ -137,17 +96,6 @@ def test_few_shot_runs_become_tables_and_curves(data: Path, tmp_path: Path) -> N
     assert "| method, by shots | 1 |" in printed
     assert "| KgCoOp |" in printed
     assert (tmp_path / "caltech101.png").stat().st_size > 1000
-
-
-@pytest.mark.slow
-def test_the_embedded_model_can_be_trained_and_loaded(data: Path, tmp_path: Path) -> None:
-    printed = run("tools/train_tiny", data, "--output", tmp_path, "--epochs", 1, "--batch", 16)
-    assert "pictures of" in printed
-    assert "loss" in printed
-    words = ("predict", data / "cifar10/test/cat/0.png", "--classes", "cat,dog")
-    command = [sys.executable, "-m", "cli", *map(str, words), "--model", f"local-dir:{tmp_path}"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

@@ -56,6 +56,8 @@ def report(
     for title, kinds in KINDS.items():
         offsets = [wordnet.visible_sense(kind) for kind in kinds.split(", ")]
         members = [o for o in offsets if o in concepts.offsets]
+        if len(members) < 2:
+            continue
         said = (images[rows] @ texts([concepts.offsets.index(o) for o in members]).T).argmax(1)
         right = [_kind_of(wordnet, LEAVES[leaf], members) for leaf in leaves]
         known = [n for n, kind in enumerate(right) if kind >= 0]

@@ -305,7 +305,9 @@ def measure(tower: TextTower, lessons: Lessons) -> str:
     }
     said = []
     for title, names in groups.items():
-        values = []
+        values: list[float] = []
+        if not names:
+            continue
         for template in (0, foggy):
             prompts = lessons.prompts(names[:300], template)
             unit = F.normalize(tower(prompts), dim=1) - lessons.mean

@@ -186,27 +186,16 @@ def _resolve(name: str, pretrained: str | None) -> tuple[str, str | None, ModelC
                 f'"{known}" names its own weights; pretrained="{pretrained}" does not apply to it. '
                 "Leave it out."
             )
-<<<<<<< HEAD
         return known, None, None if known.startswith("hf-hub:") else _read_folder(known)
-    if known not in listed:
-        raise ModelError(
-            f'Unknown model "{known}".{suggest(known, [*listed, *EMBEDDED])} Expected an open_clip '
-            "name (`tpt models` lists them), hf-hub:org/repo, local-dir:/path or tiny."
-=======
-        if name.startswith("local-dir:"):
-            _check_folder(Path(name.removeprefix("local-dir:")))
-        return name, None, False
-    known = open_clip.list_models()
-    if name == "tiny":
+    if known == "tiny":
         raise ModelError(
             'The embedded model "tiny" is gone; "lite" took its place and is the default. A prompt '
             'learned for "tiny" does not fit it: learn it again with `tpt train`.'
         )
-    if name not in known:
+    if known not in listed:
         raise ModelError(
-            f'Unknown model "{name}".{suggest(name, [*known, *EMBEDDED])} Expected an open_clip '
+            f'Unknown model "{known}".{suggest(known, [*listed, *EMBEDDED])} Expected an open_clip '
             "name (`tpt models` lists them), hf-hub:org/repo, local-dir:/path or lite."
->>>>>>> 9e5ef48 (A small CLIP that knows ImageNet's classes ships in place of tiny; the program that makes such a model)
         )
     weights, quick_gelu = _resolve_weights(known, pretrained)
     config = _config(known)
