@@ -21,6 +21,8 @@ TINY = {
     "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 2},
 }
+NAMING = ("--model", "--pretrained", "--init", "--prompt", "--help")
+"""Options that say, or should say, which model is meant."""
 
 
 def fill_from_seed(model: torch.nn.Module) -> None:
@@ -63,7 +65,7 @@ def write_tiny(folder: Path) -> None:
 
 def name_tiny(words: Sequence[str]) -> list[str]:
     """A command line's words, with the model named where it would be the embedded one."""
-    named = any(word in ("--model", "--init", "--prompt", "--help") for word in words)
+    named = any(word in NAMING for word in words)
     if named or not words or words[0] not in ("predict", "eval", "train", "transfer"):
         return [*words]
     return [*words, "--model", "tiny"]

@@ -1,25 +1,39 @@
-"""Learn the small prompt in examples/ from sixteen pictures a class, with the embedded model.
+"""Learn the prompt in examples/ from sixteen pictures a class that are as bad as those to come.
 
     python tools/learn_example_prompt.py DATA --output examples/prompt.safetensors
 
-DATA holds `cifar10/train`, `caltech101` and `pacs/photo`, one folder a class. The classes are those
-of examples/classes.txt; each is looked for in the three places in turn. It is what `tpt train` does
-with a CSV file of those pictures and `--context-words "a photo of a" --epochs 50`.
+DATA holds `pacs/photo`, `caltech101` and `cifar10/train`, one folder a class. Each name of
+examples/classes.txt is looked for in the three places in turn; a name without pictures is left out
+(the context is shared by all names). Every picture is corrupted first, by a kind and a severity of
+1 to 3 drawn from its place. Then it is what `tpt train` does with a CSV file of these pictures and
+`--context-words "a photo of a" --epochs 50`.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import random
 import tempfile
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from coop.recipes import RecipeSettings
 from coop.run import context_of, prepare_run, train_prompt
 from coop.train_job import TrainSettings, build_train_job
+from tpt.corrupt.corruptions import CORRUPTIONS, corrupt
 
 SHOTS, EPOCHS, SEED = 16, 50, 1
-FOLDERS = {"face": "Faces", "motorbike": "Motorbikes"}  # class name -> Caltech101's folder
+PLACES = ("pacs/photo", "caltech101", "cifar10/train")
+FOLDERS = {  # class name -> Caltech101's folder
+    "airplane": "airplanes",
+    "boat": "ketch",
+    "car": "car_side",
+    "motorcycle": "Motorbikes",
+    "piano": "grand_piano",
+}
 
 
 class Printing:
@@ -35,36 +49,48 @@ class Printing:
         pass
 
 
-def find_folder(data: Path, name: str) -> Path:
-    """The folder of training pictures that shows a class."""
-    for root in ("cifar10/train", "pacs/photo", "caltech101"):
-        folder = data / root / FOLDERS.get(name, name)
-        if folder.is_dir():
-            return folder
-    raise SystemExit(f"No folder of pictures for the class {name!r} under {data}.")
+def find_folder(data: Path, name: str) -> Path | None:
+    """The folder of training pictures that shows a class, if there is one."""
+    folders = (data / place / FOLDERS.get(name, name) for place in PLACES)
+    return next((folder for folder in folders if folder.is_dir()), None)
 
 
-def write_list(data: Path, names: list[str], path: Path) -> None:
-    """A CSV file of all pictures of the classes."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+def write_pictures(data: Path, names: list[str], folder: Path) -> tuple[Path, list[str]]:
+    """Corrupted copies of SHOTS pictures a class, their CSV file, and the names with pictures."""
+    table, shown = folder / "examples.csv", []
+    with table.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "label"])
         for name in names:
-            writer.writerows([f.resolve(), name] for f in sorted(find_folder(data, name).iterdir()))
+            source = find_folder(data, name)
+            if source is None:
+                continue
+            shown.append(name)
+            rng = random.Random(f"{SEED} {name}")
+            paths = sorted(source.iterdir())
+            for number, path in enumerate(rng.sample(paths, min(SHOTS, len(paths)))):
+                with Image.open(path) as opened:
+                    pixels = np.asarray(opened.convert("RGB"))
+                kind, severity = rng.choice([*CORRUPTIONS]), rng.randint(1, 3)
+                worse = corrupt(pixels, kind, severity, key=f"{name} {number}")
+                target = folder / f"{name}-{number}.png"
+                Image.fromarray(worse).save(target)
+                writer.writerow([target, name])
+    return table, shown
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     args = parser.parse_args()
     names = Path("examples/classes.txt").read_text().split("\n")[:-1]
     with tempfile.TemporaryDirectory() as folder:
-        table = Path(folder) / "examples.csv"
-        write_list(args.data, names, table)
+        table, shown = write_pictures(args.data, names, Path(folder))
+        print(f"{len(shown)} classes: {', '.join(shown)}")
         recipe = RecipeSettings(context_words="a photo of a", epochs=args.epochs)
-        wanted = TrainSettings(str(table), recipe, classes=tuple(names), test="none", device="cpu")
+        wanted = TrainSettings(str(table), recipe, classes=tuple(shown), test="none", device="cpu")
         run = prepare_run(build_train_job(wanted), SHOTS, SEED, Printing())
         for epoch in train_prompt(run, None, Printing()):
             if epoch.number % 10 == 9 or epoch.number + 1 == args.epochs:

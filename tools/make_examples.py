@@ -123,7 +123,9 @@ def candidates(data: Path | None) -> dict[str, tuple[str, Image.Image]]:
         for kind in CORRUPTIONS:
             worse = corrupt(np.asarray(clean), kind, SEVERITY, key=name)
             found[f"{name}-{kind}"] = (name, Image.fromarray(worse))
-    for folder, most in (("cue_conflict", 3), ("edges", 2)) if data else ():
+    for folder, most in (("cue_conflict", 3), ("edges", 2)):
+        if data is None:
+            break
         for shape in sorted(path for path in (data / folder).iterdir() if path.is_dir()):
             paths = [path for path in sorted(shape.iterdir()) if path.stem.count(shape.name) == 1]
             for path in paths[:most]:
