@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import shlex
@@ -53,15 +52,6 @@ def test_the_readme_commands_work_in_order(user_folder: Path) -> None:
     assert len((user_folder / "records.jsonl").read_text().splitlines()) == pictures
 
 
-@pytest.mark.slow
-def test_the_readme_prints_the_table_that_the_command_prints(user_folder: Path) -> None:
-    line = next(line for b in blocks("sh") for line in b.splitlines() if "tpt train" in line)
-    done = run([sys.executable, "-m", "cli", *shlex.split(line)[1:]], user_folder)
-    # Another version of torch may move a figure of so few pictures.
-    forget_figures = functools.partial(re.sub, r"\d+\.\d", "0.0")
-    assert forget_figures(done.stdout) in [forget_figures(block) for block in blocks("text")]
-
-
 def test_the_readme_commands_for_real_weights_are_spelt_right() -> None:
     lines = [line for block in blocks("bash") for line in block.splitlines()]
     assert len(lines) >= 5
@@ -88,6 +78,9 @@ def parse(group: click.Group, arguments: list[str]) -> None:
 @pytest.mark.slow
 def test_the_readme_python_runs(user_folder: Path) -> None:
     (code,) = blocks("python")
+    real = '"ViT-B-16", pretrained="openai"'  # cannot be downloaded everywhere
+    assert code.count(real) == 1
+    code = code.replace(real, '"lite"')
     assert len([line for line in code.splitlines() if line.strip()]) <= 10
     done = run([sys.executable, "-W", "error", "-c", code], user_folder)
     assert done.returncode == 0, done.stderr

@@ -49,15 +49,14 @@ def paths_of(result: Result) -> list[str]:
 def test_every_example_image_gets_its_documented_record(run_tpt: Run) -> None:
     result = run_tpt(
         *("predict", EXAMPLES / "images", "--classes", EXAMPLES / "classes.txt", "--views", 10),
-        *("--model", "tiny", "--keep", 0.3),
+        *("--model", "lite", "--keep", 0.3),
     )
     assert result.exit_code == 0
     records = records_of(result)
     names = [Path(record["path"]).name for record in records]
-    assert len(names) == 16
-    assert names[:5] == [
-        *("camera.jpg", "camera-blur.jpg", "camera-noise.jpg", "camera-small.jpg", "cat.jpg")
-    ]
+    with (EXAMPLES / "labels.csv").open(encoding="utf-8", newline="") as file:
+        labels = {Path(row["path"]).name: row["label"] for row in csv.DictReader(file)}
+    assert sorted(names) == sorted(labels)
     classes = (EXAMPLES / "classes.txt").read_text().split()
     for record in records:
         assert list(record) == ["path", "predictions", "zero_shot", "adapt"]
@@ -69,9 +68,8 @@ def test_every_example_image_gets_its_documented_record(run_tpt: Run) -> None:
             assert classes[prediction["index"]] == prediction["label"]
         assert list(record["adapt"]) == ["entropy_before", "entropy_after", "views_kept", "ms"]
         assert record["adapt"]["views_kept"] == 3
-    clean = {Path(r["path"]).stem: r["predictions"][0]["label"] for r in records}
-    right = [name for name in ("camera", "cat", "cup", "person") if clean[name] == name]
-    assert len(right) >= 2  # of 17 classes: the small model sees something
+    right = [r for r in records if r["predictions"][0]["label"] == labels[Path(r["path"]).name]]
+    assert len(right) >= len(records) / 2  # of 43 classes
 
 
 def test_the_records_are_those_of_the_python_names(run_tpt: Run, make_images: Make) -> None:
