@@ -77,7 +77,20 @@ PHOTOS = {  # name of the example, which is also what it shows: its photo
         "data/rocket.jpg", "c2dd0de7c538df8d111e479619b129464d0269d0ae5fd18ca91d33a7fdfea95c"
     ),
 }
-CHOSEN: tuple[str, ...] = ()
+CHOSEN = (
+    "camera",
+    "camera-gaussian_noise",
+    "cat-fog",
+    "clock",
+    "cup-contrast",
+    "cup-glass_blur",
+    "cup-impulse_noise",
+    "person-gaussian_noise",
+    "rocket-motion_blur",
+    "cue_conflict-bicycle1-bottle3",
+    "edges-bicycle1",
+    "edges-elephant1",
+)
 
 
 def find_photo(photo: Photo) -> Path:

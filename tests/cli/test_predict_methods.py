@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
 import json
@@ -587,7 +588,10 @@ def test_a_state_of_something_else_is_refused(
         'Class number 1 of the state of TDA "s.safetensors" is "cat", but "dog" was given there.',
     )
     assert_refused(predict(*load, "--set", "positive_capacity=2"), "Use the capacities")
-    other = tpt.Clip(golden.clip.model, golden.clip.tokenizer, name="other")
+    model = copy.deepcopy(golden.clip.model)
+    with torch.no_grad():
+        model.token_embedding.weight.add_(1)
+    other = tpt.Clip(model, golden.clip.tokenizer, name="other")
     monkeypatch.setattr(job, "load_clip", lambda *args, **options: other)
     assert_refused(predict(*load), "was kept for seeded, but the model is other")
 

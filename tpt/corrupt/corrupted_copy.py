@@ -14,7 +14,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from tpt.images.decode import Pixels, decode_image
 from tpt.runs.lock import hold
 from tpt.runs.settings_diff import describe_change
 from tpt.runs.whole_files import staged
-from tpt.streaming._ahead import Ahead, map_ahead
+from tpt.streaming._ahead import map_ahead
 from tpt.streaming.sources import walk_images
 from tpt.text import read_json
 
@@ -197,10 +197,11 @@ def write_corrupted(
     *,
     overwrite: bool = False,
     num_workers: int = 2,
-) -> Ahead[Picture, Outcome] | Generator[Outcome, None, None]:
+) -> Generator[Outcome, None, None]:
     """Write every picture in every (kind, severity); an outcome a picture, in order.
 
-    Broken pictures are outcomes with an error; the others go on.
+    Broken pictures are outcomes with an error; the others go on. Nothing is written before the
+    first outcome is asked for: the caller claims the folder first.
 
     Args:
         overwrite: make files that are there already again.
@@ -209,11 +210,12 @@ def write_corrupted(
     Raises:
         OutputError: the disk is full or gone; the files before are whole.
     """
-    return map_ahead(
-        lambda picture: corrupt_picture(picture, target, pairs, settings, overwrite),
-        pictures,
-        num_workers,
-    )
+
+    def work(picture: Picture) -> Outcome:
+        return corrupt_picture(picture, target, pairs, settings, overwrite)
+
+    with closing(map_ahead(work, pictures, num_workers)) as outcomes:
+        yield from outcomes
 
 
 def corrupt_picture(
