@@ -107,6 +107,17 @@ def test_the_example_prompt_can_be_learned(data: Path, tmp_path: Path) -> None:
     assert output.stat().st_size > 1000
 
 
+@pytest.mark.slow
+def test_the_demo_answers_every_example_and_draws_a_sheet(tmp_path: Path) -> None:
+    printed = run("examples/demo", "--views", 4, "--output", tmp_path / "demo.jpg").splitlines()
+    pictures = sorted(path.name for path in (ROOT / "examples/images").iterdir())
+    assert sorted(line.split()[0] for line in printed[1:-1]) == pictures
+    assert printed[-1].startswith("zero-shot: ")
+    assert "TPT + learned prompt: " in printed[-1]
+    with Image.open(tmp_path / "demo.jpg") as sheet:
+        assert sheet.width > 600
+
+
 def test_the_example_pictures_can_be_made_again(tmp_path: Path) -> None:
     printed = run("tools/make_examples", "--output", tmp_path)
     assert re.match(r"wrote ([5-9]|1\d) pictures", printed)
