@@ -80,8 +80,10 @@ PHOTOS = {  # name of the example, which is also what it shows: its photo
 CHOSEN = (
     "camera",
     "camera-gaussian_noise",
+    "cat",
     "cat-fog",
     "clock",
+    "cup",
     "cup-contrast",
     "cup-glass_blur",
     "cup-impulse_noise",

@@ -103,10 +103,10 @@ def test_everything_that_the_file_says_is_shown(run_tpt: Run) -> None:
     result = run_tpt("prompt", "show", EXAMPLE, "--words", 0)
     assert read_rows(result) == {
         "file": str(EXAMPLE),
-        "model": "tiny",
-        "weights": "not said",
+        "model": "lite",
+        "weights": context.info.digest,
         "vectors (M)": "4",
-        "width (D)": "128",
+        "width (D)": "240",
         "position": "end",
         "vectors before the name": "4",
         "class specific": "no",
@@ -114,7 +114,7 @@ def test_everything_that_the_file_says_is_shown(run_tpt: Run) -> None:
         "data set": "examples",
         "shots": "16",
         "seed": "1",
-        "classes": "airplane, automobile, bird, camera, cat, ... (17)",
+        "classes": "airplane, bird, boat, camera, car, ... (23)",
         "meta-network": "no",
         "blend": "no",
         "sha256": digest,

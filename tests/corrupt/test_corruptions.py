@@ -160,7 +160,7 @@ def test_the_features_of_the_embedded_model_drift_further_at_every_severity(
     kind: str, lite: tpt.Clip
 ) -> None:
     views = tpt.Views(lite, n=1)
-    pictures = [shrink(path.name, 112) for path in sorted(EXAMPLES.glob("*.jpg"))[:8]]
+    pictures = [shrink(path.name, 160) for path in sorted(EXAMPLES.glob("*.jpg"))]
     clean = lite.encode_views(views.plain(pictures))[:, 0]
     cosines = []
     for severity in SEVERITIES:
