@@ -66,7 +66,7 @@ def test_neither_the_first_use_nor_what_is_kept_depends_on_the_callers_modes(
         method, views = build(tiny, kind)
         inside = answer(method, views)
     method.reset()
-    # With another default dtype or device torch's own attention leaves its fused path: a last digit.
+    # Under another default dtype or device torch's attention leaves its fused path: a last digit.
     torch.testing.assert_close(inside, want, rtol=1e-5, atol=1e-5)
     assert torch.equal(answer(method, views), want)
 
