@@ -23,7 +23,7 @@ def test_every_program_is_run_here() -> None:
 
 @pytest.mark.slow
 def test_speed_agrees_with_the_plain_recipe() -> None:
-    small = ("--model", "tiny", "--views", 12, "--classes", 3, "--precision", "fp32")
+    small = ("--model", "lite", "--views", 12, "--classes", 3, "--precision", "fp32")
     printed = run("benchmarks/speed", *small)
     assert "matrix products in fp32" in printed
     assert "3 classes fp32" in printed
@@ -33,7 +33,7 @@ def test_speed_agrees_with_the_plain_recipe() -> None:
 
 @pytest.mark.slow
 def test_training_agrees_with_the_plain_recipe() -> None:
-    small = ("--model", "tiny", "--classes", 4, "--steps", 1, "--case", "CoCoOp, batch 8")
+    small = ("--model", "lite", "--classes", 4, "--steps", 1, "--case", "CoCoOp, batch 8")
     printed = run("benchmarks/training", *small)
     assert "CoCoOp, batch 8, 4 classes" in printed
     assert "text/step image/step     epoch   memory" in printed
