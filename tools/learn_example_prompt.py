@@ -23,7 +23,8 @@ from PIL import Image
 from coop.recipes import RecipeSettings
 from coop.run import context_of, prepare_run, train_prompt
 from coop.train_job import TrainSettings, build_train_job
-from tpt.corrupt.corruptions import CORRUPTIONS, corrupt
+from tpt.corrupt.corruption_kinds import CORRUPTIONS
+from tpt.corrupt.corruptions import corrupt
 
 SHOTS, EPOCHS, SEED = 16, 50, 1
 PLACES = ("pacs/photo", "caltech101", "cifar10/train")

@@ -27,7 +27,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tpt.corrupt.corruptions import CORRUPTIONS, corrupt
+from tpt.corrupt.corruption_kinds import CORRUPTIONS
+from tpt.corrupt.corruptions import corrupt
 
 LONGEST = 320  # pixels, longest side of what is written
 QUALITY = 90  # JPEG quality
