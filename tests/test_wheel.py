@@ -73,9 +73,8 @@ def test_the_wheel_holds_the_packages_and_their_data_and_nothing_else(wheel: Pat
         "tpt/report/page/macros.html",
         "tpt/report/page/report.css",
         "tpt/report/page/report.js",
-        "tpt/model/embedded/tiny/open_clip_model.safetensors",
-        "tpt/model/embedded/tiny/open_clip_config.json",
-        "tpt/model/embedded/tiny/classes.txt",
+        "tpt/model/embedded/lite/open_clip_model.safetensors",
+        "tpt/model/embedded/lite/open_clip_config.json",
     ):
         assert name in names
 
