@@ -84,7 +84,7 @@ class Views:
 
         Args:
             images: B images of any sizes: a list of tensors (3, H, W) (uint8, or floats in
-                [0, 1]), arrays (H, W, 3), PIL images, paths or decoded `Picture`s; or one tensor
+                [0, 1]), arrays (H, W, 3), PIL images, paths or decoded pictures; or one tensor
                 (B, 3, H, W).
             keys: what each image's views are drawn from besides the seed; default its content.
 
