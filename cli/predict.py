@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 @click.option("--overwrite", is_flag=True, help="Replace an existing --output.")
 @click.option("--strict", is_flag=True, help="Stop at the first bad image.")
 @click.option("--recursive", is_flag=True, help="Read the folders inside folders too.")
-@click.option("--all-files", is_flag=True, help="Look inside files that no name calls pictures.")
+@click.option("--all-files", is_flag=True, help="Look inside files without an image extension.")
 @click.option(
     "--time-limit",
     type=click.FloatRange(0, min_open=True),
@@ -84,8 +84,9 @@ def command(sources: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any
     predictions, the zero-shot prediction, and what adaptation did; or the path and an error.
     """
     with plain_errors():
+        from tpt.streaming.folders import Search, note_left_out
         from tpt.streaming.output import check_target
-        from tpt.streaming.sources import Search, is_live, iter_sources, note_left_out
+        from tpt.streaming.sources import is_live, iter_sources
 
         entries = read_classes(options["classes"])
         target = make_target(options)

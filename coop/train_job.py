@@ -21,7 +21,7 @@ from tpt.data.training_sets import TrainingSet, check_training_set, read_trainin
 from tpt.errors import MethodError
 from tpt.model.clip import Clip
 from tpt.model.load import load_clip
-from tpt.prompts.engine import check_templates
+from tpt.prompts.checks import check_templates
 
 NO_TEST = "none"
 

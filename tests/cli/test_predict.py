@@ -265,12 +265,12 @@ def test_files_that_no_name_calls_pictures_are_told_or_looked_into(
     told = run_tpt("predict", "in", *FAST)
     assert paths_of(told) == ["in/a.png"]
     assert (
-        "Note: 2 files are no pictures by their names and are left out: in/notes.txt, in/photo. "
+        "Note: 2 files skipped (not an image's extension): in/notes.txt, in/photo. "
         "--all-files looks inside them." in told.stderr
     )
     looked = run_tpt("predict", "in", *FAST, "--all-files")
     assert paths_of(looked) == ["in/a.png", "in/photo"]
-    assert "Note: 1 file is no picture and is left out: in/notes.txt." in looked.stderr
+    assert "Note: 1 file skipped (no picture inside): in/notes.txt." in looked.stderr
 
 
 def test_a_pipe_goes_on_where_an_earlier_run_stopped(

@@ -17,7 +17,8 @@ from torch import Tensor
 
 import tpt
 from tpt.errors import PromptError
-from tpt.prompts.engine import check_names, check_templates, encode_sentences, encode_templates
+from tpt.prompts.checks import check_names, check_templates
+from tpt.prompts.engine import encode_sentences, encode_templates
 from tpt.prompts.meta_network import MetaNet
 from tpt.prompts.prompt_info import Blend, PromptInfo
 

@@ -17,8 +17,10 @@ from PIL import Image, ImageSequence
 
 import tpt
 from tpt.images import views as view_making
+from tpt.images._errors import BrokenImageError
 from tpt.methods.registry import make_method
 from tpt.streaming import pipeline
+from tpt.streaming._stages import describe_failure
 from tpt.streaming.records import Record
 
 COUNT, BAD = 8, 5
@@ -395,3 +397,14 @@ def test_batches_of_a_list_never_depend_on_the_clock(
     monkeypatch.setattr(pipeline, "load_picture", slow)
     assert len(list(tpt.stream(ITEMS, Plugin(engine), batch_size=3))) == COUNT
     assert sizes == [3, 3, 2]
+
+
+def test_a_record_names_the_public_error_type() -> None:
+    private = BrokenImageError("cat.jpg is cut short.")
+    assert describe_failure(private, "Decoding").type == "ImageError"
+
+    class TheirError(tpt.TptError):
+        pass
+
+    assert describe_failure(TheirError("No."), "The method").type == "TheirError"
+    assert describe_failure(ValueError("odd"), "The method").type == "ValueError"

@@ -18,16 +18,8 @@ from PIL import Image
 from tpt.errors import SourceError
 from tpt.images import _files
 from tpt.streaming import sources
-from tpt.streaming.sources import (
-    IMAGE_EXTENSIONS,
-    Search,
-    expand_sources,
-    find_listed,
-    is_live,
-    iter_sources,
-    list_folder,
-    walk_images,
-)
+from tpt.streaming.folders import IMAGE_EXTENSIONS, Search, list_folder, walk_images
+from tpt.streaming.sources import expand_sources, find_listed, is_live, iter_sources
 
 ODD_NAMES = ["a b.png", "it's.png", 'say "x".png', "new\nline.png", "tab\t.png", "猫é.png", "#.png"]
 unix_names = pytest.mark.skipif(
@@ -523,7 +515,7 @@ def test_all_files_looks_inside() -> None:
 def test_a_folder_of_other_files_says_how_to_look_inside() -> None:
     touch("p/1", "p/2")
     message = message_of("p")
-    assert "2 files are no pictures by their names and are left out: p/1, p/2. --all-fi" in message
+    assert "2 files skipped (not an image's extension): p/1, p/2. --all-fi" in message
 
 
 # --- lists made on Windows ---

@@ -30,7 +30,7 @@ from tpt.runs.lock import hold
 from tpt.runs.settings_diff import describe_change
 from tpt.runs.whole_files import staged
 from tpt.streaming._ahead import map_ahead
-from tpt.streaming.sources import walk_images
+from tpt.streaming.folders import walk_images
 from tpt.text import read_json
 
 SIDECAR = "corruptions.json"

@@ -16,7 +16,7 @@ from typing import Any
 from tpt.data.imagenet import KEYWORDS, imagenet_ids, is_wnid, name_ids, subset_ids, subset_of
 from tpt.data.labelled_sets import LabelledSet, ReadOptions, Sample, Source
 from tpt.errors import SourceError
-from tpt.prompts.engine import take_names
+from tpt.prompts.checks import take_names
 from tpt.text import drop_invisible, fold, some
 
 _CODE_FIRST = re.compile(

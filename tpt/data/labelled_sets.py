@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tpt.errors import ImageError
-from tpt.prompts.engine import take_names
+from tpt.prompts.checks import take_names
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -22,7 +22,7 @@ from tpt.data.layouts.class_folders import list_pictures, note_loose
 from tpt.data.layouts.csv_table import read_rows
 from tpt.data.presets import Preset, find_preset, name_labels, preset_of_split
 from tpt.errors import SourceError
-from tpt.streaming.sources import list_folder, scan_folder, sort_naturally
+from tpt.streaming.folders import list_folder, scan_folder, sort_naturally
 from tpt.text import as_text, read_json, some
 
 Rows = dict[str, list[tuple[str, str]]]  # split -> (path, label)

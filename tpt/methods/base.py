@@ -20,7 +20,7 @@ from tpt.errors import MethodError
 from tpt.model.clip import Clip
 from tpt.model.surroundings import Lock, steady
 from tpt.prompts import PromptEngine
-from tpt.prompts.engine import check_templates
+from tpt.prompts.checks import check_templates
 
 
 @dataclass(frozen=True, eq=False)

@@ -47,7 +47,7 @@ def settle(
 def describe_failure(error: Exception, what: str) -> Failure:
     """The failure of one picture at a stage, with what can be done."""
     if isinstance(error, TptError):
-        return Failure(type(error).__name__, str(error))
+        return Failure(_public_kind(error), str(error))
     if is_out_of_memory(error):
         return Failure(
             "OutOfMemoryError",
@@ -55,3 +55,14 @@ def describe_failure(error: Exception, what: str) -> Failure:
             "--device cpu.",
         )
     return Failure(type(error).__name__, f"{what} failed for this image: {describe_error(error)}.")
+
+
+def _public_kind(error: TptError) -> str:
+    """The error's type, or the public one that a private type here stands for."""
+    kinds = type(error).__mro__
+    public = (
+        k
+        for k in kinds
+        if not k.__module__.startswith("tpt.") or k.__module__ == TptError.__module__
+    )
+    return next(public).__name__

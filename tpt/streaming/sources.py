@@ -17,64 +17,22 @@ import io
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import chain
 from typing import Any, TextIO
 
-from natsort import natsort_keygen, ns
-
 from tpt.errors import SourceError, suggest
-from tpt.text import is_url, some
-
-_EXTENSIONS = """
-apng avif avifs bmp dds gif heic heif hif ico j2k jfif jp2 jpe jpeg jpf jpg jpx jxl mpo pbm pcx pfm
-pgm png pnm ppm psd qoi sgi tga tif tiff webp
-"""
-IMAGE_EXTENSIONS = frozenset("." + extension for extension in _EXTENSIONS.split())
-"""What counts as an image inside a folder. HEIC and JPEG XL need the extra `formats`; they are
-listed all the same, because an error record says more than a photo left out in silence."""
-
-_SYSTEM_NAMES = frozenset(
-    (
-        *(
-            "@eadir",
-            "@recycle",
-            "@recently-snapshot",
-            "@snapshots",
-            "@tmp",
-            "@__thumb",
-            "@sharebin",
-        ),
-        *("#recycle", "#snapshot", "~snapshot", "$recycle.bin", "recycler", "recycled"),
-        *("lost+found", "system volume information", "network trash folder", "temporary items"),
-        *("__macosx", "__pycache__", "found.000", "thumbs.db", "ehthumbs.db", "desktop.ini"),
-    )
+from tpt.streaming.folders import (
+    Search,
+    is_system,
+    list_images,
+    note_left_out,
+    scan_folder,
+    sort_naturally,
+    walk_folders,
 )
-"""What network disks, systems and archives leave in folders: neither classes nor pictures."""
+from tpt.text import is_url
 
 _SUGGEST_AMONG = 10_000  # names of a folder that are compared with a misspelt one
-
-_split_naturally = natsort_keygen(alg=ns.PATH | ns.IGNORECASE)
-
-
-@dataclass
-class Search:
-    """How folders are looked through, and what was left out of them."""
-
-    recursive: bool = False  # walk into sub-folders
-    all_files: bool = False  # look inside files whose names are no pictures'
-    left_out: list[str] = field(default_factory=list)  # the others, in the order found
-
-    def images(self, folder: str, here: Listing) -> list[str]:
-        """The images among the files of a folder, in natural order."""
-        from tpt.images.decode import begins_as_image
-
-        other = [os.path.join(folder, name) for name in sort_naturally(here.others)]
-        found = [path for path in other if begins_as_image(path)] if self.all_files else []
-        self.left_out += (path for path in other if path not in set(found))
-        taken = [os.path.join(folder, name) for name in here.images] + found
-        return sort_naturally(taken)
 
 
 def expand_sources(
@@ -194,18 +152,9 @@ def suggest_beside(path: str) -> str:
     return suggest(name, filter(str.isprintable, names)) or " Check the spelling."
 
 
-def sort_naturally(names: Iterable[str]) -> list[str]:
-    """Names with "2" before "10", upper and lower case alike."""
-    # "A.jpg" and "a.jpg" tie naturally, so the text decides.
-    return sorted(names, key=lambda name: (_split_naturally(name), name))
-
-
-# --- folders ---
-
-
 def _expand_folder(folder: str, search: Search) -> list[str]:
     before = len(search.left_out)
-    images = _list_images(folder, search)
+    images = list_images(folder, search)
     if not images:
         others = search.left_out[before:]
         hint = f" {note_left_out(others)} --all-files looks inside." if others else ""
@@ -214,138 +163,6 @@ def _expand_folder(folder: str, search: Search) -> list[str]:
             f"another image extension.{hint} Check the folder, or name the files themselves."
         )
     return images
-
-
-def _list_images(folder: str, search: Search) -> list[str]:
-    if search.recursive:
-        return [image for at, here in _walk(folder) for image in search.images(at, here)]
-    here = scan_folder(folder)
-    images = search.images(folder, here)
-    below = (os.path.join(folder, name) for name in here.folders)
-    if not images and any(found.images for sub in below for _, found in _walk(sub)):
-        raise SourceError(
-            f"The folder {folder!r} holds no images itself, but its sub-folders do. "
-            "Add --recursive to walk into them."
-        )
-    return images
-
-
-def note_left_out(files: Sequence[str], looked_inside: bool = False) -> str:
-    """A sentence on files of a folder that are no pictures, by their names or looked at."""
-    many = len(files) > 1
-    by = "" if looked_inside else f" by {'their names' if many else 'its name'}"
-    return (
-        f"{len(files):,} file{'s are no pictures' if many else ' is no picture'}{by} and "
-        f"{'are' if many else 'is'} left out: {some(files)}."
-    )
-
-
-def walk_images(folder: str) -> list[str]:
-    """All images in a folder and below it, in natural order."""
-    return [image for _, images in walk_folders(folder) for image in images]
-
-
-def walk_folders(
-    folder: str, *, natural: bool = True, others: list[str] | None = None
-) -> Iterator[tuple[str, list[str]]]:
-    """Yield (folder, its images) from the top down, each real folder once, as `list_folder` lists.
-
-    Links to folders are followed, because data sets are often made of links. Files whose names are
-    no pictures' are added to `others`.
-    """
-    for here, listing in _walk(folder, natural):
-        names = sort_naturally(listing.images) if natural else listing.images
-        if others is not None:
-            others += (os.path.join(here, name) for name in listing.others)
-        yield here, [os.path.join(here, name) for name in names]
-
-
-def _walk(folder: str, natural: bool = True) -> Iterator[tuple[str, Listing]]:
-    seen: set[str] = set()
-    stack = [folder]
-    while stack:
-        here = stack.pop()
-        real = os.path.realpath(here)
-        if real in seen:
-            continue
-        seen.add(real)
-        listing = scan_folder(here)
-        yield here, listing
-        folders = sort_naturally(listing.folders) if natural else listing.folders
-        stack += (os.path.join(here, name) for name in reversed(folders))
-
-
-def list_folder(folder: str, *, natural: bool = True) -> tuple[list[str], list[str]]:
-    """The images and the sub-folders directly in `folder` ("" is the current directory).
-
-    Paths joined to `folder`, in natural order (else in that of their text), hidden ones left out.
-
-    Raises:
-        SourceError: the folder cannot be read.
-    """
-    here = scan_folder(folder)
-    images, folders = (
-        [os.path.join(folder, name) for name in (sort_naturally(names) if natural else names)]
-        for names in (here.images, here.folders)
-    )
-    return images, folders
-
-
-@dataclass(frozen=True)
-class Listing:
-    """What lies directly in a folder, hidden and system things left out: names, sorted as text."""
-
-    files: tuple[str, ...]
-    folders: tuple[str, ...]
-
-    @cached_property
-    def images(self) -> tuple[str, ...]:
-        # Broken links and pipes count as images too: each becomes an error record, not a gap.
-        return tuple(n for n in self.files if os.path.splitext(n)[1].lower() in IMAGE_EXTENSIONS)
-
-    @property
-    def others(self) -> tuple[str, ...]:
-        return tuple(
-            n for n in self.files if os.path.splitext(n)[1].lower() not in IMAGE_EXTENSIONS
-        )
-
-
-def scan_folder(folder: str) -> Listing:
-    """List a folder once ("" is the current directory).
-
-    Names are not in natural order: at 40 µs each, that takes a minute for a million pictures.
-
-    Raises:
-        SourceError: the folder cannot be read.
-    """
-    try:
-        with os.scandir(folder or os.curdir) as entries:
-            is_folder = {e.name: _is_folder(e) for e in entries if not is_hidden(e.name)}
-    except OSError as error:
-        raise SourceError(
-            f"The folder {folder or os.curdir!r} cannot be read ({error.strerror}). Give this user "
-            "the right to read it, or name other folders."
-        ) from error
-    names = sorted(is_folder)
-    files = tuple(name for name in names if not is_folder[name])
-    return Listing(files, tuple(name for name in names if is_folder[name]))
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a file or a folder is hidden, or the system's own."""
-    return name.startswith(".") or is_system(name)
-
-
-def is_system(name: str) -> bool:
-    """Whether a network disk or a system leaves files or folders of that name."""
-    return name.lower() in _SYSTEM_NAMES
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
 
 
 # --- glob patterns ---
@@ -367,7 +184,7 @@ def _expand_glob(pattern: str, search: Search) -> list[str]:
         elif "**" in pattern:  # matches sub-folders as well: what is deeper is not lost
             paths += search.images(match, scan_folder(match))
         else:
-            paths += _list_images(match, search)
+            paths += list_images(match, search)
     if not paths:
         raise SourceError(
             f"The pattern {pattern!r} matches only folders, and they hold no images. Check the "

@@ -63,7 +63,7 @@ def test_a_folder_a_class() -> None:
     ]
     assert (made.family, made.domain, made.corruption, made.severity) == (None,) * 4
     left_out = os.path.join("pets", "cat", "notes.txt")
-    note = f"1 file is no picture by its name and is left out: {left_out}."
+    note = f"1 file skipped (not an image's extension): {left_out}."
     assert (made.notes, made.templates) == ((note,), ())
 
 

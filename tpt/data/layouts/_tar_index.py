@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from tpt.data.labelled_sets import TarMember
 from tpt.errors import SourceError
-from tpt.streaming.sources import IMAGE_EXTENSIONS
+from tpt.streaming.folders import IMAGE_EXTENSIONS
 from tpt.text import some
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")

@@ -24,7 +24,7 @@ from tpt.corrupt.corruption_kinds import CORRUPTIONS
 from tpt.data.class_lists import Choice, choose_classes
 from tpt.data.labelled_sets import ArrayRow, LabelledSet, ReadOptions
 from tpt.errors import SourceError
-from tpt.streaming.sources import scan_folder
+from tpt.streaming.folders import scan_folder
 
 NAME, SUMMARY = "cifar", "arrays as of CIFAR-10-C, CIFAR-100-C and CIFAR-10.1"
 

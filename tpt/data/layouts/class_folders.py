@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from tpt.data.labelled_sets import LabelledSet, ReadOptions
 from tpt.data.layouts._folder_labels import check_spelling, label_folders
 from tpt.errors import SourceError
-from tpt.streaming.sources import Listing, note_left_out, scan_folder, walk_folders
+from tpt.streaming.folders import Listing, note_left_out, scan_folder, walk_folders
 from tpt.text import as_text, some
 
 

@@ -26,7 +26,7 @@ from tpt.data.layouts.class_folders import (
     note_loose,
 )
 from tpt.errors import SourceError
-from tpt.streaming.sources import Listing, scan_folder, sort_naturally, walk_folders
+from tpt.streaming.folders import Listing, scan_folder, sort_naturally, walk_folders
 from tpt.text import fold, some
 
 FOLDER_LAYOUTS = {

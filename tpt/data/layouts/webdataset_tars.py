@@ -22,7 +22,7 @@ from tpt.data.imagenet import imagenet_ids, imagenet_names
 from tpt.data.labelled_sets import SPLITS, LabelledSet, ReadOptions
 from tpt.data.layouts._tar_index import COMPRESSED, Picture, describe_left_out, index_archive
 from tpt.errors import SourceError
-from tpt.streaming.sources import scan_folder, sort_naturally
+from tpt.streaming.folders import scan_folder, sort_naturally
 from tpt.text import some
 
 NAME, SUMMARY = "tars", "webdataset tars with classnames.txt"
