@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from typing import Any
 
 import click
@@ -48,7 +47,7 @@ def command(name: str, form: str) -> None:
 
 def describe(info: Any) -> dict[str, Any]:
     """What the registry says of a method, as JSON holds it."""
-    settings = {field.name: field.default for field in fields(info.settings)}
+    settings = vars(info.settings())
     names = ("name", "title", "summary", "cost", "paper", "keeps_state", "gradient")
     return {n: getattr(info, n) for n in (*names, "takes_templates")} | {"settings": settings}
 

@@ -11,6 +11,9 @@ from .methods.base import Adapted as Adapted
 from .methods.ctpt import CTPT as CTPT
 from .methods.gate import Gate as Gate
 from .methods.mta import MTA as MTA
+from .methods.oga import OGA as OGA
+from .methods.rtpt import RTPT as RTPT
+from .methods.stata import StatA as StatA
 from .methods.tda import TDA as TDA
 from .methods.tps import TPS as TPS
 from .methods.tpt import TPT as TPT

@@ -3,6 +3,9 @@ from .base import Method as Method
 from .ctpt import CTPT as CTPT
 from .gate import Gate as Gate
 from .mta import MTA as MTA
+from .oga import OGA as OGA
+from .rtpt import RTPT as RTPT
+from .stata import StatA as StatA
 from .tda import TDA as TDA
 from .tps import TPS as TPS
 from .tpt import TPT as TPT

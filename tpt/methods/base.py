@@ -92,7 +92,8 @@ class Method:
     takes_templates: ClassVar[bool] = True  # False where the context itself is tuned
     gives_probabilities: Any = True  # False where `logits` are votes: their softmax means nothing
     reads_views: Any = True  # False where only view 0 matters, so that only view 0 is made
-    keeps_state: Any = False  # True where the result depends on the images before
+    keeps_state: Any = False  # True where the result depends on other images, as a rule before it
+    together: Any = None  # images a batch, where those of a batch decide about one another
 
     _signature: ClassVar[Signature]  # of this constructor: the settings as arguments
 
@@ -180,9 +181,16 @@ class Method:
         if not self.reads_views:
             batch = batch[:, :1]
         images = 1 if self.keeps_state else clip.images_a_pass(len(batch))
+        if self.together is not None:
+            images = len(batch)
         with self._one_at_a_time():
             result = join_images([self._adapt(part) for part in batch.split(images)])
         return result if features.ndim == 3 else result.image(0)
+
+    @property
+    def batch_size(self) -> int:
+        """How many images a stream hands over at once, unless it is told."""
+        return int(self.together or self.engine.clip.batch_size)
 
     def _one_at_a_time(self) -> AbstractContextManager[None]:
         """Images of several threads come one after the other where the method keeps state."""

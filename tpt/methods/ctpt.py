@@ -1,40 +1,81 @@
-"""C-TPT: test-time prompt tuning that keeps the class features apart, for calibration.
+"""C-TPT and its relatives: test-time prompt tuning that keeps the class features apart.
 
-Hee Suk Yoon et al. (2403.14119): TPT sharpens predictions more than they
-deserve; text features that are dispersed go with well calibrated ones. So
-loss = TPT's marginal entropy - weight * mean_c |t_c - mean t| with t_c the unit class features.
-The published weight is 50 on fine-grained sets and 20 on the ImageNet family.
+TPT sharpens predictions more than they deserve; class features that stand apart go with well
+calibrated ones. So loss = TPT's marginal entropy + a penalty on the unit class features t_k:
+
+    "dispersion"   - weight * mean_k |t_k - mean t|           C-TPT, Hee Suk Yoon et al., 2403.14119
+    "orthogonal"   + weight * mean_k | |row k of T T^T| - 1 |    O-TPT, Sharifdeen et al., 2503.12096
+    "angular"      - weight * mean_k min_j angle(t_k, t_j)       A-TPT, Ahamed et al., 2510.26441
+
+Published weights for fine-grained sets (ImageNet family): 50 (20), 18 (2) and 80 (10). O-TPT's
+penalty grows with the number of classes, so one weight is of different strength on different sets.
+A-TPT's public program has the paper's sign on the ImageNet family and the opposite sign, by which
+the angles shrink, on fine-grained sets: that is a negative weight here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
 
+from tpt.errors import MethodError, suggest
 from tpt.methods.base import Adapted, Method
 from tpt.methods.checks import check_keep, check_lr, check_number, check_steps
-from tpt.methods.objective import dispersion
+from tpt.methods.objective import dispersion, nearest_angle, orthogonality
 from tpt.methods.tuning import Tuner
 from tpt.prompts import PromptEngine
 
 
 @dataclass(frozen=True)
-class CTPTSettings:
-    """Published defaults: TPT's, and the weight for fine-grained sets."""
+class Penalty:
+    """One way of keeping class features apart."""
 
-    weight: float = 50.0  # of the dispersion of the class features; 0 is TPT
+    measure: Callable[[Tensor], Tensor]  # class features (..., K, E) -> (...)
+    sign: float  # -1 where more of it is wanted
+    weight: float  # published for fine-grained sets
+
+
+PENALTIES: Mapping[str, Penalty] = MappingProxyType(
+    {
+        "dispersion": Penalty(dispersion, -1.0, 50.0),
+        "orthogonal": Penalty(orthogonality, 1.0, 18.0),
+        "angular": Penalty(nearest_angle, -1.0, 80.0),
+    }
+)
+
+
+@dataclass(frozen=True)
+class CTPTSettings:
+    """Published defaults: TPT's, and the penalty's weight for fine-grained sets."""
+
+    weight: float | None = None  # of the penalty; 0 is TPT; None: the published one, 50 for C-TPT
     keep: float = 0.1  # share of the views kept
     steps: int = 1  # optimiser steps an image; views are chosen at the first and stay
     lr: float = 5e-3
+    penalty: str = "dispersion"  # or "orthogonal" (O-TPT), "angular" (A-TPT)
 
     def __post_init__(self) -> None:
-        check_number("weight", self.weight, "how much dispersion counts", above=False)
+        if self.penalty not in PENALTIES:
+            raise MethodError(
+                f'Unknown penalty "{self.penalty}".{suggest(str(self.penalty), PENALTIES)} '
+                f"Expected one of {', '.join(PENALTIES)}."
+            )
+        if self.weight is None:
+            object.__setattr__(self, "weight", PENALTIES[self.penalty].weight)
+        size = self.weight
+        if self.penalty == "angular" and isinstance(size, (int, float)):
+            size = abs(size)  # a negative one is the public program's, see above
+        check_number("weight", size, f"how much {_NOUNS[self.penalty]} counts", above=False)
         check_keep(self.keep)
         check_steps(self.steps)
         check_lr(self.lr)
+
+
+_NOUNS = {"dispersion": "dispersion", "orthogonal": "orthogonality", "angular": "the angle"}
 
 
 class CTPT(Method):
@@ -49,13 +90,13 @@ class CTPT(Method):
 
     def __init__(self, engine: PromptEngine, *values: Any, **options: Any) -> None:
         super().__init__(engine, *values, **options)
-        penalty = partial(_penalise, weight=self.settings.weight)
-        self._tuner = Tuner(engine, self.settings, penalty=penalty)
+        self._tuner = Tuner(engine, self.settings, penalty=self._penalise)
 
     def _adapt(self, features: Tensor) -> Adapted:
         return self._tuner.adapt(features)
 
-
-def _penalise(classes: Tensor, weight: float) -> Tensor:
-    """-weight * dispersion of class features (..., K, E): (...)."""
-    return -weight * dispersion(classes)
+    def _penalise(self, classes: Tensor) -> Tensor:
+        """What the loss adds to the entropy, of class features (..., K, E): (...)."""
+        penalty = PENALTIES[self.settings.penalty]
+        value: Tensor = penalty.sign * self.settings.weight * penalty.measure(classes)
+        return value

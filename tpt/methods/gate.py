@@ -68,7 +68,7 @@ class Gate(Method):
         self.method, self.engine, self.templates = method, method.engine, method.templates
         self.settings = GateSettings(threshold, views)
         self.reads_views, self.keeps_state = method.reads_views, method.keeps_state
-        self.gives_probabilities = method.gives_probabilities
+        self.gives_probabilities, self.together = method.gives_probabilities, method.together
         if views > 1 and not method.reads_views:
             raise MethodError(
                 f"The gate is to look at {views} views, but {type(method).__name__} reads the "

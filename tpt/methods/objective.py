@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+ALMOST = 0.99999  # cosines are held below it: at one the angle has no gradient
+
 
 def entropy(logits: Tensor) -> Tensor:
     """Entropy in nats of softmax(logits): (..., K) -> (...)."""
@@ -52,3 +54,27 @@ def dispersion(class_features: Tensor) -> Tensor:
     """
     centre = class_features.mean(-2, keepdim=True)
     return (class_features - centre).norm(dim=-1).mean(-1)
+
+
+def orthogonality(class_features: Tensor) -> Tensor:
+    """Mean of | |G_k| - 1 | over the rows of G = T T^T: (..., K, E) -> (...).
+
+    Ashshak Sharifdeen et al. (2503.12096). Zero where the class features are orthogonal. G keeps
+    its diagonal, so for features of cosine c it is about sqrt(1 + (K - 1) c^2) - 1: it grows with
+    the number of classes. The public program multiplies K Householder matrices to the same number.
+    """
+    gram = class_features @ class_features.mT
+    return (gram.norm(dim=-1) - 1).abs().mean(-1)
+
+
+def nearest_angle(class_features: Tensor) -> Tensor:
+    """Mean angle, in radians, of the class features to their nearest other: (..., K, E) -> (...).
+
+    Shihab Aaqil Ahamed et al. (2510.26441), who maximise it. 0 for a single class.
+    """
+    count = class_features.shape[-2]
+    if count == 1:
+        return class_features.sum((-2, -1)) * 0
+    own = torch.eye(count, dtype=torch.bool, device=class_features.device)
+    cosines = (class_features @ class_features.mT).masked_fill(own, -1.0)
+    return cosines.amax(-1).clamp(-ALMOST, ALMOST).arccos().mean(-1)

@@ -34,7 +34,8 @@ class MethodInfo:
     summary: str
     cost: str  # an image, besides encoding its views
     needs_views: bool = True  # whether it looks, by default, at more than the plain view
-    keeps_state: bool = False  # whether results depend, by default, on the images before
+    keeps_state: bool = False  # whether results depend, by default, on other images
+    together: int | None = None  # images a batch, where those of a batch decide together
     gradient: bool = False  # whether it takes optimiser steps
     takes_templates: bool = True  # else the context is tuned, and templates have no place
 
@@ -134,6 +135,29 @@ _BUILT_IN = (
         needs_views=False,
         keeps_state=True,
     ),
+    MethodInfo(
+        *("oga", "tpt.methods.oga:OGA", "OGA", "2501.04352"),
+        "correct zero-shot by Gaussians of the stream's own images",
+        "next to nothing; one view is encoded, the memory stays",
+        needs_views=False,
+        keeps_state=True,
+        together=32,
+    ),
+    MethodInfo(
+        *("stata", "tpt.methods.stata:StatA", "StatA", "2501.03729"),
+        "assign a batch of images at once, few classes among many",
+        "next to nothing; one view is encoded, the batch is one answer",
+        needs_views=False,
+        keeps_state=True,
+        together=64,
+    ),
+    MethodInfo(
+        *("rtpt", "tpt.methods.rtpt:RTPT", "R-TPT", "2504.11195"),
+        "tune on sharp views, answer by those that agree; for attacked pictures",
+        "a text backward pass and a text forward pass",
+        gradient=True,
+        takes_templates=False,
+    ),
 )
 
 METHODS: Mapping[str, MethodInfo] = MappingProxyType({info.name: info for info in _BUILT_IN})
@@ -143,7 +167,7 @@ METHODS: Mapping[str, MethodInfo] = MappingProxyType({info.name: info for info i
 def fold_name(name: str) -> str:
     """A method's name as it is compared: small letters, `_` for `-`."""
     key = name.strip().lower().replace("-", "_")
-    return {"zeroshot": "zero_shot", "c_tpt": "ctpt"}.get(key, key)
+    return {"zeroshot": "zero_shot", "c_tpt": "ctpt", "r_tpt": "rtpt"}.get(key, key)
 
 
 def find_plugins() -> dict[str, list[EntryPoint]]:
@@ -198,6 +222,7 @@ def load_plugin(entry: EntryPoint) -> MethodInfo:
         *(method.summary, method.cost),
         needs_views=method.reads_views is not False,  # a property may be True with some settings
         keeps_state=method.keeps_state is True,
+        together=method.together if isinstance(method.together, int) else None,
         gradient=method.gradient,
         takes_templates=method.takes_templates,
     )

@@ -1,6 +1,7 @@
 """Tuning the context on one image's confident views: the part that TPT and its relatives share.
 
-loss = marginal entropy of the kept views + penalty(class features). The views are encoded once,
+loss = sharpness of the kept views + penalty(class features), the sharpness being their marginal
+entropy unless a method says otherwise. The views are encoded once,
 the engine keeps the class features at the start context with their autograd graph, and an image
 then costs one vector-Jacobian product through them and the forward pass that predicts
 (design: "Do not repeat step 1's forward pass").
@@ -19,6 +20,8 @@ from tpt.methods.objective import entropy, marginal_entropy, select_confident
 from tpt.prompts import PromptEngine
 
 Penalty = Callable[[Tensor], Tensor]  # unit class features (..., K, E) -> (...)
+Sharpness = Callable[[Tensor], Tensor]  # the kept views' logits (..., S, K) -> (...)
+Predict = Callable[[Tensor, Tensor], Tensor]  # views (B, N, E), classes (B, K, E) -> (B, K)
 
 
 class Tuner:
@@ -29,7 +32,9 @@ class Tuner:
         settings: with the share `keep` of the views that are kept, chosen at the first step, the
             number of optimiser `steps` an image, and the learning rate `lr`.
         carry: let the context and its optimiser go on from image to image until `reset`.
-        penalty: what the loss adds to the marginal entropy, a function of the class features.
+        penalty: what the loss adds to the sharpness, a function of the class features.
+        sharpness: what takes the place of the marginal entropy in the loss.
+        predict: the logits from all views and the tuned class features; default view 0's.
     """
 
     def __init__(
@@ -39,11 +44,15 @@ class Tuner:
         *,
         carry: bool = False,
         penalty: Penalty | None = None,
+        sharpness: Sharpness | None = None,
+        predict: Predict | None = None,
     ) -> None:
         self.engine = engine
         self.settings = settings
         self.carry = carry
         self.penalty = penalty
+        self.sharpness = sharpness
+        self.predict = predict
         self._carried: tuple[Tensor, torch.optim.Optimizer] | None = None
 
     def reset(self) -> None:
@@ -53,7 +62,7 @@ class Tuner:
     @torch.inference_mode(False)  # tuning needs gradients, even where the caller has none
     @torch.enable_grad()
     def adapt(self, features: Tensor) -> Adapted:
-        """Tune on unit view features (B, N, E), predict view 0 of each."""
+        """Tune on unit view features (B, N, E), predict each image."""
         fresh = self._carried is None
         shared = fresh and not self.engine.conditional
         if self.engine.conditional:  # CoCoOp: every image has its own start, made from view 0
@@ -87,7 +96,10 @@ class Tuner:
         with torch.no_grad():
             tuned = self.engine.class_features(vectors)  # (B, K, E)
             after, final_loss = self._losses(kept, tuned)
-            logits = self.engine.logits(features[:, :1], tuned).squeeze(1)
+            if self.predict is None:
+                logits = self.engine.logits(features[:, :1], tuned).squeeze(1)
+            else:
+                logits = self.predict(features, tuned)
         return Adapted(
             logits=logits,
             initial_logits=initial[:, 0],
@@ -103,8 +115,10 @@ class Tuner:
 
     def _losses(self, kept: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """Marginal entropies and losses (B,) of kept views (B, S, E) under classes (B, K, E)."""
-        sharpness = marginal_entropy(self.engine.logits(kept, classes))
-        return sharpness, sharpness if self.penalty is None else sharpness + self.penalty(classes)
+        logits = self.engine.logits(kept, classes)
+        marginal = marginal_entropy(logits)
+        loss = marginal if self.sharpness is None else self.sharpness(logits)
+        return marginal, loss if self.penalty is None else loss + self.penalty(classes)
 
     def _begin(self, start: Tensor) -> tuple[Tensor, torch.optim.Optimizer]:
         """The vectors to tune (B, M, D) and their optimiser: fresh ones, or those carried on."""

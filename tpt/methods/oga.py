@@ -1,0 +1,146 @@
+"""OGA: one Gaussian a class, learned online from the stream's own images.
+
+Clément Fuchs, Maxime Zanella and Christophe De Vleeschouwer (2501.04352). A memory keeps, for every
+class, the C images of lowest zero-shot entropy; their means mu_k and their common precision P give
+
+    logits_k = scale f . t_k + tau (f P mu_k - mu_k P mu_k / 2)
+
+A class with fewer than two images keeps its text feature as its mean, and P = E I until some class
+has three. Images enter the memory before they are predicted, and those of a batch (32, as
+published) all enter first. As in the public program, the sum of a class's images is divided by C
+even where fewer are stored, so the mean of a half-filled class is shorter.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tpt.errors import MethodError
+from tpt.methods.base import Adapted, Method
+from tpt.methods.checks import check_count, check_number, check_reset
+from tpt.methods.first_look import take_first_look
+from tpt.model.surroundings import steady
+from tpt.prompts import PromptEngine
+
+
+@dataclass(frozen=True)
+class OGASettings:
+    """Published defaults."""
+
+    capacity: int = 8  # images a class in the memory
+    tau: float = 0.05  # weight of the Gaussians' logits beside zero-shot's
+    normalize: bool = False  # make the means of the stored images unit length
+    reset: str = "stream"  # when the memory is emptied: at each stream's start, or "never"
+
+    def __post_init__(self) -> None:
+        check_count("capacity", self.capacity, "how many images a class are stored", least=1)
+        check_number("tau", self.tau, "how much the Gaussians count", above=False)
+        if not isinstance(self.normalize, bool):
+            raise MethodError(f"normalize is true or false; got {self.normalize}.")
+        check_reset(self.reset, ("stream", "never"), "stream")
+
+
+class OGA(Method):
+    """Zero-shot prediction corrected by Gaussians of the images before, and of the same batch.
+
+    A CoCoOp context gives every image class features of its own; the Gaussians then start from
+    the mean of the batch's.
+    """
+
+    Settings = OGASettings
+    keeps_state = True
+    reads_views = False
+    together = 32
+
+    def __init__(self, engine: PromptEngine, *values: Any, **options: Any) -> None:
+        super().__init__(engine, *values, **options)
+        self.reset()
+
+    @torch.inference_mode(False)  # the memory outlives the caller
+    @steady()
+    def reset(self) -> None:
+        """Empty the memory."""
+        clip, count = self.engine.clip, len(self.engine.classes)
+        shape = count, self.settings.capacity
+        self._stored = torch.zeros(*shape, clip.embedding_width, device=clip.device)  # (K, C, E)
+        # Empty places hold log K: only images surer than a uniform guess are stored. On the CPU,
+        # where one image after the other is compared.
+        self._entropies = torch.full(shape, math.log(count), dtype=torch.float64)
+        self._used = torch.zeros(shape, dtype=torch.bool)
+        self._precision: Tensor | None = None  # (E, E); None: E I
+
+    def start_stream(self) -> None:
+        if self.settings.reset == "stream":
+            self.reset()
+
+    @property
+    def stored(self) -> int:
+        """How many images the memory holds."""
+        return int(self._used.sum())
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _adapt(self, features: Tensor) -> Adapted:
+        """The method itself, on the plain views of a batch (B, 1, E)."""
+        look = take_first_look(self, features, keep=1.0)
+        plain = features[:, 0].clone()  # (B, E)
+        classes = look.classes
+        if classes.ndim == 3:
+            classes = F.normalize(classes.mean(0), dim=-1)
+        changed = self._remember(plain, look.logits[:, 0])
+        means = self._means(classes)
+        if changed:
+            self._learn_precision(means, classes)
+        width = plain.shape[-1]
+        spread = width * means if self._precision is None else means @ self._precision  # (K, E)
+        gaussian = plain @ spread.T - (means * spread).sum(-1) / 2  # (B, K)
+        return look.outcome(look.logits[:, 0] + self.settings.tau * gaussian)
+
+    def _remember(self, plain: Tensor, logits: Tensor) -> bool:
+        """Offer images (B, E) of zero-shot logits (B, K) to the memory; whether any entered."""
+        p = logits.softmax(-1).double()
+        surprise = -(p * (p + 1e-9).log()).sum(-1)
+        named = logits.argmax(-1)
+        changed = False
+        for row, label, entropy in zip(plain, named.tolist(), surprise.tolist(), strict=True):
+            place = int(self._entropies[label].argmax())
+            if entropy < float(self._entropies[label, place]):
+                self._entropies[label, place] = entropy
+                self._used[label, place] = True
+                self._stored[label, place] = row
+                changed = True
+        return changed
+
+    def _means(self, classes: Tensor) -> Tensor:
+        """The Gaussians' means (K, E), from class features (K, E) and what is stored."""
+        means = self._stored.sum(1) / self.settings.capacity
+        if self.settings.normalize:
+            means = F.normalize(means, dim=-1)
+        known = (self._used.sum(1) >= 2).to(means.device)
+        return torch.where(known.unsqueeze(-1), means, classes)
+
+    def _learn_precision(self, means: Tensor, classes: Tensor) -> None:
+        """The precision that all classes share, once some class has three images."""
+        if int(self._used.sum(1).max()) <= 2:
+            return
+        used = self._used.to(means.device)
+        residuals = (self._stored - means.unsqueeze(1))[used]  # (n, E)
+        residuals = residuals - residuals.mean(0)
+        count, width = residuals.shape
+        scatter = residuals.T @ residuals  # (E, E)
+        total = scatter.trace() / (count - 1)
+        if not bool(total > 0):  # images that are all the same have no spread to learn
+            return
+        if count <= 4 * width:
+            ridge = scatter + total * torch.eye(width, device=scatter.device)
+            # The ridge is no smaller than a (n - 1)-th of the largest eigenvalue: Cholesky is safe.
+            inverse = torch.cholesky_inverse(torch.linalg.cholesky(ridge))
+            self._precision = width * inverse
+        else:
+            self._precision = torch.linalg.pinv(scatter / (count - 1), hermitian=True)
