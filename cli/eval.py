@@ -247,7 +247,7 @@ def load_evaluation(options: dict[str, Any], walks: tuple[Walk, ...], say: Say) 
     inits = dict(name_inits(options["inits"]))
     shared = {name: options[name] for name in ("keep", "steps", "lr", "reset")}
     shared |= read_assignments(options["assignments"])
-    same = ("model", "pretrained", "views", "augment", "gate", "gate_views")
+    same = ("model", "pretrained", "views", "augment", "gate", "gate_views", "batch_size")
     wanted = EvalSettings(
         specs=parse_methods(options["methods"], tuple(inits), shared),
         starts=Starts(inits, read_words(options), options["force"]),

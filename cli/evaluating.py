@@ -178,7 +178,7 @@ def _predict_walk(
     from tpt.errors import ImageError
     from tpt.evaluate.predictions import write_predictions
 
-    size = options["batch_size"] or evaluation.clip.batch_size
+    size = options["batch_size"] or evaluation.batch_size
     lines = evaluation.run(
         walk, batch_size=size, num_workers=options["num_workers"], done=before.lines
     )

@@ -190,7 +190,7 @@ def load_job(options: dict[str, Any], entries: tuple[str, ...] | None, say: Any)
     from tpt.streaming.predict_job import DEFAULT_MODEL, PredictSettings, build_predict_job
 
     names = ("model", "pretrained", "init", "views", "augment", "keep", "steps", "lr", "reset")
-    others = ("method", "gate", "gate_views", "load_state")
+    others = ("method", "gate", "gate_views", "load_state", "batch_size")
     wanted = PredictSettings(
         classes=None if entries is None else list_names(entries),
         templates=read_templates(options["templates"]),
@@ -214,7 +214,12 @@ def load_job(options: dict[str, Any], entries: tuple[str, ...] | None, say: Any)
                 "state to save. Leave it out, or use --method tda."
             )
         check_state_path(options["save_state"])
-    if job.method.keeps_state:
+    if job.method.together is not None:
+        say(
+            f"Note: {job.method.batch_size} images decide about one another at a time "
+            "(--batch-size), so results depend on which images stand together."
+        )
+    elif job.method.keeps_state:
         say(
             "Note: results depend on the order of the images, because the method learns from each; "
             "sorted or video-like images can make it worse than zero-shot."
@@ -262,7 +267,7 @@ def run(
 
     settings = {**job.settings, "top_k": options["top_k"], "format": target.form}
     done = prepare(target, settings, job.environment, options["resume"])
-    size = options["batch_size"] or job.clip.batch_size
+    size = options["batch_size"] or job.method.batch_size
     todo, again = plan_rest(paths, done, size)
     tally = Tally(total=len(todo) - again if isinstance(todo, list) else None)
     on_screen = target.path == "-" and sys.stdout.isatty()  # a bar would be drawn into the records

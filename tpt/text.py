@@ -32,8 +32,10 @@ def is_url(text: str) -> bool:
     return re.search(form, text[:4096], re.IGNORECASE) is not None
 
 
-def read_value(text: str) -> int | float | str:
-    """A number, if it is one; else the text."""
+def read_value(text: str) -> bool | int | float | str:
+    """A number, or true or false, if it is one; else the text."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
     for kind in (int, float):
         try:
             return kind(text)

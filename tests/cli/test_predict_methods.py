@@ -193,6 +193,12 @@ def test_a_table_tells_votes_where_a_method_votes(predict: Predict) -> None:
         (("--method", "zero", "--keep", "0.5"), "keep", 0.5),
         (("--method", "tps", "--steps", "2"), "steps", 2),
         (("--method", "tda", "--reset", "stream"), "reset", "stream"),
+        (("--method", "ctpt", "--set", "penalty=orthogonal"), "weight", 18),
+        (("--method", "ctpt", "--set", "penalty=angular", "--set", "weight=-80"), "weight", -80),
+        (("--method", "tps", "--set", "per_class=false"), "per_class", False),
+        (("--method", "stata", "--set", "soft=true"), "soft", True),
+        (("--method", "stata", "--batch-size", "16"), "batch_size", 16),
+        (("--method", "oga"), "batch_size", 32),
     ],
 )
 def test_an_option_reaches_its_method(
@@ -225,7 +231,11 @@ def test_a_setting_changes_what_comes_out(predict: Predict) -> None:
         ("mta", ["lambda_q=1", "lambda-q=1"], '"lambda_q" cannot be set here: it came before.'),
         ("ctpt", ["keep=1"], '"keep" cannot be set here: --keep is an option of its own.'),
         ("tda", ["reset=never"], "--reset is an option of its own"),
-        ("ctpt", ["alpha=1"], "--alpha has no meaning with --method ctpt; it belongs to tda."),
+        (
+            "ctpt",
+            ["alpha=1"],
+            "--alpha has no meaning with --method ctpt; it belongs to tda, stata.",
+        ),
         ("zero_shot", ["weight=1"], "--weight has no meaning with --method zero_shot"),
         ("ctpt", ["wieght=1"], 'No method has the option "wieght". Did you mean "weight"?'),
         ("tda", ["templates=a"], 'No method has the option "templates".'),
@@ -293,7 +303,7 @@ def test_templates_make_an_ensemble_with_methods_that_tune_no_context(
     assert plain != records_of(predict("--method", "zero_shot"))
 
 
-@pytest.mark.parametrize("name", ["tpt", "ctpt"])
+@pytest.mark.parametrize("name", ["tpt", "ctpt", "rtpt"])
 def test_methods_that_tune_the_context_start_it_from_one_template(
     predict: Predict, name: str
 ) -> None:
@@ -308,7 +318,7 @@ def test_methods_that_tune_the_context_start_it_from_one_template(
         assert record["zero_shot"] == pytest.approx(zero_shot["zero_shot"], abs=1e-4)
 
 
-@pytest.mark.parametrize("name", ["zero_shot", "tda"])
+@pytest.mark.parametrize("name", ["zero_shot", "tda", "oga", "stata"])
 @pytest.mark.parametrize("option", ["--views 4", "--augment crop", "--gate 0.5"])
 def test_what_makes_more_views_is_refused_where_one_is_read(
     predict: Predict, name: str, option: str

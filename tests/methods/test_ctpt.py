@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import tpt
-from tpt.methods.objective import dispersion
+from tpt.errors import MethodError
+from tpt.methods.objective import dispersion, nearest_angle, orthogonality
 
 NAMES = ["cat", "dog", "golden retriever", "ice cream"]
 
@@ -93,3 +95,78 @@ def test_every_image_starts_afresh_from_one_first_pass(
     for seed in range(3):
         method.adapt_features(unit_features(seed=seed))
     assert len(passes) == 1 + 3  # the start once, and each image's prediction
+
+
+# --- the relatives: O-TPT and A-TPT ---
+
+
+def plain_orthogonality(t: Tensor) -> Tensor:
+    return torch.stack([((t @ row).norm() - 1).abs() for row in t]).mean()
+
+
+def plain_angle(t: Tensor) -> Tensor:
+    angles = [
+        min(torch.arccos((a @ b).clamp(-0.99999, 0.99999)) for j, b in enumerate(t) if j != i)
+        for i, a in enumerate(t)
+    ]
+    return torch.stack(angles).mean()
+
+
+PLAIN = {"orthogonal": (plain_orthogonality, 1, 18), "angular": (plain_angle, -1, 80)}
+
+
+@pytest.mark.parametrize("penalty", PLAIN)
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_penalty_is_its_papers(engine: tpt.PromptEngine, penalty: str, batch: bool) -> None:
+    plain, sign, weight = PLAIN[penalty]
+    method = tpt.CTPT(engine, penalty=penalty)
+    assert method.settings.weight == weight  # the published one
+    features = unit_features()
+    out = method.adapt_features(features.unsqueeze(0) if batch else features)
+    start = engine.class_features()
+    want = out.entropy + sign * weight * plain(start)
+    torch.testing.assert_close(out.loss, want, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("measure", [dispersion, orthogonality, nearest_angle])
+def test_penalties_have_the_gradient_of_finite_differences(measure: Any) -> None:
+    rng = torch.Generator().manual_seed(0)
+    t = torch.randn(2, 5, 7, generator=rng, dtype=torch.float64)
+    t = F.normalize(t, dim=-1).requires_grad_()
+    assert torch.autograd.gradcheck(measure, (t,))
+
+
+def test_angles_grow_with_a_positive_weight_and_shrink_with_a_negative_one(
+    engine: tpt.PromptEngine,
+) -> None:
+    start = nearest_angle(engine.class_features())
+    ends = [
+        nearest_angle(
+            engine.class_features(
+                tpt.CTPT(engine, weight, penalty="angular").adapt_features(unit_features()).vectors
+            )
+        )
+        for weight in (80.0, -80.0)
+    ]
+    assert ends[1] < start < ends[0]
+
+
+def test_equal_classes_have_no_angle_and_no_broken_gradient(golden: SimpleNamespace) -> None:
+    engine = tpt.PromptEngine(golden.clip, ["cat", "cat", "dog"])
+    assert tpt.CTPT(engine, penalty="angular").adapt_features(unit_features()).is_finite
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"penalty": "angle"}, 'Unknown penalty "angle". Did you mean "angular"?'),
+        ({"penalty": "orthogonal", "weight": -1}, "how much orthogonality counts, a number from 0"),
+        ({"penalty": "angular", "weight": float("nan")}, "how much the angle counts, a number"),
+    ],
+)
+def test_a_penalty_that_cannot_be_is_refused(
+    engine: tpt.PromptEngine, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(MethodError) as caught:
+        tpt.CTPT(engine, **options)
+    assert words in str(caught.value)

@@ -114,14 +114,14 @@ def test_the_same_images_give_the_same_bits_again(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["vte", "zero", "mta", "tps", "ctpt"])
+@pytest.mark.parametrize("name", ["vte", "zero", "mta", "tps", "ctpt", "rtpt"])
 def test_images_adapted_at_once_agree_with_one_at_a_time(
     name: str, kind: str, request: pytest.FixtureRequest
 ) -> None:
     """What a GPU runs; a CPU takes images one at a time."""
     method: Any = make_method(name, request.getfixturevalue(kind))
     features = unit_features(3, 16, 32)
-    at_once = method._tuner.adapt if name == "ctpt" else method._adapt
+    at_once = method._tuner.adapt if name in ("ctpt", "rtpt") else method._adapt
     together, single = at_once(features), method.adapt_features(features)
     assert torch.equal(together.selected, single.selected)
     for key in ("initial_logits", "view_entropy", "entropy"):
@@ -180,7 +180,7 @@ def test_templates_that_are_none_are_refused(
         make_method(name, engine, templates=templates)
 
 
-@pytest.mark.parametrize("name", ["tpt", "ctpt"])
+@pytest.mark.parametrize("name", ["tpt", "ctpt", "rtpt"])
 def test_templates_have_no_place_where_the_context_is_tuned(
     engine: tpt.PromptEngine, name: str
 ) -> None:
@@ -268,14 +268,14 @@ def test_a_method_that_keeps_views_reads_them(engine: tpt.PromptEngine, name: st
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1.5])
-@pytest.mark.parametrize("name", ["tpt", "ctpt", "tps"])
+@pytest.mark.parametrize("name", ["tpt", "ctpt", "tps", "rtpt"])
 def test_no_step_is_refused(engine: tpt.PromptEngine, name: str, steps: Any) -> None:
     with pytest.raises(MethodError, match=f"steps must be at least 1; got {steps}"):
         make_method(name, engine, {"steps": steps})
 
 
 @pytest.mark.parametrize("lr", [0, -1e-3, float("nan"), float("inf")])
-@pytest.mark.parametrize("name", ["tpt", "ctpt", "tps"])
+@pytest.mark.parametrize("name", ["tpt", "ctpt", "tps", "rtpt"])
 def test_a_rate_that_is_not_positive_is_refused(
     engine: tpt.PromptEngine, name: str, lr: float
 ) -> None:

@@ -29,7 +29,10 @@ def engine(golden: SimpleNamespace) -> tpt.PromptEngine:
 
 
 def test_the_registry_holds_every_method() -> None:
-    assert list(METHODS) == ["zero_shot", "tpt", "vte", "zero", "mta", "tps", "ctpt", "tda"]
+    assert list(METHODS) == [
+        *("zero_shot", "tpt", "vte", "zero", "mta", "tps", "ctpt", "tda"),
+        *("oga", "stata", "rtpt"),
+    ]
     for name, info in METHODS.items():
         assert info.name == name
         assert info.title
@@ -66,15 +69,15 @@ def test_an_unknown_method_is_told_the_nearest() -> None:
     with pytest.raises(MethodError, match='Unknown method "tdaa"') as caught:
         find_method("tdaa")
     assert 'Did you mean "tda"' in str(caught.value)
-    assert str(caught.value).endswith("zero_shot, tpt, vte, zero, mta, tps, ctpt, tda.")
+    assert str(caught.value).endswith(f"{', '.join(METHODS)}.")
 
 
 def test_the_published_values_are_the_defaults() -> None:
     known = {name: vars(make_settings(name, {})) for name in METHODS}
     tuning = {"keep": 0.1, "steps": 1, "lr": 5e-3}
     assert known["tpt"] == {**tuning, "reset": "image"}
-    assert known["tps"] == tuning
-    assert known["ctpt"] == {"weight": 50.0, **tuning}
+    assert known["tps"] == {**tuning, "per_class": True}
+    assert known["ctpt"] == {"weight": 50.0, **tuning, "penalty": "dispersion"}
     assert known["vte"] == {"keep": 0.1}
     assert known["zero"] == {"keep": 0.3}
     assert known["mta"] == {"lambda_y": 0.2, "lambda_q": 4.0}
@@ -85,7 +88,8 @@ def test_the_published_values_are_the_defaults() -> None:
 def test_options_reach_the_method_and_none_is_the_default(engine: tpt.PromptEngine) -> None:
     method = make_method("C-TPT", engine, {"weight": 20.0, "keep": None, "steps": 2})
     assert isinstance(method, tpt.CTPT)
-    assert vars(method.settings) == {"weight": 20.0, "keep": 0.1, "steps": 2, "lr": 5e-3}
+    given = {"weight": 20.0, "keep": 0.1, "steps": 2, "lr": 5e-3, "penalty": "dispersion"}
+    assert vars(method.settings) == given
 
 
 @pytest.mark.parametrize(
@@ -95,10 +99,10 @@ def test_options_reach_the_method_and_none_is_the_default(engine: tpt.PromptEngi
         (
             "zero_shot",
             "keep",
-            "with --method zero_shot; it belongs to tpt, vte, zero, tps, ctpt, tda",
+            "with --method zero_shot; it belongs to tpt, vte, zero, tps, ctpt, tda, rtpt",
         ),
         ("tpt", "lambda_q", "--lambda-q has no meaning with --method tpt; it belongs to mta."),
-        ("tps", "reset", "it belongs to tpt, tda. Leave it out, or use another method."),
+        ("tps", "reset", "it belongs to tpt, tda, oga. Leave it out, or use another method."),
         ("tpt", "kep", 'No method has the option "kep". Did you mean "keep"?'),
     ],
 )

@@ -339,7 +339,8 @@ def test_batches_change_no_bit_of_any_method_under_a_gate_or_not(
         gate = {}  # there is but one view to look at
     items = [*paths[:3], "no-such-file.png", *paths[3:]]
     runs = []
-    for size, workers in [(1, 2), (3, 0), (16, 1)]:
+    decided = METHODS[name].together is not None  # by a batch together: its size is the method's
+    for size, workers in [(3, 2), (3, 0), (3, 1)] if decided else [(1, 2), (3, 0), (16, 1)]:
         method = make_method(name, small) if gate is None else gated(name, small, **gate)
         runs.append(
             timeless(tpt.stream(items, method, few_views, batch_size=size, num_workers=workers))

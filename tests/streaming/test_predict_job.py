@@ -160,6 +160,7 @@ def test_every_method_makes_a_job_with_its_settings(
     }
     extra = {"views", "augment"} if METHODS[name].needs_views else set()
     extra |= {"views_kept"} if defaults.get("keep") is not None else set()
+    extra |= {"batch_size"} if METHODS[name].together else set()
     assert made.settings.keys() == known | {"classes"} | defaults.keys() | extra
 
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tpt.errors import MethodError, TptError
 from tpt.evaluate.method_pool import MethodPool, Starts
 from tpt.evaluate.method_specs import MethodSpec
-from tpt.evaluate.runner import Line, Methods, keeps_state, run_walk
+from tpt.evaluate.runner import Line, Methods, run_walk
 from tpt.evaluate.walks import Walk
 from tpt.images.views import Views
+from tpt.methods import Method
 from tpt.methods.registry import find_method, make_settings
 from tpt.model.clip import Clip
 from tpt.model.load import load_clip
@@ -44,6 +45,7 @@ class EvalSettings:
     augment: str | None = None
     gate: float | None = None
     gate_views: int | None = None
+    batch_size: int | None = None  # for methods whose images of a batch decide together
     precision: str = "fp32"
     device: str = "auto"
     seed: int = 0
@@ -100,9 +102,16 @@ class Evaluation:
 
     def keeps_state(self) -> bool:
         """Whether a method's answers depend on the pictures before."""
-        return keeps_state(
-            {"": self.methods(self.walks[0])[next(self.walks[0].result_sets())[1].name]}
-        )
+        return any(method.keeps_state for method in self._some_methods())
+
+    @property
+    def batch_size(self) -> int:
+        """How many pictures are judged at once, unless the user says so."""
+        return max(method.batch_size for method in self._some_methods())
+
+    def _some_methods(self) -> Iterable[Method]:
+        """The methods of one result set."""
+        return self.methods(self.walks[0])[next(self.walks[0].result_sets())[1].name].values()
 
 
 def build_evaluation(wanted: EvalSettings, walks: Sequence[Walk]) -> Evaluation:
@@ -117,7 +126,7 @@ def build_evaluation(wanted: EvalSettings, walks: Sequence[Walk]) -> Evaluation:
     check_options(wanted)
     clip = _load(wanted)
     gate = None if wanted.gate is None else (wanted.gate, wanted.gate_views or 1)
-    pool = MethodPool(clip, wanted.specs, wanted.starts, gate)
+    pool = MethodPool(clip, wanted.specs, wanted.starts, gate, wanted.batch_size)
     reads = any(_reads_views(spec) for spec in wanted.specs)
     count = (wanted.views or DEFAULT_VIEWS) if reads else 1
     views = Views(clip, count, wanted.augment or "crop", wanted.seed)

@@ -42,6 +42,7 @@ class MethodPool:
         specs: the methods.
         starts: prompt files and templates.
         gate: (threshold, views) of a gate before every method that reads views; or None.
+        batch_size: for methods whose images of a batch decide together; None: each its own.
 
     Raises:
         MethodError: several templates without a method that uses an ensemble.
@@ -54,6 +55,7 @@ class MethodPool:
         specs: Sequence[MethodSpec],
         starts: Starts,
         gate: tuple[float, int] | None = None,
+        batch_size: int | None = None,
     ) -> None:
         if len(starts.templates) > 1 and not any(spec.ensemble for spec in specs):
             raise MethodError(
@@ -62,6 +64,7 @@ class MethodPool:
                 "one template."
             )
         self.clip, self.specs, self.starts, self.gate = clip, tuple(specs), starts, gate
+        self.batch_size = batch_size
         self._contexts = {name: Context.load(path) for name, path in starts.prompts.items()}
         self._made: dict[tuple[Any, ...], Method] = {}
         self._engines: dict[tuple[Any, ...], PromptEngine] = {}
@@ -114,10 +117,14 @@ class MethodPool:
             }
         elif not spec.ensemble:
             context = {"words": (self.starts.templates[:1] or (DEFAULT_TEMPLATE,))[0]}
+        settings = asdict(make_settings(spec.method, spec.options))
+        together = find_method(spec.method).together
+        if together is not None:
+            settings["batch_size"] = self.batch_size or together
         return {
             "name": spec.name,
             "method": spec.method,
-            "settings": asdict(make_settings(spec.method, spec.options)),
+            "settings": settings,
             "context": context,
             "templates": self._told_templates(spec),
         }
@@ -133,6 +140,8 @@ class MethodPool:
         words, templates = info.split_start(self.templates(spec, part_of))
         engine = self._engine(classes, spec.start, words)
         method = info.make(engine, make_settings(spec.method, spec.options), templates)
+        if method.together is not None:
+            method.together = self.batch_size or method.together
         if self.gate is not None and method.reads_views:
             method = Gate(method, *self.gate)
         return method

@@ -171,7 +171,18 @@ def judge(features: Tensor, labels: Sequence[int], methods: Methods) -> list[Ans
             return [_summarise(o, labels[p], method) for o, p in zip(outs, places, strict=True)]
 
         started = time.perf_counter()
-        tops = settle(work, range(len(labels)), "The method", alone=method.keeps_state)
+        size = method.together or len(labels)
+        tops = [
+            top
+            for first in range(0, len(labels), size)
+            for top in settle(
+                work,
+                range(len(labels))[first : first + size],
+                "The method",
+                alone=method.keeps_state,
+                whole=method.together is not None,
+            )
+        ]
         ms = (time.perf_counter() - started) * 1e3 / len(labels)
         for answer, told in zip(answers, tops, strict=True):
             answer[name] = told if isinstance(told, Failure) else told | {"ms": round(ms, 3)}
@@ -208,8 +219,3 @@ def _summarise(out: Adapted, label: int, method: Method) -> dict[str, Any] | Fai
 
 def _round(value: Tensor | None) -> float | None:
     return None if value is None else round(float(value), PLACES)
-
-
-def keeps_state(methods: dict[str, Methods]) -> bool:
-    """Whether any method depends on the images before."""
-    return any(m.keeps_state for by_name in methods.values() for m in by_name.values())

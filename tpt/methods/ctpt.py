@@ -3,9 +3,9 @@
 TPT sharpens predictions more than they deserve; class features that stand apart go with well
 calibrated ones. So loss = TPT's marginal entropy + a penalty on the unit class features t_k:
 
-    "dispersion"   - weight * mean_k |t_k - mean t|           C-TPT, Hee Suk Yoon et al., 2403.14119
-    "orthogonal"   + weight * mean_k | |row k of T T^T| - 1 |    O-TPT, Sharifdeen et al., 2503.12096
-    "angular"      - weight * mean_k min_j angle(t_k, t_j)       A-TPT, Ahamed et al., 2510.26441
+    dispersion   - weight * mean_k |t_k - mean t|              C-TPT, Hee Suk Yoon, 2403.14119
+    orthogonal   + weight * mean_k | |row k of T T^T| - 1 |    O-TPT, Sharifdeen, 2503.12096
+    angular      - weight * mean_k min_j angle(t_k, t_j)       A-TPT, Ahamed, 2510.26441
 
 Published weights for fine-grained sets (ImageNet family): 50 (20), 18 (2) and 80 (10). O-TPT's
 penalty grows with the number of classes, so one weight is of different strength on different sets.

@@ -4,10 +4,10 @@ Lijun Sheng et al. (2504.11195): an attack on the picture misleads some views mo
 the mean of all lets them speak. So the loss is the mean of the kept views' own entropies, not the
 entropy of their mean, and the answer is an ensemble of all views under the tuned context,
 
-    logits = sum_i w_i L_i,   w = softmax(s / 0.01),   s_i = mean of the 20 largest f_i . f_j, j != i
+    logits = sum_i w_i L_i,   w = softmax(s / 0.01),   s_i = mean of the 20 largest f_i . f_j
 
-where views that resemble many others count most. The public program takes a view out of its own
-neighbours only where its cosine to itself rounds to one, so that some keep theirs; here none does.
+over j != i: views that resemble many others count most. The public program takes a view out of
+its own neighbours only where its cosine to itself rounds to one, so that some stay; here none does.
 """
 
 from __future__ import annotations

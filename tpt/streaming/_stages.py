@@ -18,6 +18,7 @@ def settle(
     what: str,
     *,
     alone: bool = False,
+    whole: bool = False,
 ) -> list[T | Failure]:
     """What a stage gives for each item, or its failure.
 
@@ -29,12 +30,15 @@ def settle(
         items: the items.
         what: the stage, as the beginning of a sentence.
         alone: one item at a time from the start, where trying again would change a state.
+        whole: the items decide about one another, so a failure is that of all.
     """
-    if len(items) > 1 and not alone:
+    if len(items) > 1 and (whole or not alone):
         try:
             return list(work(items))
-        except Exception:
-            pass  # whose failure it is shows below
+        except Exception as error:
+            if whole:
+                return [describe_failure(error, what)] * len(items)
+            # Whose failure it is shows below.
     settled: list[T | Failure] = []
     for item in items:
         try:

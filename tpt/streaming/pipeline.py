@@ -70,7 +70,7 @@ def stream(
             is done: a batch is cut where the next picture is not there.
         method: what predicts, e.g. `tpt.TPT(engine)`.
         views: what makes its views; default `tpt.Views(clip, n=64)`.
-        batch_size: images adapted together; default `Clip.batch_size`.
+        batch_size: images adapted together; default `Method.batch_size`.
         num_workers: decoding threads; 0 pulls and decodes in the caller's thread, without reading
             ahead: then whole batches are waited for.
         top_k: predictions a record.
@@ -91,7 +91,7 @@ def stream(
             "in a list, or list a folder first."
         )
     clip = method.engine.clip
-    batch_size = clip.batch_size if batch_size is None else batch_size
+    batch_size = method.batch_size if batch_size is None else batch_size
     for name, value, least in (
         ("batch_size", batch_size, 1),
         ("num_workers", num_workers, 0),
@@ -104,8 +104,8 @@ def stream(
     views = Views(clip) if views is None else views
     views.check_model(clip)
     loaded = partial(decode_ahead, images, num_workers, batch_size, time_limit=time_limit)
-    # Batches of a sequence never depend on the clock.
-    live = not isinstance(images, Sequence)
+    # Batches of a sequence never depend on the clock, nor do those that decide together.
+    live = not isinstance(images, Sequence) and method.together is None
     return _generate(loaded, method, views, batch_size, top_k, strict, live)
 
 
@@ -263,7 +263,8 @@ def adapt_batch(items: list[Loaded], method: Method, views: Views) -> dict[int, 
             if not items:
                 break
         look = partial(begin, rows=rows, method=method)
-        begun = settle(look, items, "The method", alone=method.keeps_state)
+        one, all_ = method.keeps_state, method.together is not None
+        begun = settle(look, items, "The method", alone=one, whole=all_)
         told, items = _part(begun, items, outcomes)
         outcomes |= {index: out for index, (out, undecided) in told.items() if not undecided}
         items = [item for item in items if item.index not in outcomes]

@@ -45,6 +45,7 @@ class PredictSettings:
     lr: float | None = None
     reset: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)  # the method's other settings
+    batch_size: int | None = None  # for methods whose images of a batch decide together
     gate: float | None = None  # the threshold of a gate before the method
     gate_views: int | None = None
     load_state: str | None = None  # of an earlier stream, for methods that keep some
@@ -91,6 +92,9 @@ def build_predict_job(wanted: PredictSettings) -> PredictJob:
     if wanted.gate is not None:
         method = Gate(method, wanted.gate, wanted.gate_views or 1)
         facts["gate"] = asdict(method.settings)
+    if method.together is not None:
+        method.together = wanted.batch_size or method.together
+        facts["batch_size"] = method.batch_size
     views = Views(clip, wanted.views or DEFAULT_VIEWS, wanted.augment or "crop", wanted.seed)
     if method.reads_views:
         facts |= {"views": views.n, "augment": views.kind}
