@@ -21,7 +21,9 @@ from tpt.errors import MethodError
 from tpt.images.resample import cut, normalise, preprocess_plain, shrink_huge
 from tpt.images.views import draw_crops
 from tpt.model.clip import Clip
+from tpt.streaming._stages import describe_failure, settle
 from tpt.streaming.pipeline import decode_ahead
+from tpt.streaming.records import Failure
 
 AUGMENTATIONS = ("crop", "none")
 _SCALE = (0.08, 1.0)
@@ -50,11 +52,11 @@ class FeatureBank:
     def plain(self, paths: Sequence[str], tell: Tell | None = None) -> dict[str, Tensor]:
         """Unit features (E,) of the plain view of every readable path."""
         todo = [path for path in dict.fromkeys(paths) if path not in self._plain]
-        views = (
-            (path, preprocess_plain(picture, self.clip.preprocess).unsqueeze(0))
-            for path, picture in self._decode(todo, tell)
-        )
-        for path, features in self._encode(views):
+
+        def view(path: str, picture: Tensor) -> Tensor:
+            return preprocess_plain(picture, self.clip.preprocess).unsqueeze(0)
+
+        for path, features in self._encode(self._views_of(todo, view, tell)):
             self._plain[path] = features[0]
         return {path: self._plain[path] for path in paths if path in self._plain}
 
@@ -82,10 +84,11 @@ class FeatureBank:
         wanted = {path: [(path, seed, view) for view in views] for path in dict.fromkeys(paths)}
         todo = [p for p, keys in wanted.items() if not all(key in self._views for key in keys)]
         made: dict[str, Tensor] = {}
-        crops = (
-            (path, self._crop(picture, wanted[path])) for path, picture in self._decode(todo, tell)
-        )
-        for path, features in self._encode(crops):
+
+        def crop(path: str, picture: Tensor) -> Tensor:
+            return self._crop(picture, wanted[path])
+
+        for path, features in self._encode(self._views_of(todo, crop, tell)):
             made[path] = features
             if keep:
                 self._views |= dict(zip(wanted[path], features.unbind(), strict=True))
@@ -93,6 +96,18 @@ class FeatureBank:
             if path not in made and path not in self.failed:
                 made[path] = torch.stack([self._views[key] for key in keys])
         return made
+
+    def _views_of(
+        self, paths: Sequence[str], make: Callable[[str, Tensor], Tensor], tell: Tell | None
+    ) -> Iterator[tuple[str, Tensor]]:
+        """The views (n, 3, h, w), uint8, of every picture of which they can be made."""
+        for path, picture in self._decode(paths, tell):
+            try:
+                views = make(path, picture)
+            except Exception as error:
+                self.failed[path] = describe_failure(error, "Making views").message
+            else:
+                yield path, views
 
     def _decode(self, paths: Sequence[str], tell: Tell | None) -> Iterator[tuple[str, Tensor]]:
         """The readable pictures (1, 3, H, W) among some paths; the others are remembered."""
@@ -134,17 +149,22 @@ class FeatureBank:
             yield from self._pass(waiting)
 
     def _pass(self, items: list[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
-        pixels = torch.cat([part for _, part in items]).to(self.clip.device).float() / 255
-        features = self.clip.encode_images(normalise(pixels, self.clip.preprocess)).cpu()
-        parts = features.split([len(part) for _, part in items])
-        for (path, _), part in zip(items, parts, strict=True):
-            if bool(part.isfinite().all()):
+        for (path, _), part in zip(items, settle(self._features, items, "Encoding"), strict=True):
+            if isinstance(part, Failure):
+                self.failed[path] = part.message
+            elif bool(part.isfinite().all()):
                 yield path, part
             else:
                 self.failed[path] = (
                     f'The image tower gave NaN or infinite features for "{path}". Try --precision '
                     "fp32 or bf16."
                 )
+
+    def _features(self, items: Sequence[tuple[str, Tensor]]) -> list[Tensor]:
+        """Unit features (n, E) of every item's views, in one pass."""
+        pixels = torch.cat([part for _, part in items]).to(self.clip.device).float() / 255
+        features = self.clip.encode_images(normalise(pixels, self.clip.preprocess)).cpu()
+        return list(features.split([len(part) for _, part in items]))
 
 
 def draw_view(seed: int, path: str, view: int) -> np.random.Generator:

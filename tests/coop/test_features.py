@@ -301,6 +301,27 @@ def test_features_that_are_no_numbers_count_as_a_broken_picture(
     assert bank.failed[paths[1]].endswith(message)
 
 
+@pytest.mark.parametrize("stage", ["Making views", "Encoding"])
+def test_a_failure_at_any_stage_costs_the_one_picture(
+    golden: SimpleNamespace, paths: list[str], monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    want = FeatureBank(golden.clip).augmented(paths, 1, range(2))
+    bank = FeatureBank(golden.clip)
+    place, name = (bank, "_crop") if stage == "Making views" else (golden.clip, "encode_images")
+    work, calls = getattr(place, name), iter(range(9))
+
+    def fail_second(*given: Any) -> Tensor:
+        if next(calls) == 1:
+            raise RuntimeError("no such kernel")
+        return work(*given)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(place, name, fail_second)
+    got = bank.augmented(paths, 1, range(2))
+    assert_same(got, {path: want[path] for path in paths if path != paths[1]})
+    said = f"{stage} failed for this image: RuntimeError: no such kernel."
+    assert bank.failed == {paths[1]: said}
+
+
 # --- passes of the image tower ---
 
 
