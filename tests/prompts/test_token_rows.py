@@ -88,13 +88,28 @@ def test_any_words_may_be_in_names_the_placeholder_too(
         assert seen_row(row, slots) == expected_row(tiny, text, before, 3 - before)
 
 
-def test_a_tokenizer_whose_words_depend_on_their_neighbours_is_refused(tiny: tpt.Clip) -> None:
-    """The first of several words is another token than the others: no run of placeholders."""
+def test_a_texts_first_word_may_be_another_token_than_a_later_one(tiny: tpt.Clip) -> None:
+    """As with tokenizers that count the space in front of a word in."""
 
     def tokenize(texts: list[str], context_length: int) -> Tensor:
         ids = tiny.tokenizer(texts, context_length=context_length).clone()
         ids[:, 1] += (ids[:, 2] != END) * (ids[:, 1] != END)
         return ids
+
+    clip = tpt.Clip(tiny.model, tokenize)
+    rows = build_rows(clip, ["X X X X", "cat"], 3, 3, "end")
+    assert rows.slots.tolist() == [[1, 2, 3], [1, 2, 3]]
+    rows = build_rows(clip, ["X X X X", "cat"], 3, 0, "front")
+    assert rows.slots.tolist() == [[5, 6, 7], [2, 3, 4]]
+
+
+def test_a_tokenizer_whose_words_depend_on_their_neighbours_is_refused(tiny: tpt.Clip) -> None:
+    """Every word is another token than the one before: no run of placeholders."""
+
+    def tokenize(texts: list[str], context_length: int) -> Tensor:
+        ids = tiny.tokenizer(texts, context_length=context_length).clone()
+        words = (ids != 0) & (ids < END - 1)
+        return torch.where(words, (ids + 1000 * words.cumsum(1)) % (END - 1), ids)
 
     clip = tpt.Clip(tiny.model, tokenize)
     with pytest.raises(PromptError, match="no word that can mark where 3"):

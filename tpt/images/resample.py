@@ -119,7 +119,7 @@ def preprocess_plain(picture: Tensor, facts: Preprocess) -> Tensor:
     if facts.resize_mode == "longest":
         ratio = max(picture.shape[-2] / size[0], picture.shape[-1] / size[1])
         inner = tuple(max(1, round(side / ratio)) for side in picture.shape[-2:])
-        return _centre(resize(picture, (inner[0], inner[1]), facts.interpolation), size, facts.fill)
+        return _centre(resize(picture, (inner[0], inner[1]), facts.interpolation), facts)
     picture = _trim_long(picture)
     height, width = picture.shape[-2:]
     if size[0] == size[1]:
@@ -128,7 +128,7 @@ def preprocess_plain(picture: Tensor, facts: Preprocess) -> Tensor:
     else:
         ratio = min(height / size[0], width / size[1])
         inner = (max(size[0], round(height / ratio)), max(size[1], round(width / ratio)))
-    return _centre(resize(picture, inner, facts.interpolation), size, facts.fill)
+    return _centre(resize(picture, inner, facts.interpolation), facts)
 
 
 def _trim_long(picture: Tensor) -> Tensor:
@@ -145,15 +145,17 @@ def _trim_long(picture: Tensor) -> Tensor:
     return picture
 
 
-def _centre(picture: Tensor, size: tuple[int, int], fill: int) -> Tensor:
-    """Centre crop, or centre in a border of grey level `fill`, to `size`: (3, h, w)."""
-    for axis, wanted in ((-2, size[0]), (-1, size[1])):
+def _centre(picture: Tensor, facts: Preprocess) -> Tensor:
+    """Centre crop, or centre in a border of grey level `facts.fill`, to the model's size."""
+    for axis, wanted in ((-2, facts.size[0]), (-1, facts.size[1])):
         length = picture.shape[axis]
         if length >= wanted:
-            picture = picture.narrow(axis, round((length - wanted) / 2), wanted)
+            spare = length - wanted
+            start = spare // 2 if facts.centre == "floor" else round(spare / 2)
+            picture = picture.narrow(axis, start, wanted)
         else:
             ahead = (wanted - length) // 2
             pad = [ahead, wanted - length - ahead] if axis == -1 else [0, 0]
             pad += [ahead, wanted - length - ahead] if axis == -2 else [0, 0]
-            picture = F.pad(picture, pad, value=fill)
+            picture = F.pad(picture, pad, value=facts.fill)
     return picture[0]

@@ -17,14 +17,15 @@ from open_clip import factory
 from torch import nn
 
 from tpt.model._config import ModelConfig
+from tpt.model._hf_config import FAMILIES
+from tpt.model._hf_tokenizer import read_tokenizer
+from tpt.model._towers import BertTower, ImageTower
+from tpt.model._weights import list_files, load_weights
 from tpt.model.surroundings import Defaults
 
-WEIGHTS = (".safetensors", ".bin", ".pth")
-_PREFERRED = (  # open_clip's order where a folder holds several
-    *("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors"),
-    *("open_clip_pytorch_model.bin", "open_clip_pytorch_model.pth"),
-    *("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth"),
-)
+# open_clip's class builds these, and ours take their place.
+_NO_IMAGE_TOWER = {"layers": 1, "width": 64, "image_size": 16, "patch_size": 16}
+_NO_TEXT_TOWER = {"layers": 1, "width": 64, "vocab_size": 1, "context_length": 1}
 _SAMPLE = 1024  # numbers of each tensor, besides those that are digested whole
 
 
@@ -48,11 +49,12 @@ def build_model(
     with torch.device("cpu"), Defaults(rng):
         model = _make(config, factory.get_cast_dtype(precision))
         if weights is not None:
-            factory.load_checkpoint(model, str(weights), weights_only=True)
+            load_weights(model, config, weights)
         digest = digest_weights(model)
-    timm = "timm_model_name" in config.model["vision_cfg"]
-    factory._set_model_device_and_precision(model, device, precision, timm)
+    foreign = "timm_model_name" in config.model["vision_cfg"] or "tower" in config.text
+    factory._set_model_device_and_precision(model, device, precision, foreign)
     preprocess = factory.merge_preprocess_dict(factory.PreprocessCfg(), config.preprocess)
+    preprocess["centre"] = config.preprocess.get("centre")
     preprocess["size"] = getattr(model.visual, "image_size", preprocess["size"])
     factory.set_model_preprocess_cfg(model, preprocess)
     # Convolutions are a fifth faster in this order; attention does not care.
@@ -65,10 +67,18 @@ def _make(config: ModelConfig, cast_dtype: torch.dtype | None) -> nn.Module:
     custom = facts.pop("custom_text", False)
     if "timm_model_name" in facts["vision_cfg"]:
         facts["vision_cfg"]["timm_model_pretrained"] = False
+    image, text = facts["vision_cfg"], facts["text_cfg"]
+    towers: dict[str, nn.Module] = {}
+    if image.get("timm_pool") == "map" and image.get("width"):
+        towers["visual"], facts["vision_cfg"] = ImageTower(image), _NO_IMAGE_TOWER
+    if text.get("tower") == "bert":
+        towers["text"], facts["text_cfg"] = BertTower(text, facts["embed_dim"]), _NO_TEXT_TOWER
     kind: Any = factory.CLIP
     if custom:
         kind = factory.CoCa if "multimodal_cfg" in facts else factory.CustomTextCLIP
     model: nn.Module = kind(**facts, cast_dtype=cast_dtype)
+    for name, tower in towers.items():
+        setattr(model, name, tower)
     return model
 
 
@@ -80,28 +90,24 @@ def check_size(config: ModelConfig, weights: Path) -> None:
     """
     with torch.device("meta"):
         needed = sum(p.numel() for p in _make(config, None).parameters())
-    if needed > weights.stat().st_size:
+    size = sum(file.stat().st_size for file in list_files(weights))
+    if needed > size:
         raise ValueError(
-            f"the config describes a model of {needed:,} numbers, more than the "
-            f"{weights.stat().st_size:,} bytes of {weights.name} can hold"
+            f"the config describes a model of {needed:,} numbers, more than the {size:,} bytes of "
+            f"{weights.name} can hold"
         )
 
 
-def find_weights(folder: Path) -> Path | None:
-    """The weight file of a model folder, the one that open_clip would take."""
-    files = sorted(file for file in folder.iterdir() if file.suffix in WEIGHTS and file.is_file())
-    files.sort(key=lambda file: file.suffix != ".safetensors")
-    ranks = {name: rank for rank, name in enumerate(_PREFERRED)}
-    return min(files, key=lambda file: ranks.get(file.name, len(ranks)), default=None)
-
-
-def make_tokenizer(config: ModelConfig, folder: Path | None) -> Any:
-    """The tokenizer that a config names: CLIP's own, or data for `transformers` to read.
+def make_tokenizer(config: ModelConfig, folder: Path | None, name: str) -> Any:
+    """The tokenizer that a config names: CLIP's own, or data to be read.
 
     Args:
         config: of the model.
         folder: where a tokenizer's files are, in place of the hub repository that `config` names.
+        name: what the model is called, for the errors.
     """
+    if config.kind in FAMILIES and folder is not None:
+        return read_tokenizer(folder, config, name)
     text = config.text
     length = text.get("context_length") or factory.DEFAULT_CONTEXT_LENGTH
     options = text.get("tokenizer_kwargs") or {}

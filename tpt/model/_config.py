@@ -27,6 +27,7 @@ class ModelConfig:
 
     model: dict[str, Any]
     preprocess: dict[str, Any]
+    kind: str = "open_clip"  # whose names its weight file uses
 
     @property
     def text(self) -> dict[str, Any]:
@@ -134,6 +135,7 @@ PREPROCESS = {
     "interpolation": words("bicubic", "bilinear", "random", "nearest", "lanczos"),
     "resize_mode": words("shortest", "longest", "squash"),
     "fill_color": whole(255),
+    "centre": words("round", "floor"),  # ours: see Preprocess
 }
 CONFIG = {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS}
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from tpt.errors import ModelError, is_out_of_memory
 from tpt.model._building import digest_weights
 from tpt.model._image_tower import find_image_tower
+from tpt.model._towers import BertTower
 from tpt.model.surroundings import steady
 
 
@@ -34,14 +35,16 @@ class Preprocess:
     interpolation: str  # "bicubic" or "bilinear"
     resize_mode: str  # "shortest", "longest" or "squash"
     fill: int  # grey level of the border that "longest" leaves
+    centre: str = "round"  # a crop's half pixel: "round" to the even one (open_clip), or "floor"
 
 
 @dataclass(frozen=True)
 class TextTower:
-    """The parts of open_clip's text tower, wherever its model class keeps them.
+    """The parts of a text tower, wherever its model class keeps them.
 
     `packable` says whether the exact fast path applies: causal attention, the feature read at the
-    end token, plain residual attention blocks. Others take the full-length path.
+    end token, plain residual attention blocks. Others take the full-length path, which needs the
+    token embedding alone.
     """
 
     token_embedding: nn.Embedding
@@ -53,6 +56,8 @@ class TextTower:
     eos_id: int | None
     context_length: int
     packable: bool
+    embedding_width: int
+    masked_id: int | None = None  # of padding that no token sees, if the tower masks it
 
 
 class Clip:
@@ -117,9 +122,9 @@ class Clip:
     @property
     def dtype(self) -> torch.dtype:
         """The type in which the towers multiply matrices (the layer norms may be wider)."""
-        return next(
-            p.dtype for name, p in self.model.named_parameters() if name.endswith("c_fc.weight")
-        )
+        named = self.model.named_parameters()
+        matrices = (p.dtype for name, p in named if name.endswith("c_fc.weight"))
+        return next(matrices, self.text.token_embedding.weight.dtype)
 
     @property
     def width(self) -> int:
@@ -129,10 +134,7 @@ class Clip:
     @property
     def embedding_width(self) -> int:
         """E, the width of image features and class features."""
-        projection = self.text.projection
-        if projection is None:
-            return self.width
-        return projection.out_features if isinstance(projection, nn.Linear) else projection.shape[1]
+        return self.text.embedding_width
 
     @property
     def context_length(self) -> int:
@@ -230,6 +232,8 @@ def find_text_tower(model: nn.Module) -> TextTower:
             of another library).
     """
     home: Any = getattr(model, "text", model)
+    if isinstance(home, BertTower):
+        return _foreign(home.token_embedding, home.context_length, home.output_dim, home.pad_id)
     pool = getattr(home, "pool_type" if isinstance(home, TextTransformer) else "text_pool_type", "")
     if not pool or not hasattr(home, "transformer") or not hasattr(model, "visual"):
         raise ModelError(
@@ -244,16 +248,38 @@ def find_text_tower(model: nn.Module) -> TextTower:
         and pool in ("argmax", "eos")
         and all(_is_plain_block(block) for block in home.transformer.resblocks)
     )
+    projection, width = home.text_projection, home.token_embedding.embedding_dim
+    if projection is not None:
+        linear = isinstance(projection, nn.Linear)
+        width = projection.out_features if linear else projection.shape[1]
     return TextTower(
         token_embedding=home.token_embedding,
         positional_embedding=home.positional_embedding,
         transformer=home.transformer,
         ln_final=home.ln_final,
-        projection=home.text_projection,
+        projection=projection,
         pool=pool,
         eos_id=eos,
         context_length=home.context_length,
         packable=packable,
+        embedding_width=width,
+    )
+
+
+def _foreign(table: nn.Embedding, length: int, width: int, masked_id: int) -> TextTower:
+    """A tower that is no open_clip transformer: nothing of it is looked at but its embeddings."""
+    return TextTower(
+        token_embedding=table,
+        positional_embedding=torch.empty(0),
+        transformer=nn.Identity(),
+        ln_final=nn.Identity(),
+        projection=None,
+        pool="",
+        eos_id=None,
+        context_length=length,
+        packable=False,
+        embedding_width=width,
+        masked_id=masked_id,
     )
 
 
@@ -283,4 +309,5 @@ def read_preprocess(model: nn.Module) -> Preprocess:
         interpolation="bilinear" if facts.get("interpolation") == "bilinear" else "bicubic",
         resize_mode=facts.get("resize_mode") or "shortest",
         fill=int(facts.get("fill_color") or 0),
+        centre=facts.get("centre") or "round",
     )

@@ -17,15 +17,14 @@ import torch
 from open_clip import factory
 
 from tpt.errors import ModelError, suggest
-from tpt.model._building import build_model, check_size, find_weights, make_tokenizer
+from tpt.model._building import build_model, check_size, make_tokenizer
 from tpt.model._config import ModelConfig, check_text_tower, read_config
+from tpt.model._folders import CONFIG_FILE, check_folder, fetch_repository, read_folder
+from tpt.model._weights import find_weights
 from tpt.model.clip import Clip
 from tpt.model.surroundings import steady
-from tpt.text import read_json
 
 EMBEDDED = {"lite": Path(__file__).parent / "embedded" / "lite"}
-CONFIG_FILE = "open_clip_config.json"
-LARGEST_TOKENIZER = 2**26  # bytes of a tokenizer's JSON file
 RANDOM = "random"
 _OFFLINE = (
     "Without a network, download the weights elsewhere and give the file: "
@@ -58,8 +57,9 @@ def load_clip(
     """Load a model, frozen and in eval mode.
 
     Args:
-        name: an open_clip name ("ViT-B-16"), "hf-hub:org/repo", "local-dir:/path", or "lite", the
-            small model inside this package.
+        name: an open_clip name ("ViT-B-16"), "hf-hub:org/repo" or "local-dir:/path" (open_clip's
+            format, or a CLIPModel, SiglipModel or ChineseCLIPModel of transformers), or "lite",
+            the small model inside this package.
         pretrained: for an open_clip name, a tag ("openai"), a local weight file, or "random" for
             random weights drawn from `seed`. Not used with the other kinds of name.
         device: "auto" (a CUDA device, else Apple's, else the CPU), "cpu", "cuda", "cuda:1", "mps".
@@ -77,7 +77,7 @@ def load_clip(
     try:
         config, folder, file = _fetch(known, weights, config)
         model, digest = build_model(config, file, precision, place, seed)
-        tokenizer = make_tokenizer(config, folder)
+        tokenizer = make_tokenizer(config, folder, known)
     except ModelError:
         raise
     except Exception as error:  # open_clip and the readers of weights raise nearly every kind
@@ -186,7 +186,7 @@ def _resolve(name: str, pretrained: str | None) -> tuple[str, str | None, ModelC
                 f'"{known}" names its own weights; pretrained="{pretrained}" does not apply to it. '
                 "Leave it out."
             )
-        return known, None, None if known.startswith("hf-hub:") else _read_folder(known)
+        return known, None, None if known.startswith("hf-hub:") else read_folder(known)
     if known == "tiny":
         raise ModelError(
             'The embedded model "tiny" is gone; "lite" took its place and is the default. A prompt '
@@ -234,48 +234,14 @@ def _tag_config(name: str, tag: str) -> dict[str, Any]:
     return dict(open_clip.pretrained.get_pretrained_cfg(name, tag))
 
 
-def _read_folder(name: str) -> ModelConfig:
-    """The config of a model folder that has weights beside it."""
-    folder = Path(name.removeprefix("local-dir:"))
-    if not (folder / CONFIG_FILE).is_file():
-        raise ModelError(
-            f'No open_clip_config.json in "{folder}": local-dir: expects a folder that holds an '
-            "open_clip config and a weight file (.safetensors, .bin or .pth)."
-        )
-    weights = find_weights(folder)
-    if weights is None:
-        raise ModelError(
-            f'"{folder}" holds a config but no weight file (.safetensors, .bin or .pth). Put the '
-            "weights beside the config; a random model is never made in their place."
-        )
-    for file in (folder / CONFIG_FILE, weights):
-        _check_inside(file, folder)
-    return read_config(folder / CONFIG_FILE, name)
-
-
-def _check_inside(file: Path, folder: Path) -> None:
-    """Refuse a link out of a model folder; the hub's cache keeps its files in `blobs`, two up."""
-    home = folder.resolve()
-    homes = [home] + [home.parent.parent / "blobs"] * (home.parent.name == "snapshots")
-    if not any(file.resolve().is_relative_to(home) for home in homes):
-        raise ModelError(
-            f'"{file}" is a link to a file outside its model folder, which is not read. Put the '
-            "file itself there; the weights of an open_clip model can also be given by "
-            "pretrained=FILE."
-        )
-
-
 def _fetch(
     name: str, weights: str | None, config: ModelConfig | None
 ) -> tuple[ModelConfig, Path | None, Path | None]:
     """(config, folder of the tokenizer's files, weight file), fetched where they are elsewhere."""
     if config is None:
-        repository = name.removeprefix("hf-hub:")
-        fetched = factory.download_pretrained_from_hf(repository, filename=CONFIG_FILE)
-        config = read_config(Path(fetched), name)
-        file = Path(factory.download_pretrained_from_hf(repository))
+        config, folder, file = fetch_repository(name)
         check_size(config, file)
-        return config, None, file
+        return config, folder, file
     if weights == RANDOM:
         return config, None, None
     if weights is not None:
@@ -283,25 +249,12 @@ def _fetch(
         file = Path(factory.download_pretrained(tag) if tag else weights)
         return replace(config, preprocess=tag), None, file
     folder = EMBEDDED[name] if name in EMBEDDED else Path(name.removeprefix("local-dir:"))
-    found = find_weights(folder)
+    found = find_weights(folder, config.kind)
     assert found is not None  # it was there a moment ago
     if name not in EMBEDDED:
         check_size(config, found)
-        _check_tokenizer(folder, name, config)
+        check_folder(folder, name, config)
     return config, folder, found
-
-
-def _check_tokenizer(folder: Path, name: str, config: ModelConfig) -> None:
-    """Refuse a tokenizer that brings Python of its own, before `transformers` looks at it."""
-    for file in folder.iterdir() if config.text.get("hf_tokenizer_name") else ():
-        _check_inside(file, folder)
-        found = read_json(file, LARGEST_TOKENIZER) if file.suffix == ".json" else None
-        if isinstance(found, dict) and "auto_map" in found:
-            raise ModelError(
-                f'"{file.name}" of "{name}" names Python code of its own (auto_map), which is '
-                "never run. Choose a model whose tokenizer is plain data (tokenizer.json), or "
-                "remove the entry if the tokenizer works without it."
-            )
 
 
 def _explain(name: str, pretrained: str | None, error: Exception) -> str:
@@ -310,7 +263,7 @@ def _explain(name: str, pretrained: str | None, error: Exception) -> str:
     if name.startswith("local-dir:"):
         return (
             f'What is in "{name}" could not be loaded: {reason}. The weights have to be a state '
-            f"dict of exactly the architecture that open_clip_config.json describes, {plain}."
+            f"dict of exactly the architecture that its config describes, {plain}."
         )
     if pretrained and not _tag_config(name, pretrained) and Path(pretrained).is_file():
         return (

@@ -3,7 +3,7 @@
 It works for every open_clip text transformer (bidirectional ones, class-token ones, unusual
 blocks), because it is that transformer: where it looks up its token embeddings, those of the
 placeholders are exchanged for the context vectors, and everything after is the model's own code.
-It costs K x L tokens a pass.
+It costs K x L tokens a pass, or K times the longest prompt where the tower masks its padding.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class FullEncoder:
 
     def __init__(self, clip: Clip, rows: PromptRows) -> None:
         self.clip = clip
-        self.ids = rows.ids.to(clip.device)
+        self.ids = _cut_padding(rows.ids, clip.text.masked_id).to(clip.device)
         self.slots = rows.slots.to(clip.device)
 
     def __call__(self, vectors: Tensor) -> Tensor:
@@ -52,6 +52,14 @@ class FullEncoder:
         with _PutIn(self.clip.text.token_embedding.weight, where, vectors):
             encoded: Tensor = self.clip.model.encode_text(ids)  # type: ignore[operator]
         return encoded
+
+
+def _cut_padding(ids: Tensor, masked_id: int | None) -> Tensor:
+    """Rows (K, L) as long as the longest prompt, if the tower masks what stands behind it."""
+    if masked_id is None or ids.shape[1] == 0:
+        return ids
+    used = (ids != masked_id).any(0).nonzero()
+    return ids[:, : int(used.max()) + 1] if len(used) else ids
 
 
 class _PutIn(TorchFunctionMode):

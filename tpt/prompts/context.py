@@ -14,7 +14,7 @@ from tpt.model.surroundings import steady
 from tpt.prompts.files import load_context, save_context
 from tpt.prompts.meta_network import MetaNet
 from tpt.prompts.prompt_info import Blend, PromptInfo
-from tpt.prompts.token_rows import check_template, word_ids
+from tpt.prompts.token_rows import check_template, word_ids, word_ids_after
 
 if TYPE_CHECKING:
     from tpt.model.clip import Clip
@@ -123,7 +123,7 @@ class Context:
                 f'The template "{words}" holds {len(parts) - 1} places for the class name; '
                 "expected exactly one {}, or none to put the name last."
             )
-        ahead, behind = (word_ids(clip, part.strip()) for part in parts)
+        ahead, behind = word_ids(clip, parts[0].strip()), word_ids_after(clip, parts[1].strip())
         ids = torch.cat([ahead, behind])
         if len(ids) == 0:
             raise PromptError(

@@ -61,9 +61,9 @@ def build_rows(
         ahead, behind = [placeholder] * before, [placeholder] * (vectors - before)
         sentences = [" ".join([*ahead, name, *behind]) + "." for name in cleaned]
         ids = tokenize(clip, sentences, names, vectors)
-        return ids, ids.eq(_single_token(clip, placeholder) or 0)
+        return ids, torch.isin(ids, _single_token(clip, placeholder))
 
-    known = [word for word in _PLACEHOLDERS if _single_token(clip, word) is not None]
+    known = [word for word in _PLACEHOLDERS if len(_single_token(clip, word))]
     for place, placeholder in enumerate(known):
         ids, hits = mark(placeholder)
         if bool((hits.sum(1) != vectors).any()):  # some name holds the word itself
@@ -95,6 +95,16 @@ def tokenize(clip: Clip, sentences: Sequence[str], names: Sequence[str], vectors
             f'The prompt of class "{names[row]}" has {int(needed[row])} tokens{room}, but the '
             f"model reads at most {length}. Shorten the class name or use a shorter context."
         )
+    return ids
+
+
+def word_ids_after(clip: Clip, words: str) -> Tensor:
+    """Ids (M,) of some words that follow another word: some tokenizers count the space in."""
+    ids = word_ids(clip, words)
+    for lead in _PLACEHOLDERS if len(ids) else ():
+        alone, both = word_ids(clip, lead), word_ids(clip, f"{lead} {words}")
+        if torch.equal(both[: len(alone)], alone):
+            return both[len(alone) :]
     return ids
 
 
@@ -169,6 +179,7 @@ def _pad_id(clip: Clip) -> int:
     return int(row.mode().values)
 
 
-def _single_token(clip: Clip, word: str) -> int | None:
-    ids = word_ids(clip, word)
-    return int(ids[0]) if len(ids) == 1 else None
+def _single_token(clip: Clip, word: str) -> Tensor:
+    """The one token of a word, as a text's first word and as a later one, or nothing (0,)."""
+    ids = word_ids(clip, f"{word} {word}")
+    return ids if len(ids) == 2 else ids[:0]

@@ -1,0 +1,206 @@
+"""A tokenizer from the files that `transformers` keeps beside a model, read as data.
+
+`tokenizer.json` is read by the tokenizers library. Where only the older files are, the tokenizer
+is put together from them as `transformers` does: byte-pair merges for CLIP (`vocab.json`,
+`merges.txt`), word pieces for BERT (`vocab.txt`).
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from open_clip import factory
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from torch import Tensor
+
+from tpt.errors import ModelError
+from tpt.model._config import ModelConfig
+from tpt.text import read_json
+
+LARGEST = 2**26  # bytes of a file: SigLIP 2's has 34 million
+FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+OLD_FILES = ("vocab.json", "merges.txt", "vocab.txt")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_CLIP_WORDS = (
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+)
+_PAD = {"clip": "<|endoftext|>", "siglip": "</s>", "chinese_clip": "[PAD]"}  # their defaults
+
+
+class FileTokenizer:
+    """`tokenizer(texts, context_length)` -> ids (n, L), filled up and cut as `transformers` does.
+
+    Args:
+        inner: what makes ids of a text, with the start and end marks.
+        length: L where a call does not say.
+        pad_id: what fills a short text up.
+        left: whether that goes ahead of the text.
+        clean: what is done to a text first.
+    """
+
+    def __init__(
+        self, inner: Any, length: int, pad_id: int, left: bool, clean: Callable[[str], str]
+    ) -> None:
+        inner.no_padding()
+        inner.no_truncation()
+        self.inner, self.context_length, self.pad_id, self.left = inner, length, pad_id, left
+        self.clean = clean
+
+    def __call__(self, texts: str | Sequence[str], context_length: int | None = None) -> Tensor:
+        length = context_length or self.context_length
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        ids = torch.full((len(texts), length), self.pad_id)
+        for row, found in enumerate(self.inner.encode_batch([self.clean(t) for t in texts])):
+            kept = found.ids
+            if len(kept) > length:
+                marks = len(kept) - len("".join(map(str, found.special_tokens_mask)).rstrip("1"))
+                kept = kept[: length - marks] + kept[len(kept) - marks :]
+            place = slice(length - len(kept), None) if self.left else slice(len(kept))
+            ids[row, place] = torch.tensor(kept, dtype=torch.long)
+        return ids
+
+
+def read_tokenizer(folder: Path, config: ModelConfig, name: str) -> Any:
+    """The tokenizer of a model folder that `transformers` wrote.
+
+    Raises:
+        ModelError: no tokenizer in the folder, or one that cannot be read.
+    """
+    said: dict[str, Any] = {}
+    for file in reversed(FILES[1:]):  # tokenizer_config.json has the last word
+        if (folder / file).is_file():
+            said |= _read_table(folder / file, name)
+    family, length = config.kind, config.text["context_length"]
+    inner = _read_inner(folder, family, said, name)
+    if inner is None:
+        if family == "clip" and config.text["vocab_size"] == 49_408:
+            return factory.SimpleTokenizer(context_length=length)
+        raise ModelError(
+            f'"{name}" has no tokenizer that is read here (tokenizer.json; for CLIP also '
+            "vocab.json with merges.txt, for Chinese-CLIP vocab.txt). Where transformers is "
+            "installed, AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) may write "
+            "tokenizer.json."
+        )
+    pad_id = inner.token_to_id(_word(said.get("pad_token"), _PAD[family]))
+    if pad_id is None:
+        pad_id = inner.padding["pad_id"] if inner.padding else 0
+    highest = max(inner.get_vocab(with_added_tokens=True).values(), default=0)
+    if highest >= config.text["vocab_size"]:
+        raise ModelError(
+            f'The tokenizer of "{name}" knows words up to number {highest:,}, but its model has '
+            f"{config.text['vocab_size']:,}. The folder's files are of different models."
+        )
+    clean = _cleaning(family, said.get("tokenizer_class"))
+    return FileTokenizer(inner, length, pad_id, said.get("padding_side") == "left", clean)
+
+
+def _read_inner(folder: Path, family: str, said: dict[str, Any], name: str) -> Any:
+    """The tokenizers library's object of the folder's files, or None where they are not there."""
+    there = [f for f in (FILES[0], *OLD_FILES) if (folder / f).is_file()]
+    for file in there:
+        if (folder / file).stat().st_size > LARGEST:
+            raise ModelError(
+                f'"{file}" of "{name}" is larger than {LARGEST:,} bytes, so it is no tokenizer. '
+                "Copy the model again."
+            )
+    try:
+        if FILES[0] in there:
+            return Tokenizer.from_file(str(folder / FILES[0]))
+        if family == "clip" and {"vocab.json", "merges.txt"} <= set(there):
+            return _byte_pairs(folder)
+        if family == "chinese_clip" and "vocab.txt" in there:
+            return _word_pieces(folder, said)
+    except Exception as error:  # the library raises Exception itself
+        raise ModelError(
+            f'The tokenizer of "{name}" cannot be read ({" ".join(str(error).split())[:200]}). '
+            "Copy its files again."
+        ) from error
+    return None
+
+
+def _byte_pairs(folder: Path) -> Any:
+    """CLIP's tokenizer of two files, as `transformers` builds it."""
+    start, end = "<|startoftext|>", "<|endoftext|>"
+    model = models.BPE.from_file(
+        str(folder / "vocab.json"),
+        str(folder / "merges.txt"),
+        continuing_subword_prefix="",
+        end_of_word_suffix="</w>",
+        unk_token=end,
+    )
+    inner = Tokenizer(model)
+    spaces = normalizers.Replace(Regex(r"\s+"), " ")
+    inner.normalizer = normalizers.Sequence([normalizers.NFC(), spaces, normalizers.Lowercase()])
+    split = pre_tokenizers.Split(Regex(_CLIP_WORDS), behavior="removed", invert=True)
+    inner.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    inner.add_special_tokens([start, end])
+    ids = inner.get_vocab()
+    inner.post_processor = processors.RobertaProcessing(
+        (end, ids[end]), (start, ids[start]), trim_offsets=False, add_prefix_space=False
+    )
+    return inner
+
+
+def _word_pieces(folder: Path, said: dict[str, Any]) -> Any:
+    """BERT's tokenizer of a list of words, as `transformers` builds it."""
+    inner = Tokenizer(models.WordPiece.from_file(str(folder / "vocab.txt"), unk_token="[UNK]"))
+    lower = said.get("do_lower_case") is not False
+    inner.normalizer = normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=said.get("tokenize_chinese_chars") is not False,
+        strip_accents=None,
+        lowercase=lower,
+    )
+    inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    inner.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+    marks = [(word, inner.token_to_id(word)) for word in ("[CLS]", "[SEP]")]
+    inner.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=marks
+    )
+    return inner
+
+
+def _cleaning(family: str, kind: object) -> Callable[[str], str]:
+    """What is done to a text ahead of tokenizer.json; all of it is harmless to do twice."""
+    if family != "siglip":
+        return str
+    # SigLIP's own class drops case and punctuation. SigLIP 2 was trained on small letters, which
+    # the files of its tokenizer, Gemma's, do not say.
+    if kind in ("GemmaTokenizer", "GemmaTokenizerFast", "Siglip2Tokenizer"):
+        return str.lower
+    return _canonical if kind in (None, "SiglipTokenizer") else str
+
+
+def _canonical(text: str) -> str:
+    return re.sub(r"\s+", " ", text.lower().translate(_PUNCTUATION)).strip()
+
+
+def _word(value: object, default: str) -> str:
+    """A special token's text, however it is written down."""
+    value = value.get("content") if isinstance(value, dict) else value
+    return value if isinstance(value, str) else default
+
+
+def _read_table(path: Path, name: str) -> dict[str, Any]:
+    try:
+        found = read_json(path, LARGEST)
+        if not isinstance(found, dict):
+            raise ValueError("it is no table of settings")
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f'"{path.name}" of "{name}" cannot be read ({error}). Copy it again.'
+        ) from error
+    if found.get("auto_map"):
+        raise ModelError(
+            f'"{path.name}" of "{name}" names Python code of its own (auto_map), which is never '
+            "run. Choose a model whose tokenizer is plain data (tokenizer.json), or remove the "
+            "entry if the tokenizer works without it."
+        )
+    return found
