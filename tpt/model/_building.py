@@ -17,7 +17,7 @@ from open_clip import factory
 from torch import nn
 
 from tpt.model._config import ModelConfig
-from tpt.model._hf_config import FAMILIES
+from tpt.model._hf_json import FAMILIES
 from tpt.model._hf_tokenizer import read_tokenizer
 from tpt.model._towers import BertTower, ImageTower
 from tpt.model._weights import list_files, load_weights

@@ -13,7 +13,9 @@ from open_clip import factory
 from tpt.errors import ModelError
 from tpt.model._config import ModelConfig, read_config
 from tpt.model._hf_config import CONFIG_FILE as HF_CONFIG_FILE
-from tpt.model._hf_config import FAMILIES, PREPROCESS_FILES, is_model_folder, read_model_config
+from tpt.model._hf_config import is_model_folder, read_model_config
+from tpt.model._hf_json import FAMILIES
+from tpt.model._hf_preprocess import FILES as PREPROCESS_FILES
 from tpt.model._hf_tokenizer import FILES, LARGEST, OLD_FILES
 from tpt.model._weights import HF_NAMES, find_weights, list_files, list_names
 from tpt.text import read_json
