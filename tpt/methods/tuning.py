@@ -138,13 +138,14 @@ class Tuner:
         classes = start_classes.detach().expand(len(kept), -1, -1).requires_grad_()
         sharpness, losses = self._losses(kept, classes)
         (pull,) = torch.autograd.grad(losses.sum(), classes)  # (B, K, E)
-        if len(pull) > 1:
-            (grads,) = torch.autograd.grad(
-                start_classes, start_vectors, pull, retain_graph=True, is_grads_batched=True
-            )
-        else:
-            (grad,) = torch.autograd.grad(start_classes, start_vectors, pull[0], retain_graph=True)
-            grads = grad.unsqueeze(0)
+
+        def pull_back(pull: Tensor) -> Tensor:
+            return torch.autograd.grad(start_classes, start_vectors, pull, retain_graph=True)[0]
+
+        if len(pull) > 1 and self.engine.path == "packed":
+            grads = torch.vmap(pull_back)(pull)  # every backward kernel works on the batch
+        else:  # of open_clip's own attention there is no batched backward kernel
+            grads = torch.stack([pull_back(one) for one in pull])
         return sharpness.detach(), losses.detach(), grads
 
     def _later_step(

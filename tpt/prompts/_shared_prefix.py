@@ -4,20 +4,21 @@ In a causal text tower a token never sees what follows it. So
 
 1. what all prompts begin with (start mark and context) is computed once, not K times;
 2. nothing after the end token, where the feature is read, is computed at all;
-3. the rest of all prompts is laid end to end: LayerNorm, projections and MLP run on one
-   (B, P + T, D) tensor of real tokens, with no padding anywhere. Prompts are sorted by length,
-   so that attention inside a prompt is a plain batched product over prompts of equal length;
-4. in the last layer only the end tokens ask questions, so the other tokens stop at their keys
-   and values.
+3. the rest of all prompts is laid into n rows of equal length R, several prompts a row, and what
+   they share is row 0. LayerNorm, projections and MLP run on one (B, n R, D) tensor in which one
+   or two percent are padding; attention is one masked product a layer, each row over itself and
+   the shared tokens;
+4. in the last layer only the end tokens go on behind the attention.
 
-For the 1,000 ImageNet names this is about 4,170 tokens in place of 77,000. The numbers are those
+For the 1,000 ImageNet names this is about 4,200 tokens in place of 77,000. The numbers are those
 of the full-length path up to floating-point rounding; the tests hold the two against each other.
 
-Shapes: B contexts, K classes, M vectors, D width, H heads, P shared tokens, T packed tokens.
+Shapes: B contexts, K classes, M vectors, D width, H heads, P shared tokens, n rows of R tokens.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +28,8 @@ from torch import Tensor, nn
 
 from tpt.model.clip import Clip, TextTower
 from tpt.prompts.token_rows import PromptRows, pooled_columns
+
+_STEP = 8  # rows are a multiple of this long: what matrix units like
 
 
 @dataclass(frozen=True)
@@ -52,38 +55,27 @@ class Block:
     in_bias: Tensor | None
     out: nn.Module
     scale_1: nn.Module
-    up: nn.Module
+    up: Any
     activation: nn.Module
-    down: nn.Module
+    down: Any
     scale_2: nn.Module
 
 
 @dataclass(frozen=True)
-class Bucket:
-    """`count` prompts of `length` own tokens each, packed from token `start` on (after P)."""
-
-    start: int
-    count: int
-    length: int
-
-    @property
-    def tokens(self) -> slice:
-        return slice(self.start, self.start + self.count * self.length)
-
-
-@dataclass(frozen=True)
 class PackingPlan:
-    """Where every token of K prompts stands in the packed tensor. Built once a class list."""
+    """Where every token of K prompts stands in the rows. Built once a class list."""
 
-    shared: int  # P
-    ids: Tensor  # (P + T,) token ids, placeholders included
-    columns: Tensor  # (P + T,) column of each token in its prompt
-    slot_tokens: Tensor  # (n,) packed tokens that are context vectors
-    slot_rows: Tensor  # (n,) their class (0 for shared tokens)
-    slot_vectors: Tensor  # (n,) which vector stands there
-    buckets: tuple[Bucket, ...]
-    ends: Tensor  # (K,) packed place of each end token, in packed class order
-    order: Tensor  # (K,) place of each class in packed class order
+    shared: int  # P, the first tokens of row 0
+    rows: int  # n
+    length: int  # R
+    ids: Tensor  # (n R,) token ids, placeholders included; 0 for padding
+    columns: Tensor  # (n R,) column of each token in its prompt
+    real: Tensor  # (n R,) False for padding
+    slot_tokens: Tensor  # (m,) packed tokens that are context vectors
+    slot_rows: Tensor  # (m,) their class (0 for shared tokens)
+    slot_vectors: Tensor  # (m,) which vector stands there
+    hidden: Tensor  # (n, 1, R, P + R) 0, or -inf for what a token does not see
+    ends: Tensor  # (K,) packed place of each class's end token
 
 
 class PackedEncoder:
@@ -105,14 +97,14 @@ class PackedEncoder:
         self.tokens, self.places = _embed(tower, self.plan)
 
     def __call__(self, vectors: Tensor) -> Tensor:
-        x = self._put_in(vectors)  # (B, P + T, D)
+        x = self._put_in(vectors)  # (B, n R, D)
         for block in self.blocks[:-1]:
-            x = x + block.scale_1(self._attend(block, block.norm_1(x), None))
+            x = x + block.scale_1(_apply(block.out, self._attend(block, x)))
             x = _feed_forward(block, x)
         last, ends = self.blocks[-1], self.plan.ends
-        x = x[:, ends] + last.scale_1(self._attend(last, last.norm_1(x), ends))  # (B, K, D)
-        x = self.final(_feed_forward(last, x))[:, self.plan.order]
-        return F.normalize(self._project(x), dim=-1)
+        mixed = self._attend(last, x)[:, ends]
+        x = x[:, ends] + last.scale_1(_apply(last.out, mixed))  # (B, K, D)
+        return F.normalize(self._project(self.final(_feed_forward(last, x))), dim=-1)
 
     def _put_in(self, vectors: Tensor) -> Tensor:
         """Token embeddings of all packed tokens with the context in its places."""
@@ -126,56 +118,20 @@ class PackedEncoder:
             picked = vectors[:, plan.slot_vectors]
         return base.index_copy(1, plan.slot_tokens, picked + self.places[plan.slot_tokens])
 
-    def _attend(self, block: Block, h: Tensor, ends: Tensor | None) -> Tensor:
-        """Attention of all tokens, or of the end tokens alone in the last layer."""
-        width = h.shape[-1]
-        if ends is None:
-            q, k, v = _linear(h, block.in_weight, block.in_bias).chunk(3, dim=-1)
-        else:
-            bias_q = bias_kv = None
-            if block.in_bias is not None:
-                bias_q, bias_kv = block.in_bias[:width], block.in_bias[width:]
-            q = _linear(h[:, ends], block.in_weight[:width], bias_q)
-            k, v = _linear(h, block.in_weight[width:], bias_kv).chunk(2, dim=-1)
-        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
-        q = q * (width // self.heads) ** -0.5
-        mixed = self._mix(q, k, v) if ends is None else self._mix_ends(q, k, v)
-        return _apply(block.out, mixed.transpose(1, 2).flatten(-2))
+    def _attend(self, block: Block, x: Tensor) -> Tensor:
+        """Attention of x (B, n R, D), before its output projection: each row over P and itself."""
+        plan, width = self.plan, x.shape[-1]
+        qkv = _linear(block.norm_1(x), block.in_weight, block.in_bias)
+        parts = qkv.view(len(x), plan.rows, plan.length, 3, self.heads, -1)
+        q, k, v = parts.permute(3, 0, 1, 4, 2, 5)  # (B, n, H, R, D / H) each
+        k, v = (torch.cat([self._share(t), t], dim=-2) for t in (k, v))
+        scores = (q * (width // self.heads) ** -0.5) @ k.transpose(-1, -2)
+        mixed = (scores + plan.hidden).softmax(-1) @ v
+        return mixed.transpose(2, 3).flatten(3).flatten(1, 2)
 
-    def _mix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Causal attention, (B, H, P + T, D / H) each: shared tokens, then every bucket."""
-        shared = self.plan.shared
-        k_shared, v_shared = k[:, :, :shared], v[:, :, :shared]
-        scores = q[:, :, :shared] @ k_shared.transpose(-1, -2)
-        parts = [_causal(scores).softmax(-1) @ v_shared]
-        q, k, v = q[:, :, shared:], k[:, :, shared:], v[:, :, shared:]
-        for bucket in self.plan.buckets:
-            own_q, own_k, own_v = (_rows(t, bucket) for t in (q, k, v))  # (B, H, n, l, D / H)
-            to_shared = (q[:, :, bucket.tokens] @ k_shared.transpose(-1, -2)).unflatten(
-                2, (bucket.count, bucket.length)
-            )
-            own = _causal(own_q @ own_k.transpose(-1, -2))
-            weights = torch.cat([to_shared, own], dim=-1).softmax(-1)  # (B, H, n, l, P + l)
-            mixed = weights[..., :shared].flatten(2, 3) @ v_shared
-            parts.append(mixed + (weights[..., shared:] @ own_v).flatten(2, 3))
-        return torch.cat(parts, dim=2)
-
-    def _mix_ends(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attention of the end tokens, q (B, H, K, D / H), over all that stands before them."""
-        shared = self.plan.shared
-        k_shared, v_shared = k[:, :, :shared], v[:, :, :shared]
-        k, v = k[:, :, shared:], v[:, :, shared:]
-        to_shared = q @ k_shared.transpose(-1, -2)  # (B, H, K, P)
-        parts, first = [], 0
-        for bucket in self.plan.buckets:
-            here = slice(first, first + bucket.count)
-            own_k, own_v = _rows(k, bucket), _rows(v, bucket)
-            own = (q[:, :, here].unsqueeze(-2) @ own_k.transpose(-1, -2)).squeeze(-2)
-            weights = torch.cat([to_shared[:, :, here], own], dim=-1).softmax(-1)
-            own_mixed = (weights[..., shared:].unsqueeze(-2) @ own_v).squeeze(-2)
-            parts.append(weights[..., :shared] @ v_shared + own_mixed)
-            first += bucket.count
-        return torch.cat(parts, dim=2)
+    def _share(self, t: Tensor) -> Tensor:
+        """The shared tokens of row 0 of (B, n, H, R, d), for every row: (B, n, H, P, d)."""
+        return t[:, :1, :, : self.plan.shared].expand(-1, self.plan.rows, -1, -1, -1)
 
     def _project(self, x: Tensor) -> Tensor:
         if self.projection is None:
@@ -186,7 +142,7 @@ class PackedEncoder:
 
 
 def plan_packing(rows: PromptRows, ends: Tensor, class_specific: bool) -> PackingPlan:
-    """Lay K prompts end to end behind what they share.
+    """Lay K prompts into rows behind what they share.
 
     Args:
         rows: token ids (K, L) and context columns (K, M).
@@ -202,31 +158,81 @@ def plan_packing(rows: PromptRows, ends: Tensor, class_specific: bool) -> Packin
         same &= (which < 0).all(0)
     # Every prompt keeps at least its end token for itself.
     shared = min(int(same.int().cumprod(0).sum()), int(ends.min()))
-    lengths = ends - shared + 1
-    by_length = lengths.argsort(stable=True)
-    columns = [torch.arange(shared)]
-    classes = [torch.zeros(shared, dtype=torch.long)]
-    for row in by_length.tolist():
-        columns.append(torch.arange(shared, int(ends[row]) + 1))
-        classes.append(torch.full((int(lengths[row]),), row))
-    column, owner = torch.cat(columns), torch.cat(classes)
-    vector = which[owner, column]
+    lengths = (ends - shared + 1).tolist()
+    length, row_of = fill_rows(lengths, shared)
+    count = 1 + max(row_of)
+    owner = torch.full((count, length), -1)  # the class of each token; for shared ones any
+    column = torch.zeros(count, length, dtype=torch.long)
+    part = torch.full((count, length), -1)  # prompts of a row do not see one another
+    owner[0, :shared], column[0, :shared], part[0, :shared] = 0, torch.arange(shared), len(ids)
+    end_tokens = torch.empty(len(ids), dtype=torch.long)
+    used = [0] * count
+    for place, (own, row) in enumerate(zip(lengths, row_of, strict=True)):
+        here = slice(used[row], used[row] + own)
+        owner[row, here], part[row, here] = place, place
+        column[row, here] = torch.arange(shared, shared + own)
+        used[row] += own
+        end_tokens[place] = row * length + used[row] - 1
+    real = owner.flatten() >= 0
+    owner, column = owner.flatten().clamp(min=0), column.flatten()
+    vector = torch.where(real, which[owner, column], -1)
     slot_tokens = (vector >= 0).nonzero().flatten()
-    buckets, start = [], 0
-    for length, count in zip(*lengths.unique(return_counts=True), strict=True):
-        buckets.append(Bucket(start, int(count), int(length)))
-        start += int(count) * int(length)
     return PackingPlan(
         shared=shared,
-        ids=ids[owner, column],
+        rows=count,
+        length=length,
+        ids=torch.where(real, ids[owner, column], 0),
         columns=column,
+        real=real,
         slot_tokens=slot_tokens,
         slot_rows=owner[slot_tokens],
         slot_vectors=vector[slot_tokens],
-        buckets=tuple(buckets),
-        ends=shared - 1 + lengths[by_length].cumsum(0),
-        order=by_length.argsort(),
+        hidden=_hide(part, shared),
+        ends=end_tokens,
     )
+
+
+def fill_rows(lengths: Sequence[int], shared: int) -> tuple[int, list[int]]:
+    """(R, the row of each of K prompts with these own lengths); row 0 is for the shared tokens.
+
+    The longest prompts choose their rows first, each the fullest that has room. Of the row lengths
+    from the longest prompt's to twice that, the one that pads least is taken.
+    """
+    least = -(-max(*lengths, shared, 1) // _STEP) * _STEP
+    tried = [(length, _fill(lengths, length)) for length in range(least, 2 * least + 1, _STEP)]
+    return min(tried, key=lambda found: found[0] * (1 + max(found[1])))
+
+
+def _fill(lengths: Sequence[int], length: int) -> list[int]:
+    """The row of each prompt, counted from 1, in rows of `length` tokens."""
+    row_of = [0] * len(lengths)
+    by_room: list[list[int]] = [[] for _ in range(length + 1)]  # open rows by the room they have
+    opened = 0
+    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+        own = lengths[place]
+        room = next((room for room in range(own, length + 1) if by_room[room]), None)
+        if room is None:
+            opened += 1
+            room, row = length, opened
+        else:
+            row = by_room[room].pop()
+        by_room[room - own].append(row)
+        row_of[place] = row
+    return row_of
+
+
+def _hide(part: Tensor, shared: int) -> Tensor:
+    """What tokens of rows (n, R) do not see: (n, 1, R, P + R), -inf there and 0 elsewhere.
+
+    Prompts see the shared tokens, and themselves up to where they stand. The shared tokens see
+    themselves in their own row. Padding sees padding, so that its numbers stay finite.
+    """
+    count, length = part.shape
+    seen = (part.unsqueeze(2) == part.unsqueeze(1)).tril()  # (n, R, R)
+    ahead = torch.ones(count, length, shared, dtype=torch.bool)
+    ahead[0] = False
+    seen = torch.cat([ahead, seen], dim=-1).unsqueeze(1)
+    return torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))
 
 
 def _to_device(plan: PackingPlan, device: torch.device) -> PackingPlan:
@@ -235,7 +241,7 @@ def _to_device(plan: PackingPlan, device: torch.device) -> PackingPlan:
 
 
 def _embed(tower: TextTower, plan: PackingPlan) -> tuple[Tensor, Tensor]:
-    """Token and positional embeddings (P + T, D) of the packed tokens, float32."""
+    """Token and positional embeddings (n R, D) of the packed tokens, float32."""
     with torch.no_grad():
         tokens = tower.token_embedding.weight[plan.ids].float()
         places = tower.positional_embedding[plan.columns].float()
@@ -243,21 +249,11 @@ def _embed(tower: TextTower, plan: PackingPlan) -> tuple[Tensor, Tensor]:
     return tokens, places
 
 
-def _rows(x: Tensor, bucket: Bucket) -> Tensor:
-    """(B, H, T, d) -> (B, H, n, l, d): a bucket's prompts, one beside the other."""
-    return x[:, :, bucket.tokens].unflatten(2, (bucket.count, bucket.length))
-
-
-def _causal(scores: Tensor) -> Tensor:
-    """Scores (..., l, l) with what comes later hidden."""
-    length = scores.shape[-1]
-    later = torch.ones(length, length, dtype=torch.bool, device=scores.device).triu(1)
-    return scores.masked_fill(later, float("-inf"))
-
-
 def _feed_forward(block: Block, x: Tensor) -> Tensor:
-    hidden = block.activation(_apply(block.up, block.norm_2(x)))
-    return x + block.scale_2(_apply(block.down, hidden))
+    # What is widest stays in the type of the weights; residual sums are float32.
+    up, down = block.up, block.down
+    hidden = F.linear(block.norm_2(x).to(up.weight.dtype), up.weight, up.bias)
+    return x + block.scale_2(_apply(down, block.activation(hidden)))
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -1,0 +1,42 @@
+"""How many kernels and synchronisations a picture costs: a bound for every stage, far from none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from launches import Counts, counting, measure
+from program_runs import run
+
+
+@pytest.fixture(scope="module")
+def counts() -> dict[str, Counts]:
+    """Eight pictures, twelve layers, classes of several lengths."""
+    return measure(classes=30, batch=8, layers=12, augment="crop", name="tpt")
+
+
+def test_kernels_of_the_text_side_do_not_grow(counts: dict[str, Counts]) -> None:
+    assert counts["method"].kernels.total() / 8 < 110
+
+
+def test_kernels_do_not_depend_on_the_class_list(counts: dict[str, Counts]) -> None:
+    few = measure(classes=3, batch=8, layers=12, augment="crop", name="tpt")
+    assert few["method"].kernels == counts["method"].kernels
+
+
+def test_what_is_counted() -> None:
+    x = torch.ones(3, 4)
+    with counting() as counts:
+        y = x.view(4, 3).t()[1:]  # views
+        (y + 1).sum().item()
+        x[x > 0].tolist()
+        x.softmax(-1)
+    assert dict(counts.kernels) == {"add": 1, "sum": 1, "gt": 1, "_softmax": 1}
+    assert dict(counts.waits) == {"_local_scalar_dense": 1, "index": 1, "tolist": 1}
+
+
+@pytest.mark.slow
+def test_launches_are_printed() -> None:
+    small = ("--classes", 3, "--batch", 2, "--layers", 1, "--augment", "augmix", "--most", 2)
+    printed = run("benchmarks/launches", *small)
+    assert "3 classes, batch 2, tpt:" in printed
+    assert "synchronisations a batch: predict" in printed
