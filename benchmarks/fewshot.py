@@ -32,7 +32,8 @@ from _common import CALTECH, IMAGENETTE
 
 import tpt
 from coop.features import FeatureBank
-from coop.recipes import RecipeSettings
+from coop.head_run import fit_head
+from coop.recipes import HEADS, RecipeSettings
 from coop.run import context_of, fit_probe, measure, measure_run, prepare_run, train_prompt
 from coop.scoring import score, template_logits
 from coop.train_job import TrainJob, TrainSettings
@@ -62,6 +63,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "KgCoOp": {"method": "kgcoop"},
     "E2MIM": {"method": "e2mim"},
     "linear probe": {"method": "linear-probe"},
+    "Tip-Adapter": {"method": "tip-adapter"},
+    "Tip-Adapter-F": {"method": "tip-adapter-f"},
+    "GDA": {"method": "gda"},
+    "LP++": {"method": "lpp"},
 }
 ABLATION: dict[str, dict[str, Any]] = {
     "E2MIM without text term": {"method": "e2mim", "mi_text": 0.0},
@@ -167,6 +172,8 @@ def one(job: TrainJob, shots: int, seed: int) -> dict[str, Any]:
     started = time.perf_counter()
     if job.settings.recipe.method == "linear-probe":
         learned: Any = fit_probe(run, watch)
+    elif job.settings.recipe.method in HEADS:
+        learned = fit_head(run, watch)
     else:
         *_, last = train_prompt(run, None, watch)
         learned = context_of(run, last.state)

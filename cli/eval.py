@@ -199,7 +199,7 @@ def read_options(options: dict[str, Any]) -> ReadOptions:
     classes = read_classes(options["classes"])
     for path in dict(name_inits(options["inits"])).values() if classes is None else ():
         context = Context.load(path)
-        if context.class_specific and context.info.classes is not None:
+        if context.fixed_classes and context.info.classes is not None:
             classes = context.info.classes
     preset = find_preset(options["preset"])
     return ReadOptions(

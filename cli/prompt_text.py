@@ -29,10 +29,7 @@ FORMAT = click.option(
 
 def describe(context: Context) -> dict[str, Any]:
     """What a prompt file says, as JSON holds it."""
-    import hashlib
-
-    info, meta, blend = context.info, context.meta, context.blend
-    parts = [context.vectors, *(meta.tensors().values() if meta else ())]
+    info, meta, blend, head = context.info, context.meta, context.blend, context.head
     return {
         "model": info.model,
         "pretrained": info.pretrained,
@@ -48,8 +45,9 @@ def describe(context: Context) -> dict[str, Any]:
         "classes": None if info.classes is None else list(info.classes),
         "meta_network": meta and {"inputs": meta.feature_width, "hidden": len(meta.bias_1)},
         "blend": blend and {"templates": list(blend.templates), "weight": blend.weight},
+        "head": head and {"method": head.method, "alpha": head.alpha, "beta": head.beta},
         # Of the same numbers as the digest that `tpt predict` keeps beside its records.
-        "sha256": hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest(),
+        "sha256": context.sha256,
     }
 
 
@@ -70,6 +68,8 @@ def tell(key: str, value: Any, every: bool = False) -> str:
             return "no"
         quoted = ", ".join(f'"{plain(template)}"' for template in value["templates"])
         return f"{value['weight']:g} of the soft prompt, the rest {quoted}"
+    if key == "head":
+        return "no" if value is None else f"{value['method']}, a few-shot head"
     if value is None:
         return "not said"
     if key == "classes":

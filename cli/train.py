@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from coop.runs import Result
     from coop.train_job import TrainJob
 
-METHODS = ("coop", "cocoop", "e2mim", "kgcoop", "linear-probe")
+HEADS = ("tip-adapter", "tip-adapter-f", "gda", "lpp")
+METHODS = ("coop", "cocoop", "e2mim", "kgcoop", "linear-probe", *HEADS)
 
 
 def read_numbers(word: str | None = None) -> Callable[..., tuple[int | None, ...]]:
@@ -84,11 +85,16 @@ def read_view_count(ctx: click.Context, param: click.Parameter, value: str | Non
 @click.option(
     "--epochs",
     type=click.IntRange(1),
-    help="[coop, e2mim: 50, 100 or 200 by shots; cocoop: 10; kgcoop: 100]",
+    help="[coop, e2mim: 50, 100 or 200 by shots; cocoop: 10; kgcoop: 100; tip-adapter-f: 20; "
+    "lpp: 300]",
 )
-@click.option("--lr", type=click.FloatRange(0, min_open=True), help="SGD's peak rate [0.002].")
 @click.option(
-    "--batch-size", type=click.IntRange(1), help="[coop, e2mim: 32; cocoop: 1; kgcoop: 128]"
+    "--lr", type=click.FloatRange(0, min_open=True), help="Peak rate [0.002; tip-adapter-f: 0.001]."
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    help="[coop, e2mim: 32; cocoop: 1; kgcoop: 128; tip-adapter-f: 256]",
 )
 @click.option("--augment", type=click.Choice(["crop", "none"]), help="Of training views [crop].")
 @click.option(
@@ -96,7 +102,7 @@ def read_view_count(ctx: click.Context, param: click.Parameter, value: str | Non
     callback=read_view_count,
     metavar="R|off",
     help="Encode R views of each picture once and train on their features [16 on a CPU, else "
-    "off: new views every epoch, as published].",
+    "off: new views every epoch, as published; heads: 10].",
 )
 @click.option(
     "--classes",
@@ -130,6 +136,12 @@ def read_view_count(ctx: click.Context, param: click.Parameter, value: str | Non
 @click.option("--mi-image", type=float, help="e2mim: weight of the image term [1]; 0: off.")
 @click.option("--mixup", type=float, help="e2mim: Beta's parameter [0.4]; 0: no mixing.")
 @click.option("--critic/--no-critic", default=None, help="e2mim: learn the bilinear critic [yes].")
+@click.option(
+    "--head-weight",
+    type=float,
+    help="tip-adapter, gda: alpha, beside zero-shot [chosen on validation pictures].",
+)
+@click.option("--beta", type=float, help="tip-adapter's beta [chosen on validation pictures].")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
 @click.option(
     "--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True
@@ -140,13 +152,15 @@ def read_view_count(ctx: click.Context, param: click.Parameter, value: str | Non
 @click.option("--overwrite", is_flag=True, help="Replace an existing --output.")
 @click.option("--quiet", is_flag=True, help="Nothing on stderr but warnings and errors.")
 def command(data: str, **options: Any) -> None:
-    """Learn a prompt from a few labelled pictures of each class.
+    """Learn a prompt, or a head on image features, from a few labelled pictures of each class.
 
     DATA is a folder with one sub-folder a class (or train/ and test/ of that form), a CSV file
     with columns path, label and, if wanted, split, or a split_zhou_*.json of CoOp's data sets.
 
     Beside the prompt file stand a log, the list of the pictures that were taken, and a model card;
     `tpt predict images/ --init FILE` starts from the prompt. Class names are those of the folders.
+    tip-adapter, tip-adapter-f, gda and lpp take seconds: heads that answer for these classes alone,
+    with the methods of `tpt predict` that tune nothing (zero_shot, vte, zero, mta, tda, --gate).
     """
     with plain_errors():
         code = run(data, options)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from coop.outputs import Outputs
-from coop.recipes import Recipe
+from coop.recipes import HEADS, Recipe
 from coop.train_job import TrainJob
 from tpt._version import __version__
 
@@ -62,6 +62,8 @@ def write_card(
 def _start(recipe: Recipe) -> str:
     if recipe.method == "linear-probe":
         return "none: logistic regression on image features"
+    if recipe.method in HEADS:
+        return "the hand-crafted prompt, beside a few-shot head on image features"
     if recipe.words:
         return f'the words "{recipe.words}"'
     kind = "class-specific" if recipe.class_specific else "unified"
@@ -73,6 +75,8 @@ def _start(recipe: Recipe) -> str:
 def _training(recipe: Recipe, recipes: Sequence[Recipe]) -> str:
     if recipe.method == "linear-probe":
         return "L-BFGS, C chosen on the validation pictures"
+    if recipe.method in HEADS:
+        return _fitting(recipe)
     epochs = ", ".join(str(n) for n in dict.fromkeys(r.epochs for r in recipes))
     views = (
         f"{recipe.cache_views} cached views of each picture"
@@ -86,6 +90,19 @@ def _training(recipe: Recipe, recipes: Sequence[Recipe]) -> str:
         f"{epochs} epochs, SGD at {recipe.lr:g} (momentum 0.9, decay 5e-4, one warm-up epoch, "
         f"cosine), batch {recipe.batch_size}, {views}{extras}"
     )
+
+
+def _fitting(recipe: Recipe) -> str:
+    """How a head was fitted."""
+    views = "plain views" if recipe.augment == "none" else f"{recipe.cache_views} views each"
+    steps = {
+        "tip-adapter-f": f", {recipe.epochs} epochs of AdamW at {recipe.lr:g}",
+        "lpp": f", {recipe.epochs} epochs of gradient descent, the best of them by the validation "
+        "pictures",
+    }.get(recipe.method, ", no training")
+    given = "".join(f", {name} {value:g}" for name, value in recipe.extras.items())
+    chosen = "" if recipe.method == "lpp" else "; what is not given, by the validation pictures"
+    return f"{views}{steps}{given}{chosen}"
 
 
 def _table(results: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -132,10 +149,11 @@ def _usage(job: TrainJob, outputs: Outputs, results: Sequence[Mapping[str, Any]]
             "",
         ]
     name = results[-1]["file"] if results else outputs.path.name
+    method = " --method zero_shot" if job.settings.recipe.method in HEADS else ""
     return [
         "## Use",
         "",
-        f"    tpt predict images/ --init {name}",
+        f"    tpt predict images/ --init {name}{method}",
         f"    tpt prompt show {name}",
         "",
     ]

@@ -7,8 +7,13 @@
 | kgcoop | "a photo of a" | 100 | 128 | 2303.13283 and its public configuration |
 | e2mim | "a photo of a" | as coop | 32 | reconstruction, see `coop.learners.e2mim` |
 | linear-probe | | | all | 2103.00020 with the search of CoOp's public program |
+| tip-adapter | hand-crafted prompt | | | 2207.09519, `coop.heads` |
+| tip-adapter-f | hand-crafted prompt | 20 | 256 | the same with trained keys |
+| gda | hand-crafted prompt | | | 2402.04087, `coop.heads` |
+| lpp | hand-crafted prompt | 300 | all | 2404.02285, `coop.heads` |
 
-All four learn with SGD at 2e-3 after one warm-up epoch at 1e-5 (`coop.schedule`, `coop.loop`).
+The first four learn with SGD at 2e-3 after one warm-up epoch at 1e-5 (`coop.schedule`,
+`coop.loop`); the last four are heads on image features.
 """
 
 from __future__ import annotations
@@ -23,17 +28,26 @@ from tpt.errors import MethodError, suggest
 from tpt.model.clip import Clip
 from tpt.prompts import PromptEngine
 
-METHODS = ("coop", "cocoop", "e2mim", "kgcoop", "linear-probe")
+PROMPTS = ("coop", "cocoop", "e2mim", "kgcoop")
+HEADS = ("tip-adapter", "tip-adapter-f", "gda", "lpp")
+METHODS = (*PROMPTS, "linear-probe", *HEADS)
 LR = 2e-3
 LARGEST_LR = 1e6  # beyond 3e38 no step could be computed at all
 WORDS = "a photo of a"
 CACHE_VIEWS = 16  # of each training picture, by default on a CPU
+HEAD_VIEWS = 10  # of each training picture, for heads; published for Tip-Adapter
 
 _E2MIM_ONLY = ("alpha", "mi_text", "mi_image", "mixup", "critic")
-_PROMPT_ONLY = (
-    *("context_length", "context_words", "class_specific", "position", "epochs", "lr"),
-    *("batch_size", "augment", "cache_views"),
-)
+_OWNERS: dict[str, tuple[str, ...]] = {
+    "kg_weight": ("kgcoop",),
+    **dict.fromkeys(_E2MIM_ONLY, ("e2mim",)),
+    **dict.fromkeys(("context_length", "context_words", "class_specific", "position"), PROMPTS),
+    "epochs": (*PROMPTS, "tip-adapter-f", "lpp"),
+    **dict.fromkeys(("lr", "batch_size"), (*PROMPTS, "tip-adapter-f")),
+    **dict.fromkeys(("augment", "cache_views"), (*PROMPTS, "tip-adapter", "tip-adapter-f", "gda")),
+    "head_weight": ("tip-adapter", "tip-adapter-f", "gda"),
+    "beta": ("tip-adapter", "tip-adapter-f"),
+}
 
 
 @dataclass(frozen=True)
@@ -56,6 +70,8 @@ class RecipeSettings:
     mi_image: float | None = None
     mixup: float | None = None
     critic: bool | None = None
+    head_weight: float | None = None  # the heads' alpha; None: chosen on validation pictures
+    beta: float | None = None  # tip-adapter's, likewise
 
 
 @dataclass(frozen=True)
@@ -87,10 +103,7 @@ def check_recipe(wanted: RecipeSettings) -> None:
             f'Unknown method "{method}".{suggest(method, METHODS)} Expected one of '
             f"{', '.join(METHODS)}."
         )
-    owners: dict[str, tuple[str, ...]] = {"kg_weight": ("kgcoop",)}
-    owners |= dict.fromkeys(_E2MIM_ONLY, ("e2mim",))
-    owners |= dict.fromkeys(_PROMPT_ONLY, METHODS[:-1])
-    for name, methods in owners.items():
+    for name, methods in _OWNERS.items():
         if getattr(wanted, name) is not None and method not in methods:
             raise MethodError(
                 f"--{name.replace('_', '-')} has no meaning with --method {method}; it belongs to "
@@ -122,6 +135,18 @@ def check_recipe(wanted: RecipeSettings) -> None:
             f"--lr must be a positive number up to {LARGEST_LR:g}; got {wanted.lr}. Published is "
             f"{LR:g}."
         )
+    for name in ("head_weight", "beta"):
+        value = getattr(wanted, name)
+        if value is not None and not 0 <= value < float("inf"):
+            raise MethodError(
+                f"--{name.replace('_', '-')} must be a number from 0 on; got {value}. Leave it out "
+                "to choose it on validation pictures."
+            )
+    if method in HEADS and wanted.cache_views == 0:
+        raise MethodError(
+            f"--method {method} is fitted on views that are encoded once. Give a number of "
+            "--cache-views, or --augment none for the plain pictures."
+        )
     if wanted.kg_weight is not None and not 0 <= wanted.kg_weight < float("inf"):
         raise MethodError(f"--kg-weight must be a number from 0 on; got {wanted.kg_weight}.")
     _e2mim_settings(wanted)
@@ -139,6 +164,8 @@ def make_recipe(
         epochs: the data set's own number (ImageNet: 50), before the one by shots.
     """
     method = wanted.method
+    if method in HEADS:
+        return _head_recipe(wanted)
     random_start = method == "coop" or wanted.class_specific or wanted.context_length is not None
     words = wanted.context_words
     if words is None and not random_start:
@@ -165,6 +192,26 @@ def make_recipe(
         augment=augment,
         cache_views=cached if wanted.cache_views is None else wanted.cache_views,
         extras=extras,
+    )
+
+
+def _head_recipe(wanted: RecipeSettings) -> Recipe:
+    """What a head is fitted with. LP++ takes the plain pictures, as its objective is of one."""
+    trained = wanted.method == "tip-adapter-f"
+    usual = {"tip-adapter-f": 20, "lpp": 300}.get(wanted.method, 0)
+    own = {"weight": wanted.head_weight, "beta": wanted.beta}
+    return Recipe(
+        method=wanted.method,
+        words=None,
+        context_length=0,
+        class_specific=False,
+        position=None,
+        epochs=wanted.epochs or usual,
+        lr=wanted.lr or (1e-3 if trained else 0.0),
+        batch_size=wanted.batch_size or (256 if trained else 0),
+        augment="none" if wanted.method == "lpp" else wanted.augment or "crop",
+        cache_views=wanted.cache_views or HEAD_VIEWS,
+        extras={name: value for name, value in own.items() if value is not None},
     )
 
 

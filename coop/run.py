@@ -165,25 +165,52 @@ def epoch_reader(
     bank: FeatureBank, items: Sequence[Sample], seed: int, recipe: Recipe, watch: Watch
 ) -> ReadEpoch:
     """What gives an epoch its pictures' features (n, E): from R kept views, or made anew."""
-    paths, device = [item.path for item in items], bank.clip.device
+    device = bank.clip.device
+    if recipe.augment == "none" or recipe.cache_views:
+        kept = epoch_views(bank, items, seed, recipe, watch).to(device)
+        return lambda epoch: kept[epoch % len(kept)]
 
-    def encode(views: Sequence[int], keep: bool, what: str) -> Tensor:
-        tell = _teller(watch, what)
-        made = bank.augmented(paths, seed, views, keep=keep, tell=tell)
-        lost = [path for path in paths if path not in made]
-        if lost:
-            raise SourceError(
-                f"{len(lost)} of the {len(paths)} training pictures could be read before, but not "
-                f"any more. {bank.failed[lost[0]]} Put right what is wrong with them, then go on "
-                "with --resume."
-            )
-        return torch.stack([made[path] for path in paths]).to(device)  # (n, R, E)
+    def anew(epoch: int) -> Tensor:
+        what = f"epoch {epoch + 1}'s training pictures"
+        return _encode_views(bank, items, seed, [epoch], False, _teller(watch, what))[0].to(device)
 
+    return anew
+
+
+def epoch_views(
+    bank: FeatureBank, items: Sequence[Sample], seed: int, recipe: Recipe, watch: Watch
+) -> Tensor:
+    """The kept views' features (R, n, E) of training pictures, on the CPU; the plain one's alone
+    where nothing is augmented.
+    """
     count = 1 if recipe.augment == "none" else recipe.cache_views
-    if count:
-        kept = encode(range(count), True, f"{count} views of each training picture")
-        return lambda epoch: kept[:, epoch % count]
-    return lambda epoch: encode([epoch], False, f"epoch {epoch + 1}'s training pictures")[:, 0]
+    tell = _teller(watch, f"{count} views of each training picture")
+    return _encode_views(bank, items, seed, range(count), True, tell)
+
+
+def _encode_views(
+    bank: FeatureBank,
+    items: Sequence[Sample],
+    seed: int,
+    views: Sequence[int],
+    keep: bool,
+    tell: Callable[[int, int], None],
+) -> Tensor:
+    """Features (R, n, E) of numbered views of training pictures.
+
+    Raises:
+        SourceError: a picture that could be read before, and cannot be any more.
+    """
+    paths = [item.path for item in items]
+    made = bank.augmented(paths, seed, views, keep=keep, tell=tell)
+    lost = [path for path in paths if path not in made]
+    if lost:
+        raise SourceError(
+            f"{len(lost)} of the {len(paths)} training pictures could be read before, but not "
+            f"any more. {bank.failed[lost[0]]} Put right what is wrong with them, then go on "
+            "with --resume."
+        )
+    return torch.stack([made[path] for path in paths], dim=1)
 
 
 def measure_run(run: Run, learned: Context | LinearProbe, watch: Watch) -> dict[str, Any]:
@@ -200,7 +227,7 @@ def measure_run(run: Run, learned: Context | LinearProbe, watch: Watch) -> dict[
         for k, m in sets.items()
     }
     items = [*run.draw.val, *(run.draw.test if wants_test else ())]
-    transfers = isinstance(learned, Context) and not learned.class_specific
+    transfers = isinstance(learned, Context) and not learned.fixed_classes
     if job.settings.classes_split == "base" and wants_test and transfers:
         new = draw_shots(job.dataset, run.shots, run.seed, "new")
         items += new.test

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from coop.card import write_card
+from coop.head_run import fit_head
 from coop.linear_probe import LinearProbe, save_linear_probe
 from coop.loop import Epoch, State, TrainError
 from coop.outputs import (
@@ -26,7 +27,7 @@ from coop.outputs import (
     take_up,
     write_files,
 )
-from coop.recipes import Recipe, RecipeSettings
+from coop.recipes import HEADS, Recipe, RecipeSettings
 from coop.run import (
     Outcome,
     Run,
@@ -115,6 +116,9 @@ def _do_run(session: _Session, shots: int | None, seed: int) -> tuple[Result, Re
     loss: float | None = None
     if run.recipe.method == "linear-probe":
         learned = _probe(run, path, watch)
+    elif run.recipe.method in HEADS:
+        learned = fit_head(run, watch)
+        learned.save(path)
     else:
         learned, loss = _train(session, run)
         learned.save(path)

@@ -205,6 +205,58 @@ def test_a_linear_probe_is_no_prompt_and_predict_says_so(train: Train, run_tpt: 
     assert '"p.safetensors" is not a prompt file' in error_of(refused, 1)
 
 
+HEADS = ("tip-adapter", "tip-adapter-f", "gda", "lpp")
+
+
+@pytest.mark.parametrize("method", HEADS)
+def test_a_head_is_a_prompt_file_that_predict_and_eval_take(
+    train: Train, run_tpt: Run, method: str
+) -> None:
+    views = () if method == "lpp" else ("--cache-views", 2)
+    words = ("--method", method, "--shots", 2, "--num-workers", 0, *views)
+    result = train("pets", "--output", "p.safetensors", *words)
+    assert result.exit_code == 0, result.stderr
+    assert made() == {"p.safetensors", "p.jsonl", "p.files.csv", "p.md"}
+    assert "beside a few-shot head on image features" in Path("p.md").read_text()
+    (run,) = events("p.jsonl", "run")
+    plain = ("--method", "zero_shot", "--recursive")
+    told = run_tpt("predict", "pets", "--init", "p.safetensors", *plain, "--output", "out.jsonl")
+    assert told.exit_code == 0, told.stderr
+    records = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    drawn = {path for split in ("train", "val") for path, _ in pictures("p.files.csv", split)}
+    tested = [record for record in records if record["path"] not in drawn]
+    right = [r["predictions"][0]["label"] == r["path"].split("/")[1] for r in tested]
+    assert run["accuracy"]["test"] == pytest.approx(sum(right) / len(right), abs=1e-6)
+    settings = json.loads(Path("out.jsonl.settings.json").read_text())["settings"]
+    assert settings["context"]["head"]["method"] == method
+    vote = ("--method", "zero", "--views", 4, "--gate", 0.9)
+    assert run_tpt("predict", "pets/cat/0.png", "--init", "p.safetensors", *vote).exit_code == 0
+    tuned = run_tpt("predict", "pets/cat/0.png", "--init", "p.safetensors", "--method", "tpt")
+    assert "A few-shot head answers by image features, so TPT has nothing to tune" in error_of(
+        tuned, 2
+    )
+    shown = run_tpt("prompt", "show", "p.safetensors", "--words", 0)
+    assert f"{method}, a few-shot head" in shown.stdout
+
+
+def test_a_head_is_for_its_own_classes(train: Train, run_tpt: Run) -> None:
+    train("pets", "--output", "p.safetensors", "--method", "lpp", "--shots", 2)
+    result = run_tpt("predict", "pets/cat/0.png", "--init", "p.safetensors", "--classes", "a,b")
+    assert "The head was fitted for 3 classes, but 2 class names were given" in error_of(result, 1)
+
+
+def test_a_head_is_evaluated_beside_zero_shot(
+    train: Train, run_tpt: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tpt.evaluate.evaluation.load_clip", predict_job.load_clip)
+    train("pets", "--output", "p.safetensors", "--method", "lpp", "--shots", 2)
+    words = ("--init", "p.safetensors", "--methods", "zero-shot,zero", "--views", 2)
+    result = run_tpt("eval", "pets", *words, "--output", "out")
+    assert result.exit_code == 0, result.stderr
+    lines = [json.loads(line) for line in Path("out/predictions.jsonl").read_text().splitlines()]
+    assert set(lines[-1]["methods"]) == {"zero-shot", "zero-shot+init", "zero+init"}
+
+
 def test_what_stands_beside_a_prompt_is_no_prompt(
     train: Train, run_tpt: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

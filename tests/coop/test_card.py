@@ -79,6 +79,7 @@ def test_many_classes_are_counted(job: TrainJob) -> None:
         ),
         ({"method": "kgcoop"}, 'the words "a photo of a"'),
         ({"context_words": "a drawing of a"}, 'the words "a drawing of a"'),
+        ({"method": "gda"}, "the hand-crafted prompt, beside a few-shot head on image features"),
         ({"method": "linear-probe"}, "none: logistic regression on image features"),
     ],
 )
@@ -97,6 +98,9 @@ def test_a_card_tells_the_start(job: TrainJob, wanted: dict[str, Any], start: st
         ({"augment": "none"}, ["batch 32, plain views"]),
         ({"method": "kgcoop"}, ["100 epochs", "batch 128", "kg_weight 8.0"]),
         ({"method": "e2mim", "alpha": 0.25}, ["alpha 0.25, mi_text 1.0", "critic True"]),
+        ({"method": "gda", "head_weight": 2.0}, ["10 views each, no training, weight 2; what"]),
+        ({"method": "tip-adapter-f"}, ["10 views each, 20 epochs of AdamW at 0.001; what is"]),
+        ({"method": "lpp"}, ["plain views, 300 epochs of gradient descent, the best"]),
         ({"method": "linear-probe"}, ["L-BFGS, C chosen on the validation pictures"]),
     ],
 )

@@ -12,6 +12,7 @@ import torch
 import tpt
 from coop.learners import E2MIM, CoCoOp, CoOp, E2MIMSettings, KgCoOp
 from coop.recipes import (
+    HEADS,
     METHODS,
     Recipe,
     RecipeSettings,
@@ -25,7 +26,7 @@ from tpt.prompts.engine import encode_templates
 
 CLASSES = ("cat", "dog", "golden retriever")
 TEMPLATES = ("a photo of a {}.", "a sketch of the {}.")
-PROMPT_METHODS = METHODS[:-1]
+PROMPT_METHODS = METHODS[:4]
 A_VALUE: dict[str, Any] = {
     "context_length": 4,
     "context_words": "a photo of a",
@@ -42,6 +43,17 @@ A_VALUE: dict[str, Any] = {
     "mi_image": 0.0,
     "mixup": 0.0,
     "critic": False,
+    "head_weight": 2.0,
+    "beta": 3.0,
+}
+OWNERS = {  # of what heads have too
+    "epochs": (*PROMPT_METHODS, "tip-adapter-f", "lpp"),
+    "lr": (*PROMPT_METHODS, "tip-adapter-f"),
+    "batch_size": (*PROMPT_METHODS, "tip-adapter-f"),
+    "augment": (*PROMPT_METHODS, "tip-adapter", "tip-adapter-f", "gda"),
+    "cache_views": (*PROMPT_METHODS, "tip-adapter", "tip-adapter-f", "gda"),
+    "head_weight": ("tip-adapter", "tip-adapter-f", "gda"),
+    "beta": ("tip-adapter", "tip-adapter-f"),
 }
 E2MIM_ONLY = ("alpha", "mi_text", "mi_image", "mixup", "critic")
 
@@ -177,7 +189,9 @@ def test_settings_and_recipes_are_frozen() -> None:
 def test_an_unknown_method_is_refused_with_the_nearest_one() -> None:
     message = refuse("CoOP")
     assert 'Unknown method "CoOP". Did you mean "coop"' in message
-    assert "Expected one of coop, cocoop, e2mim, kgcoop, linear-probe." in message
+    assert f"Expected one of coop, cocoop, e2mim, kgcoop, linear-probe, {', '.join(HEADS)}." in (
+        message
+    )
 
 
 @pytest.mark.parametrize(
@@ -186,9 +200,11 @@ def test_an_unknown_method_is_refused_with_the_nearest_one() -> None:
         *((m, "kg_weight", "kgcoop") for m in METHODS if m != "kgcoop"),
         *((m, name, "e2mim") for m in METHODS if m != "e2mim" for name in E2MIM_ONLY),
         *(
-            ("linear-probe", name, ", ".join(PROMPT_METHODS))
+            (method, name, ", ".join(OWNERS.get(name, PROMPT_METHODS)))
+            for method in ("linear-probe", *HEADS)
             for name in A_VALUE
             if name not in ("kg_weight", *E2MIM_ONLY)
+            if method not in OWNERS.get(name, PROMPT_METHODS)
         ),
     ],
 )
@@ -236,6 +252,9 @@ def test_cocoop_and_class_specific_contradict_each_other() -> None:
 @pytest.mark.parametrize(
     ("method", "wanted", "sentence"),
     [
+        ("gda", {"cache_views": 0}, "is fitted on views that are encoded once. Give a number"),
+        ("gda", {"head_weight": -1.0}, "--head-weight must be a number from 0 on; got -1.0."),
+        ("tip-adapter", {"beta": float("nan")}, "--beta must be a number from 0 on; got nan."),
         ("coop", {"context_length": 0}, "--context-length must be at least 1; got 0."),
         ("coop", {"epochs": 0}, "--epochs must be at least 1; got 0."),
         ("coop", {"batch_size": -1}, "--batch-size must be at least 1; got -1."),

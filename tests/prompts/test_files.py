@@ -783,7 +783,7 @@ def test_safetensors_without_vectors_are_no_prompt(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"format_version": 3}, "format version 3, but this version of tpt-runtime reads up to 2"),
+        ({"format_version": 4}, "format version 4, but this version of tpt-runtime reads up to 3"),
         ({"format_version": "1"}, "format version 1"),
         ({"format_version": None}, "format version None"),
         ({"position": "behind"}, 'Unknown position "behind"'),
@@ -808,9 +808,9 @@ def test_a_version_from_the_future_is_refused_whatever_it_holds(
     tmp_path: Path, suffix: str, extra: dict[str, Any]
 ) -> None:
     path = tmp_path / f"prompt{suffix}"
-    head = {**HEAD, "format_version": 3, **{k: dataclasses.asdict(v) for k, v in extra.items()}}
+    head = {**HEAD, "format_version": 4, **{k: dataclasses.asdict(v) for k, v in extra.items()}}
     write_prompt(path, head, {"vectors": VECTORS, **meta_tensors()})
-    assert "has format version 3" in message_of(path)
+    assert "has format version 4" in message_of(path)
     assert message_of(path).endswith("Upgrade tpt-runtime.")
 
 

@@ -53,6 +53,12 @@ def check_prompt(prompt: Prompt) -> Context:
             f"its classes{whose}, so it says nothing of the classes of other sets. Leave it out, "
             "or learn one without --class-specific."
         )
+    if context.head is not None:
+        raise PromptError(
+            f'The prompt "{prompt.name}" ("{prompt.path}") is a few-shot head '
+            f"({context.head.method}), which answers for its own classes alone. Leave it out; "
+            "`tpt eval` takes it."
+        )
     return context
 
 

@@ -117,6 +117,13 @@ class Method:
         del given["engine"]
         self.engine = engine
         self.templates = check_templates(given.pop("templates", None) or ())
+        if engine.has_head and (self.gradient or self.templates):
+            raise MethodError(
+                f"A few-shot head answers by image features, so {self.title or type(self).__name__}"
+                f" has {'nothing to tune' if self.gradient else 'no place for templates'}. "
+                "Use a method that tunes nothing (zero_shot, vte, zero, mta, tda), without "
+                "templates."
+            )
         self.settings: Any = self.Settings(**given)
 
     # --- what a method defines ---

@@ -101,16 +101,24 @@ def check_fit(context: Context, clip: Clip, classes: tuple[str, ...], force: boo
             f"{context.meta.feature_width}, but {_model(clip.name, clip.pretrained)} gives width "
             f"{clip.embedding_width}.{made_for} Use the model the prompt was made for."
         )
-    if context.class_specific and len(context.vectors) != count:
+    what = "context is class-specific" if context.head is None else "head was fitted"
+    made = len(context.vectors) if context.head is None else context.head.classes
+    if context.fixed_classes and made != count:
         raise PromptError(
-            f"The context is class-specific for {len(context.vectors)} classes, but {count} class "
+            f"The {what} for {made} classes, but {count} class "
             "names were given. Give the classes it was trained with, in the same order."
         )
-    if context.class_specific and info.classes is not None:
+    if context.head is not None and context.head.width != clip.embedding_width:
+        raise PromptError(
+            f"The head reads image features of width {context.head.width}, but "
+            f"{_model(clip.name, clip.pretrained)} gives width {clip.embedding_width}.{made_for} "
+            "Use the model the head was fitted with."
+        )
+    if context.fixed_classes and info.classes is not None:
         for place, (trained, given) in enumerate(zip(info.classes, classes, strict=True), start=1):
             if fold(trained) != fold(given):
                 raise PromptError(
-                    f'The context is class-specific and its class number {place} is "{trained}", '
+                    f'The {what} and its class number {place} is "{trained}", '
                     f'but "{given}" was given there. Give the classes it was trained with, in the '
                     "same order."
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from torch import Tensor
 from tpt.errors import PromptError
 from tpt.model.surroundings import steady
 from tpt.prompts.files import load_context, save_context
+from tpt.prompts.head import Head
 from tpt.prompts.meta_network import MetaNet
 from tpt.prompts.prompt_info import Blend, PromptInfo
 from tpt.prompts.token_rows import check_template, word_ids, word_ids_after
@@ -34,6 +36,7 @@ class Context:
         info: where the context came from; written to and read from prompt files.
         meta: CoCoOp's meta-network, which shifts the vectors for each image; default none.
         blend: hand-crafted templates mixed into the class features; default none.
+        head: a few-shot head that answers in place of the class features; default none.
 
     Raises:
         PromptError: wrong shape, unknown position, a vector that is NaN or infinite, a
@@ -46,6 +49,7 @@ class Context:
     info: PromptInfo = field(default_factory=PromptInfo)
     meta: MetaNet | None = None
     blend: Blend | None = None
+    head: Head | None = None
 
     @torch.inference_mode(False)
     @steady()
@@ -88,6 +92,13 @@ class Context:
                 f"A meta-network that shifts vectors of width {self.meta.width} came with context "
                 f"vectors of shape {tuple(vectors.shape)}; expected (M, {self.meta.width})."
             )
+        if self.head is not None:
+            if names is not None and len(names) != self.head.classes:
+                raise PromptError(
+                    f"The head is for {self.head.classes} classes, but {len(names)} class names "
+                    "came with it; expected one name a class."
+                )
+            object.__setattr__(self, "head", self.head.to(torch.device("cpu")))
         if self.meta is not None:
             object.__setattr__(self, "meta", MetaNet.from_tensors(self.meta.tensors()))
         object.__setattr__(self, "vectors", vectors)
@@ -96,6 +107,19 @@ class Context:
     @property
     def class_specific(self) -> bool:
         return self.vectors.ndim == 3
+
+    @property
+    def fixed_classes(self) -> bool:
+        """Whether it is for the classes that it was learned with, and no others."""
+        return self.class_specific or self.head is not None
+
+    @property
+    def sha256(self) -> str:
+        """A digest of all numbers: the vectors, a meta-network's and a head's."""
+        parts = [self.vectors]
+        for beside in (self.meta, self.head):
+            parts += beside.tensors().values() if beside else ()
+        return hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest()
 
     @property
     def conditional(self) -> bool:

@@ -81,6 +81,7 @@ class PromptEngine:
         )
         self._start = context.vectors.to(clip.device, copy=True)
         self._meta = context.meta.to(clip.device) if context.meta else None
+        self._head = context.head.to(clip.device) if context.head else None
         blend = context.blend
         self._hand: Tensor | None = None
         if blend is not None:
@@ -99,6 +100,11 @@ class PromptEngine:
     def conditional(self) -> bool:
         """Whether each image has a start context of its own (CoCoOp)."""
         return self._meta is not None
+
+    @property
+    def has_head(self) -> bool:
+        """Whether a few-shot head answers, so that class features have no say in the logits."""
+        return self._head is not None
 
     def start_for(self, features: Tensor) -> Tensor:
         """Start contexts (B, M, D), or (B, K, M, D), of images with unit features (B, E).
@@ -145,7 +151,12 @@ class PromptEngine:
     @torch.inference_mode(False)
     @torch.no_grad()
     def start_features(self) -> Tensor:
-        """Unit class features (K, E) at the start context; not for a conditional one."""
+        """Unit class features (K, E) at the start context; not for a conditional one.
+
+        Where a few-shot head answers, the class features that it was fitted beside.
+        """
+        if self._head is not None:
+            return self._head.text.clone()
         with self._lock:
             if self._start_features is None:
                 self._start_features = self.class_features()
@@ -186,7 +197,12 @@ class PromptEngine:
         return F.normalize(weight * soft + (1 - weight) * self._hand, dim=-1)
 
     def logits(self, features: Tensor, class_features: Tensor) -> Tensor:
-        """exp(logit_scale) * f . t: (..., n, E) and class features (..., K, E) to (..., n, K)."""
+        """exp(logit_scale) * f . t: (..., n, E) and class features (..., K, E) to (..., n, K).
+
+        A few-shot head's logits, whatever the class features, where the context has one.
+        """
+        if self._head is not None:
+            return self._head.logits(features)
         return self.clip.logit_scale * (features @ class_features.transpose(-1, -2))
 
 

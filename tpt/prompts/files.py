@@ -33,6 +33,8 @@ from torch import Tensor
 from tpt._version import __version__
 from tpt.errors import PromptError
 from tpt.prompts._checkpoint_tensors import META, choose_tensors, not_a_prompt
+from tpt.prompts.head import NAMES, Head
+from tpt.prompts.head import PREFIX as HEAD
 from tpt.prompts.meta_network import MetaNet
 from tpt.prompts.prompt_info import Blend, PromptInfo
 from tpt.runs.whole_files import write_whole
@@ -40,7 +42,8 @@ from tpt.runs.whole_files import write_whole
 if TYPE_CHECKING:
     from tpt.prompts.context import Context
 
-FORMAT, VERSION = "tpt-prompt", 2
+FORMAT, VERSION = "tpt-prompt", 3
+_HEAD_FACTS = ("method", "alpha", "beta")
 _LARGEST = 2**32  # bytes of a file: 21,000 classes with 60 tokens each beside their contexts
 _LARGEST_HEAD = 2**26  # bytes of what is no tensor
 _LARGEST_TENSOR = 2**29  # numbers, 2 GiB as float32
@@ -83,10 +86,11 @@ def save_context(context: Context, path: str | os.PathLike[str]) -> None:
     """
     target = Path(path)
     plain = context.meta is None and context.blend is None
+    head_of = context.head
     head: dict[str, Any] = {
         "format": FORMAT,
         # What version 1 does not know must not be read by it as if it were not there.
-        "format_version": 1 if plain else VERSION,
+        "format_version": VERSION if head_of is not None else 1 if plain else 2,
         "tool": f"tpt-runtime {__version__}",
         "position": context.position,
         "before": context.before,
@@ -97,7 +101,11 @@ def save_context(context: Context, path: str | os.PathLike[str]) -> None:
     }
     if context.blend is not None:
         head["blend"] = {**asdict(context.blend), "templates": list(context.blend.templates)}
+    if head_of is not None:
+        head["head"] = {name: getattr(head_of, name) for name in _HEAD_FACTS}
     tensors = {"vectors": context.vectors}
+    if head_of is not None:
+        tensors |= {HEAD + name: tensor for name, tensor in head_of.tensors().items()}
     if context.meta is not None:
         tensors |= {META + name: t.contiguous() for name, t in context.meta.tensors().items()}
     if target.suffix == ".safetensors":
@@ -151,7 +159,14 @@ def _load_safetensors(source: Path) -> Parts:
         head = {key: json.loads(value) for key, value in meta.items()} if ours else {}
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise _damaged(source, error) from error
-    return head, choose_tensors(source, tensors)
+    return _choose_own(source, head, tensors) if ours else (head, choose_tensors(source, tensors))
+
+
+def _choose_own(source: Path, head: dict[str, Any], tensors: dict[str, Any]) -> Parts:
+    """The parts of a file of ours; a head's tensors stand beside those of the context."""
+    own = {key: t for key, t in tensors.items() if "head" in head and key.startswith(HEAD)}
+    rest = {key: t for key, t in tensors.items() if key not in own}
+    return head, {**choose_tensors(source, rest), **own}
 
 
 def _load_torch(source: Path) -> Parts:
@@ -170,7 +185,7 @@ def _load_torch(source: Path) -> Parts:
     if not isinstance(content, dict):
         raise not_a_prompt(source, f"a {type(content).__name__}")
     if content.get("format") == FORMAT:
-        return content, choose_tensors(source, content)
+        return _choose_own(source, content, content)
     return _from_official(source, content)
 
 
@@ -250,6 +265,7 @@ def _from_parts(
             info=PromptInfo(**known),
             meta=MetaNet.from_tensors(meta) if meta else None,
             blend=_read_blend(head.get("blend")),
+            head=_read_head(head.get("head"), tensors),
         )
     except PromptError as error:
         raise PromptError(f'The prompt file "{source}" cannot be used. {error}') from error
@@ -288,6 +304,18 @@ def _read_blend(value: Any) -> Blend | None:
     if not isinstance(templates, str):  # Blend refuses a single string itself
         templates = tuple(str(template) for template in templates)
     return Blend(templates, float(value["weight"]))
+
+
+def _read_head(facts: Any, tensors: dict[str, Any]) -> Head | None:
+    if facts is None:
+        return None
+    own = {key.removeprefix(HEAD): t for key, t in tensors.items() if key.startswith(HEAD)}
+    unknown = own.keys() - set(NAMES)
+    missing = {"text", "weight", "bias"} - own.keys()
+    if unknown or missing or not all(isinstance(t, Tensor) for t in own.values()):
+        raise ValueError(f"a head with the tensors {', '.join(sorted(own)) or '(none)'}")
+    alpha, beta = (float(facts[name]) for name in ("alpha", "beta"))
+    return Head(str(facts["method"]), **own, alpha=alpha, beta=beta)
 
 
 def _damaged(source: Path, error: Exception) -> PromptError:

@@ -227,17 +227,20 @@ def _describe(
 
 def describe_context(context: Context) -> dict[str, Any]:
     """What a context is, and a digest of its numbers."""
-    parts = [context.vectors, *(context.meta.tensors().values() if context.meta else ())]
-    digest = hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts)).hexdigest()[:16]
-    blend = context.blend
+    blend, head = context.blend, context.head
     mixed = {"templates": list(blend.templates), "weight": blend.weight} if blend else None
     return {
         "words": context.info.words,
         "position": context.position,
         "vectors": list(context.vectors.shape),
-        "sha256": digest,
+        "sha256": context.sha256[:16],
         **({"conditional": True} if context.conditional else {}),
         **({"blend": mixed} if mixed else {}),
+        **(
+            {"head": {"method": head.method, "alpha": head.alpha, "beta": head.beta}}
+            if head
+            else {}
+        ),
     }
 
 
