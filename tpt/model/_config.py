@@ -174,6 +174,15 @@ def check_text_tower(name: str, model: Mapping[str, Any]) -> None:
         )
 
 
+def check_settings(found: Mapping[str, Any], known: Mapping[str, Any], name: str) -> None:
+    """Refuse settings beside `known` or out of their bounds.
+
+    Raises:
+        ModelError: naming the first.
+    """
+    _check(found, known, "", name)
+
+
 def _check(found: Mapping[str, Any], known: Mapping[str, Any], where: str, name: str) -> None:
     """Refuse the first key or value that is not allowed; null is a key that is not there."""
     for key, value in found.items():

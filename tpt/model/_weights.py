@@ -13,6 +13,7 @@ import torch
 from open_clip import factory
 from torch import Tensor, nn
 
+from tpt.model._archive import KIND, read_archive
 from tpt.model._config import ModelConfig, pattern
 from tpt.model._hf_names import to_open_clip
 from tpt.text import read_json, some
@@ -79,6 +80,9 @@ def load_weights(model: nn.Module, config: ModelConfig, weights: Path) -> None:
     """
     if config.kind == "open_clip":
         factory.load_checkpoint(model, str(weights), weights_only=True)
+        return
+    if config.kind == KIND:
+        fill(model, read_archive(weights))
         return
     state: dict[str, Tensor] = {}
     for file in list_files(weights):

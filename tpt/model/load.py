@@ -17,6 +17,7 @@ import torch
 from open_clip import factory
 
 from tpt.errors import ModelError, suggest
+from tpt.model._archive import KIND, is_archive, read_archive_config
 from tpt.model._building import build_model, check_size, make_tokenizer
 from tpt.model._config import ModelConfig, check_text_tower, read_config
 from tpt.model._folders import CONFIG_FILE, check_folder, fetch_repository, read_folder
@@ -59,7 +60,8 @@ def load_clip(
     Args:
         name: an open_clip name ("ViT-B-16"), "hf-hub:org/repo" or "local-dir:/path" (open_clip's
             format, or a CLIPModel, SiglipModel or ChineseCLIPModel of transformers), or "lite",
-            the small model inside this package.
+            the small model inside this package; or the path of an archive of OpenAI's
+            ("/home/me/.cache/clip/ViT-B-16.pt"), which is read without running it.
         pretrained: for an open_clip name, a tag ("openai"), a local weight file, or "random" for
             random weights drawn from `seed`. Not used with the other kinds of name.
         device: "auto" (a CUDA device, else Apple's, else the CPU), "cpu", "cuda", "cuda:1", "mps".
@@ -172,6 +174,8 @@ def _resolve(name: str, pretrained: str | None) -> tuple[str, str | None, ModelC
     listed = open_clip.list_models()
     if ":" not in name and name not in [*EMBEDDED, *listed] and Path(name).is_dir():
         raise ModelError(f'"{name}" is a folder: write local-dir:{name} to load what is in it.')
+    if ":" not in name and name not in [*EMBEDDED, *listed] and Path(name).is_file():
+        return name, None, _read_file(name, pretrained)
     known = name.replace("/", "-") if ":" not in name else name
     if known in EMBEDDED:
         if pretrained not in (None, "embedded", RANDOM):
@@ -205,6 +209,28 @@ def _resolve(name: str, pretrained: str | None) -> tuple[str, str | None, ModelC
     return known, weights, config
 
 
+def _read_file(name: str, pretrained: str | None) -> ModelConfig:
+    """The config of an archive of OpenAI's, which holds a whole model."""
+    if not is_archive(Path(name)):
+        raise ModelError(
+            f'"{name}" is a file; only OpenAI\'s archives (ViT-B-16.pt) say themselves which model '
+            "they are. Name the model and give the file as its weights: --model NAME --pretrained "
+            "FILE."
+        )
+    if pretrained is not None:
+        raise ModelError(
+            f'"{name}" brings its own weights; pretrained="{pretrained}" does not apply to it. '
+            "Leave it out."
+        )
+    try:
+        return read_archive_config(Path(name), name)
+    except ValueError as error:
+        raise ModelError(
+            f'The archive "{name}" could not be read: {error}. Give a state dict of the model as '
+            ".safetensors instead: --model NAME --pretrained FILE."
+        ) from error
+
+
 def _resolve_weights(name: str, pretrained: str | None) -> tuple[str, bool]:
     if pretrained == RANDOM:
         return RANDOM, False
@@ -222,7 +248,7 @@ def _resolve_weights(name: str, pretrained: str | None) -> tuple[str, bool]:
         tag = pretrained.lower().replace("-", "_")  # as open_clip lists it
         return tag, bool(tag_config.get("quick_gelu"))
     if Path(pretrained).is_file():
-        return pretrained, False
+        return pretrained, is_archive(Path(pretrained))  # OpenAI's: QuickGELU
     raise ModelError(
         f'"{pretrained}" is neither a weight file nor a tag of "{name}".'
         f"{suggest(pretrained, tags)} Tags: {listed}."
@@ -247,7 +273,11 @@ def _fetch(
     if weights is not None:
         tag = _tag_config(name, weights)
         file = Path(factory.download_pretrained(tag) if tag else weights)
-        return replace(config, preprocess=tag), None, file
+        kind = KIND if is_archive(file) else config.kind
+        return replace(config, preprocess=tag, kind=kind), None, file
+    if config.kind == KIND:
+        check_size(config, Path(name))
+        return config, None, Path(name)
     folder = EMBEDDED[name] if name in EMBEDDED else Path(name.removeprefix("local-dir:"))
     found = find_weights(folder, config.kind)
     assert found is not None  # it was there a moment ago
@@ -268,8 +298,8 @@ def _explain(name: str, pretrained: str | None, error: Exception) -> str:
     if pretrained and not _tag_config(name, pretrained) and Path(pretrained).is_file():
         return (
             f"The weight file {pretrained} could not be loaded into {name}: {reason}. It has to be "
-            f"a state dict of exactly this architecture, {plain}. OpenAI's own TorchScript "
-            "archives and wrong model names end here too."
+            f"a state dict of exactly this architecture, {plain}, or OpenAI's own archive of it. A "
+            "wrong model name ends here too."
         )
     what = f'"{name}"' + (f' with weights "{pretrained}"' if pretrained else "")
     return f"The model {what} could not be loaded: {reason}. {_OFFLINE}"
