@@ -18,6 +18,11 @@ def test_kernels_of_the_text_side_do_not_grow(counts: dict[str, Counts]) -> None
     assert counts["method"].kernels.total() / 8 < 110
 
 
+def test_kernels_of_views_and_of_all_together_do_not_grow(counts: dict[str, Counts]) -> None:
+    assert counts["views"].kernels.total() / 8 < 20
+    assert counts["predict"].kernels.total() / 8 < 160
+
+
 def test_kernels_do_not_depend_on_the_class_list(counts: dict[str, Counts]) -> None:
     few = measure(classes=3, batch=8, layers=12, augment="crop", name="tpt")
     assert few["method"].kernels == counts["method"].kernels

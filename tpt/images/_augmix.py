@@ -9,6 +9,7 @@ all views that drew it at once, with kornia; pixels are rounded to 8 bits after 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import kornia
@@ -23,24 +24,50 @@ WARP_OPS = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 OPS = (*PIXEL_OPS, *WARP_OPS)
 
 
-def mix_chains(views: Tensor, rng: np.random.Generator) -> Tensor:
-    """AugMix of views (n, 3, H, W) with values in [0, 1]; the same shape and range."""
-    count = len(views)
+@dataclass(frozen=True)
+class Chains:
+    """What was drawn for n views."""
+
+    ops: npt.NDArray[Any]  # (CHAINS, DEPTH, n) index OPS
+    level: npt.NDArray[Any]  # (CHAINS, DEPTH, n)
+    sign: npt.NDArray[Any]  # (CHAINS, DEPTH, n)
+    depth: npt.NDArray[Any]  # (CHAINS, n)
+    weight: npt.NDArray[Any]  # (CHAINS, n)
+    clean: npt.NDArray[Any]  # (1, n)
+
+
+def draw_chains(rng: np.random.Generator, count: int) -> Chains:
+    """Draw the chains of one picture's views."""
     draws = rng.random((4, CHAINS, DEPTH, count))
-    ops = np.floor(draws[0] * len(OPS)).astype(np.int64)
-    level = 0.1 + (SEVERITY - 0.1) * draws[1]
-    sign = np.where(draws[2] < 0.5, -1.0, 1.0)
     depth = 1 + np.floor(rng.random((CHAINS, count)) * DEPTH).astype(np.int64)
     weight = -np.log1p(-rng.random((CHAINS, count)))  # exponentials: Dirichlet(1) once summed
-    weight /= weight.sum(0)
-    clean = torch.from_numpy(rng.random(count)).to(views).view(-1, 1, 1, 1)
+    return Chains(
+        ops=np.floor(draws[0] * len(OPS)).astype(np.int64),
+        level=0.1 + (SEVERITY - 0.1) * draws[1],
+        sign=np.where(draws[2] < 0.5, -1.0, 1.0),
+        depth=depth,
+        weight=weight / weight.sum(0),
+        clean=rng.random((1, count)),
+    )
+
+
+def mix_chains(views: Tensor, *rngs: np.random.Generator) -> Tensor:
+    """AugMix of views (n, 3, H, W) with values in [0, 1]; the same shape and range.
+
+    Args:
+        views: as many of each picture, one picture after the other.
+        rngs: each picture's own, so that its views do not depend on its neighbours.
+    """
+    drawn = [vars(draw_chains(rng, len(views) // len(rngs))) for rng in rngs]
+    chains = Chains(**{k: np.concatenate([one[k] for one in drawn], axis=-1) for k in drawn[0]})
+    clean = torch.from_numpy(chains.clean[0]).to(views).view(-1, 1, 1, 1)
     mixed = torch.zeros_like(views)
     for chain in range(CHAINS):
         changed = views
         for step in range(DEPTH):
-            active = np.where(step < depth[chain], ops[chain, step], -1)
-            changed = _apply(changed, active, level[chain, step], sign[chain, step])
-        mixed += torch.from_numpy(weight[chain]).to(views).view(-1, 1, 1, 1) * changed
+            active = np.where(step < chains.depth[chain], chains.ops[chain, step], -1)
+            changed = _apply(changed, active, chains.level[chain, step], chains.sign[chain, step])
+        mixed += torch.from_numpy(chains.weight[chain]).to(views).view(-1, 1, 1, 1) * changed
     return clean * views + (1 - clean) * mixed
 
 

@@ -8,8 +8,8 @@ An image's views depend only on the seed and on the image's content (`Picture.di
 numbers come from a generator seeded by the two, before any pixel is touched. So a picture has the
 same views under any path, at any place of a stream, in any batch, on any machine.
 
-`tpt.images.resample` cuts and resizes; kornia does the rest (flips, warps, AugMix's pixel
-operations, normalisation), for many views at once.
+`tpt.images.resample` cuts, resizes and normalises; on a GPU `tpt.images._products` cuts all crops
+of a batch at once.
 """
 
 from __future__ import annotations
@@ -24,8 +24,17 @@ from torch import Tensor
 
 from tpt.errors import MethodError
 from tpt.images._augmix import mix_chains
+from tpt.images._products import cut_by_products
 from tpt.images.decode import Picture, is_one_image, load_picture
-from tpt.images.resample import ASPECT, Crops, cut, normalise, preprocess_plain, shrink_huge
+from tpt.images.resample import (
+    ASPECT,
+    Crops,
+    cut_each,
+    normalise,
+    preprocess_plain,
+    shrink_huge,
+    works_on_bytes,
+)
 from tpt.model.clip import Clip
 from tpt.model.surroundings import steady
 
@@ -98,19 +107,19 @@ class Views:
             raise MethodError(
                 f"{len(pictures)} images came with {len(keys)} keys; expected as many."
             )
-        views = [
-            self._views(self._to_device(picture), key)
-            for picture, key in zip(pictures, keys, strict=True)
-        ]
-        return self._finish(torch.stack(views), keys)
+        levels = self._cut([self._to_device(picture) for picture in pictures], keys)
+        if self.kind == "augmix" and self.n > 1:
+            rngs = [self._rng(key, "augmix") for key in keys]
+            mixed = mix_chains(levels[:, 1:].flatten(0, 1) / 255, *rngs)
+            levels[:, 1:] = (mixed * 255).unflatten(0, (len(levels), -1))
+        return normalise(levels.flatten(0, 1), self.clip.preprocess).view(levels.shape)
 
     @steady()
     def plain(self, images: Any) -> Tensor:
         """View 0 alone, (B, 1, 3, H, W): all that a method without adaptation looks at."""
         pictures = [self._to_device(picture) for picture in self._load(images)]
         views = torch.stack([preprocess_plain(p, self.clip.preprocess) for p in pictures])
-        pixels = views.to(self.clip.device).float() / 255
-        return normalise(pixels, self.clip.preprocess).unsqueeze(1)
+        return normalise(views.float(), self.clip.preprocess).unsqueeze(1)
 
     def _load(self, images: Any) -> list[Picture]:
         """The images one by one, decoded once."""
@@ -131,24 +140,26 @@ class Views:
         pixels = torch.from_numpy(picture.pixels).to(self.clip.device)
         return pixels.permute(2, 0, 1).unsqueeze(0)
 
-    def _views(self, picture: Tensor, key: str | int) -> Tensor:
-        """(N, 3, H, W) uint8: the plain view and the crops."""
-        plain = preprocess_plain(picture, self.clip.preprocess).unsqueeze(0)
+    def _cut(self, pictures: Sequence[Tensor], keys: Sequence[str | int]) -> Tensor:
+        """Grey levels (B, N, 3, H, W), float32 whole numbers: the plain views and the crops."""
+        facts, device = self.clip.preprocess, self.clip.device
+        views = torch.empty(len(pictures), self.n, 3, *facts.size, device=device)
+        for view, picture in zip(views, pictures, strict=True):
+            view[0] = preprocess_plain(picture, facts)
         if self.n == 1:
-            return plain
-        source = shrink_huge(picture, self.clip.preprocess.size, self.scale[0])
-        crops = draw_crops(self._rng(key, "crop"), source.shape[-2:], self.n - 1, self.scale)
-        return torch.cat([plain, cut(source, crops, self.clip.preprocess.size)])
-
-    def _finish(self, views: Tensor, keys: Sequence[str | int]) -> Tensor:
-        """Bytes (B, N, 3, H, W) to normalised floats, through AugMix where asked."""
-        pixels = views.float() / 255
-        if self.kind == "augmix" and self.n > 1:
-            rngs = [self._rng(key, "augmix") for key in keys]
-            mixed = [mix_chains(p[1:], c) for p, c in zip(pixels, rngs, strict=True)]
-            pixels = torch.cat([pixels[:, :1], torch.stack(mixed)], dim=1)
-        flat = normalise(pixels.flatten(0, 1), self.clip.preprocess)
-        return flat.unflatten(0, views.shape[:2])
+            return views
+        sources = [shrink_huge(picture, facts.size, self.scale[0]) for picture in pictures]
+        crops = [
+            draw_crops(self._rng(key, "crop"), source.shape[-2:], self.n - 1, self.scale)
+            for source, key in zip(sources, keys, strict=True)
+        ]
+        if not works_on_bytes(device):
+            views[:, 1:] = cut_by_products(sources, crops, facts.size)
+            return views
+        for view, source, some in zip(views, sources, crops, strict=True):
+            for place, part in enumerate(cut_each(source, some, facts.size), start=1):
+                view[place] = part
+        return views
 
     def _rng(self, key: str | int, purpose: str) -> np.random.Generator:
         text = f"{self.seed}\0{purpose}\0{type(key).__name__}\0{key}"
