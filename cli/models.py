@@ -16,7 +16,7 @@ def command(pattern: str, form: str) -> None:
     """List the models that work by name, with their tags of pretrained weights.
 
     PATTERN keeps the names that contain it. "shared-prefix" text towers take the exact fast path,
-    "full-length" ones cost more for many classes, "unsupported" ones cannot be used.
+    "full-length" ones cost more for many classes.
     """
     with plain_errors():
         from tpt.model.load import list_models

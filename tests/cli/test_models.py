@@ -44,10 +44,10 @@ def test_json_holds_the_facts_of_every_model(run_tpt: Callable[..., Result]) -> 
     [
         ("ViT-B-16", "shared-prefix"),
         ("ViT-B-16-SigLIP", "full-length"),
-        ("roberta-ViT-B-32", "unsupported"),
+        ("roberta-ViT-B-32", "full-length"),
     ],
 )
-def test_the_text_path_says_which_models_are_fast_slow_or_refused(
+def test_the_text_path_says_which_models_are_fast_or_slow(
     run_tpt: Callable[..., Result], name: str, path: str
 ) -> None:
     rows = json.loads(run_tpt("models", name, "--format", "json").stdout)

@@ -18,6 +18,7 @@ from torch import nn
 
 from tpt.model._config import ModelConfig
 from tpt.model._hf_json import FAMILIES
+from tpt.model._hf_text import build_text_tower
 from tpt.model._hf_tokenizer import read_tokenizer
 from tpt.model._towers import BertTower, ImageTower
 from tpt.model._weights import list_files, load_weights
@@ -26,6 +27,7 @@ from tpt.model.surroundings import Defaults
 # open_clip's class builds these, and ours take their place.
 _NO_IMAGE_TOWER = {"layers": 1, "width": 64, "image_size": 16, "patch_size": 16}
 _NO_TEXT_TOWER = {"layers": 1, "width": 64, "vocab_size": 1, "context_length": 1}
+_WHOLE = ("token_embedding", "text_projection", "proj", "c_proj", "word_embeddings", "embed_tokens")
 _SAMPLE = 1024  # numbers of each tensor, besides those that are digested whole
 
 
@@ -51,7 +53,8 @@ def build_model(
         if weights is not None:
             load_weights(model, config, weights)
         digest = digest_weights(model)
-    foreign = "timm_model_name" in config.model["vision_cfg"] or "tower" in config.text
+    foreign = "timm_model_name" in config.model["vision_cfg"]
+    foreign |= bool(config.text.get("tower") or config.text.get("hf_model_name"))
     factory._set_model_device_and_precision(model, device, precision, foreign)
     preprocess = factory.merge_preprocess_dict(factory.PreprocessCfg(), config.preprocess)
     preprocess["centre"] = config.preprocess.get("centre")
@@ -67,14 +70,18 @@ def _make(config: ModelConfig, cast_dtype: torch.dtype | None) -> nn.Module:
     custom = facts.pop("custom_text", False)
     if "timm_model_name" in facts["vision_cfg"]:
         facts["vision_cfg"]["timm_model_pretrained"] = False
-    image, text = facts["vision_cfg"], facts["text_cfg"]
+    image, text, width = facts["vision_cfg"], facts["text_cfg"], facts["embed_dim"]
     towers: dict[str, nn.Module] = {}
     if image.get("timm_pool") == "map" and image.get("width"):
         towers["visual"], facts["vision_cfg"] = ImageTower(image), _NO_IMAGE_TOWER
     if text.get("tower") == "bert":
-        towers["text"], facts["text_cfg"] = BertTower(text, facts["embed_dim"]), _NO_TEXT_TOWER
+        towers["text"], facts["text_cfg"] = BertTower(text, width), _NO_TEXT_TOWER
+    if text.get("hf_model_name"):
+        words = text.get("vocab_size") or 49_408  # of CoCa's captions
+        towers["text"] = build_text_tower(text, width)
+        facts["text_cfg"] = _NO_TEXT_TOWER | {"vocab_size": words}
     kind: Any = factory.CLIP
-    if custom:
+    if custom or "text" in towers:
         kind = factory.CoCa if "multimodal_cfg" in facts else factory.CustomTextCLIP
     model: nn.Module = kind(**facts, cast_dtype=cast_dtype)
     for name, tower in towers.items():
@@ -134,7 +141,7 @@ def digest_weights(model: Any) -> str:
     for name, tensor in sorted(model.state_dict().items()):
         flat = tensor.detach().flatten()
         last = name.removesuffix(".weight").removesuffix(".bias").rsplit(".", 1)[-1]
-        if last not in ("token_embedding", "text_projection", "proj", "c_proj") or ".mlp." in name:
+        if last not in _WHOLE or ".mlp." in name:
             flat = flat[:: max(1, len(flat) // _SAMPLE)]
         digest.update(f"{name} {tuple(tensor.shape)}\0".encode())
         digest.update(flat.cpu().contiguous().view(torch.uint8).numpy())

@@ -64,6 +64,7 @@ def flag(value: Any) -> bool:
 
 SIZE = whole(65_536)
 DEPTH = whole(1_024)
+HUB_NAME = pattern(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")  # of the hub; no path
 PIXELS = either(whole(16_384), several(whole(16_384), 2))
 BLOCK: dict[str, Any] = {
     "width": SIZE,
@@ -100,7 +101,11 @@ VISION = BLOCK | {
 TEXT = BLOCK | {
     "context_length": whole(8_192),
     "vocab_size": whole(4_000_000),
-    "hf_tokenizer_name": pattern(r"[\w-][\w.-]*(/[\w-][\w.-]*)?"),  # of the hub; no path
+    "hf_tokenizer_name": HUB_NAME,
+    "hf_model_name": HUB_NAME,
+    "hf_model_pretrained": flag,
+    "hf_proj_type": words("linear", "mlp"),
+    "hf_pooler_type": words("mean_pooler", "cls_pooler", "cls_last_hidden_state_pooler"),
     "tokenizer_mode": words("", "clips"),
     "tokenizer_kwargs": {
         "clean": words("lower", "whitespace", "canonicalize"),
@@ -159,19 +164,8 @@ def read_config(path: Path, name: str) -> ModelConfig:
             f'The config of "{name}" cannot be read ({error}). Expected the open_clip_config.json '
             "that open_clip writes."
         ) from error
-    check_text_tower(name, found["model_cfg"])
     _check(found, CONFIG, "", name)
     return ModelConfig(found["model_cfg"], found.get("preprocess_cfg") or {})
-
-
-def check_text_tower(name: str, model: Mapping[str, Any]) -> None:
-    """Refuse a wrapped Hugging Face tower before anything of it is built or fetched."""
-    text = model.get("text_cfg")
-    if isinstance(text, dict) and "hf_model_name" in text:
-        raise ModelError(
-            f'The text tower of "{name}" is a wrapped Hugging Face model; context vectors cannot '
-            "enter it. Choose another model: `tpt models` lists those that work."
-        )
 
 
 def check_settings(found: Mapping[str, Any], known: Mapping[str, Any], name: str) -> None:

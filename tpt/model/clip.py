@@ -15,6 +15,8 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from open_clip import factory
+from open_clip.hf_model import HFTextEncoder
 from open_clip.transformer import ResidualAttentionBlock, TextTransformer
 from torch import Tensor, nn
 
@@ -87,9 +89,10 @@ class Clip:
         micro_batch: int | None = None,
         digest: str | None = None,
     ) -> None:
-        find_text_tower(model)  # a refused model is left as it was
+        length = getattr(tokenizer, "context_length", None)
+        find_text_tower(model, length)  # a refused model is left as it was
         leave_inference_mode(model)
-        self.text = find_text_tower(model)
+        self.text = find_text_tower(model, length)
         self._digest = digest
         self.model = model.eval().requires_grad_(False)
         self._image_tower = find_image_tower(model)
@@ -224,22 +227,29 @@ def leave_inference_mode(model: nn.Module) -> None:
                 setattr(module, name, buffer.clone())
 
 
-def find_text_tower(model: nn.Module) -> TextTower:
+def find_text_tower(model: nn.Module, length: int | None = None) -> TextTower:
     """Locate the text tower's parts in an open_clip model object.
 
+    Args:
+        model: the object.
+        length: the tokenizer's context length, which towers of transformers do not know.
+
     Raises:
-        ModelError: the model has no open_clip text transformer (a Hugging Face tower, or a model
-            of another library).
+        ModelError: the model has no text tower of open_clip (it is one of another library).
     """
     home: Any = getattr(model, "text", model)
+    if isinstance(home, HFTextEncoder) and hasattr(model, "visual"):
+        table = home.transformer.get_input_embeddings()
+        length = length or factory.DEFAULT_CONTEXT_LENGTH
+        return _foreign(table, length, home.output_dim, home.config.pad_token_id)
     if isinstance(home, BertTower):
         return _foreign(home.token_embedding, home.context_length, home.output_dim, home.pad_id)
     pool = getattr(home, "pool_type" if isinstance(home, TextTransformer) else "text_pool_type", "")
     if not pool or not hasattr(home, "transformer") or not hasattr(model, "visual"):
         raise ModelError(
             f"The text tower of {type(model).__name__} is a {type(home).__name__}; context vectors "
-            "can only enter open_clip's own text transformers, not a wrapped Hugging Face tower or "
-            "a model of another library. Choose another model: `tpt models` lists those that work."
+            "can only enter the text towers of open_clip's models, not a model of another library. "
+            "Save it and load its folder with tpt.load_clip, or choose another: `tpt models`."
         )
     eos = home.eos_id if isinstance(home, TextTransformer) else getattr(home, "text_eos_id", None)
     packable = (

@@ -19,8 +19,9 @@ from open_clip import factory
 from tpt.errors import ModelError, suggest
 from tpt.model._archive import KIND, is_archive, read_archive_config
 from tpt.model._building import build_model, check_size, make_tokenizer
-from tpt.model._config import ModelConfig, check_text_tower, read_config
+from tpt.model._config import ModelConfig, read_config
 from tpt.model._folders import CONFIG_FILE, check_folder, fetch_repository, read_folder
+from tpt.model._hf_text import check_installed, width_of, with_text_facts
 from tpt.model._weights import find_weights
 from tpt.model.clip import Clip
 from tpt.model.surroundings import steady
@@ -40,7 +41,7 @@ class ModelInfo:
     name: str
     image_size: int
     width: int  # D, of a context vector
-    text_path: str  # "shared-prefix", "full-length" or "unsupported"
+    text_path: str  # "shared-prefix" or "full-length"
     tags: tuple[str, ...]
 
 
@@ -142,22 +143,22 @@ def list_models() -> list[ModelInfo]:
 def _describe(name: str) -> ModelInfo:
     config = _config(name)
     size = config.model["vision_cfg"].get("image_size", 224)
+    width = config.text.get("width", 512)
     tags = (
         ("embedded",) if name in EMBEDDED else tuple(open_clip.list_pretrained_tags_by_model(name))
     )
     return ModelInfo(
         name=name,
         image_size=size if isinstance(size, int) else size[0],
-        width=config.text.get("width", 512),
+        width=width_of(config.text["hf_facts"]) if config.text.get("hf_facts") else width,
         text_path=_text_path(config.text),
         tags=tags,
     )
 
 
 def _text_path(text_cfg: dict[str, Any]) -> str:
-    if "hf_model_name" in text_cfg:
-        return "unsupported"
-    if text_cfg.get("no_causal_mask") or text_cfg.get("embed_cls"):
+    hidden = ("hf_model_name", "no_causal_mask", "embed_cls")
+    if any(text_cfg.get(key) for key in hidden):
         return "full-length"
     return "shared-prefix"
 
@@ -166,7 +167,8 @@ def _config(name: str) -> ModelConfig:
     """The config of a model that this package or open_clip brings."""
     if name in EMBEDDED:
         return read_config(EMBEDDED[name] / CONFIG_FILE, name)
-    return ModelConfig(dict(open_clip.get_model_config(name) or {}), {})
+    config = ModelConfig(dict(open_clip.get_model_config(name) or {}), {})
+    return with_text_facts(config, None, name)
 
 
 def _resolve(name: str, pretrained: str | None) -> tuple[str, str | None, ModelConfig | None]:
@@ -203,7 +205,8 @@ def _resolve(name: str, pretrained: str | None) -> tuple[str, str | None, ModelC
         )
     weights, quick_gelu = _resolve_weights(known, pretrained)
     config = _config(known)
-    check_text_tower(known, config.model)
+    if config.text.get("hf_model_name"):
+        check_installed(known)
     if quick_gelu:
         config.model["quick_gelu"] = True
     return known, weights, config
@@ -279,6 +282,7 @@ def _fetch(
         check_size(config, Path(name))
         return config, None, Path(name)
     folder = EMBEDDED[name] if name in EMBEDDED else Path(name.removeprefix("local-dir:"))
+    config = with_text_facts(config, folder, name)
     found = find_weights(folder, config.kind)
     assert found is not None  # it was there a moment ago
     if name not in EMBEDDED:
