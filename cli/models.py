@@ -1,4 +1,4 @@
-"""`tpt models`: the models that can be loaded by name, and how their text towers work."""
+"""`tpt models`: the models that can be loaded by name, what one is, and open_clip's form of it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,35 @@ import json
 import click
 
 from cli.failures import plain_errors
+from cli.models_convert import convert
+from cli.models_show import show
 
 
-@click.command("models")
+class PatternGroup(click.Group):
+    """A group that takes anything but a subcommand's name as the pattern of its list."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or args[0] not in (*self.commands, *ctx.help_option_names):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group("models", cls=PatternGroup)
+def command() -> None:
+    """List the models that work by name, show one, or convert one to open_clip's format.
+
+    \b
+    tpt models [PATTERN]                            all names, or those that contain PATTERN
+    tpt models show ViT-B-16 --pretrained openai    towers, sizes, preprocessing, digest, cost
+    tpt models show local-dir:/path                 the same of a folder
+    tpt models convert SRC DST                      write SRC in open_clip's format
+    """
+
+
+@click.command("list")
 @click.argument("pattern", default="")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
-def command(pattern: str, form: str) -> None:
+def list_(pattern: str, form: str) -> None:
     """List the models that work by name, with their tags of pretrained weights.
 
     PATTERN keeps the names that contain it. "shared-prefix" text towers take the exact fast path,
@@ -34,7 +57,11 @@ def command(pattern: str, form: str) -> None:
         tags = ", ".join(row.tags) or "none published"
         click.echo(f"{row.name:36} {row.image_size:5} {row.width:5}  {row.text_path:13}  {tags}")
     click.echo(
-        "\nAlso: hf-hub:ORG/REPO, local-dir:/path (a config and weights), a weight file as "
-        "--pretrained, and --pretrained random.",
+        "\nAlso: hf-hub:ORG/REPO and local-dir:/path (open_clip's or transformers' format), the "
+        "path of an archive of OpenAI's, a weight file as --pretrained, and --pretrained random.",
         err=True,
     )
+
+
+for subcommand in (list_, show, convert):
+    command.add_command(subcommand)

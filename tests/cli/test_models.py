@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -61,3 +63,35 @@ def test_no_match_fails_and_says_how_to_list_all(run_tpt: Callable[..., Result])
     assert result.stderr == (
         'Error: No model name contains "no-such-model". `tpt models` without a pattern lists all.\n'
     )
+
+
+def test_show_tells_what_a_model_is_by_name_and_by_path(
+    run_tpt: Callable[..., Result], tiny_folder: Path
+) -> None:
+    result = run_tpt("models", "show", "tiny", "--device", "cpu")
+    assert result.exit_code == 0
+    rows = dict(line.split(maxsplit=1) for line in result.stdout.splitlines() if "  " in line)
+    assert rows["pictures"] == "64 x 64, shortest, bicubic"
+    assert rows["kind"] == "open_clip"
+    assert "GFLOP in the image tower" in result.stdout
+    facts = json.loads(run_tpt("models", "show", str(tiny_folder), "--format", "json").stdout)
+    assert facts["digest"] == rows["digest"]
+    assert facts["name"] == f"local-dir:{tiny_folder}"
+
+
+def test_convert_writes_a_folder_that_is_the_same_model(run_tpt: Callable[..., Result]) -> None:
+    digest = json.loads(run_tpt("models", "show", "tiny", "--format", "json").stdout)["digest"]
+    result = run_tpt("models", "convert", "tiny", "converted")
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    assert f"Wrote local-dir:converted (digest {digest}, as before)." in result.stderr
+    shown = json.loads(run_tpt("models", "show", "converted", "--format", "json").stdout)
+    assert shown["digest"] == digest
+    again = run_tpt("models", "convert", "tiny", "converted")
+    assert again.exit_code == 1
+    assert '"converted" is not empty' in again.stderr
+
+
+@pytest.mark.parametrize("words", [("show",), ("convert", "lite")])
+def test_a_missing_argument_is_wrong_usage(run_tpt: Callable[..., Result], words: Any) -> None:
+    assert run_tpt("models", *words).exit_code == 2

@@ -306,6 +306,17 @@ def test_activations_are_theirs(act: str, tmp_path: Path) -> None:
     torch.testing.assert_close(clip.model.encode_image(pictures()), theirs, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_patches_need_not_divide_the_picture(kind: str, tmp_path: Path) -> None:
+    """As in SigLIP's 384 pixels with patches of 14."""
+    model = build(kind, vision={"image_size": 40})
+    clip = tpt.load_clip(save(model, tmp_path), device="cpu")
+    with torch.no_grad():
+        theirs = model.get_image_features(pictures(2, 40)).pooler_output
+        ours = clip.model.encode_image(pictures(2, 40))
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
 def test_files_of_older_tokenizers_give_the_same_tokens(tmp_path: Path) -> None:
     names = class_names()
     for kind in ("clip", "chinese_clip"):
@@ -444,8 +455,8 @@ def change(path: Path, **changes: Any) -> None:
         ({"text_config__num_attention_heads": 0}, "with 0 heads"),
         ({"text_config__num_attention_heads": 5}, "with 5 heads"),
         ({"text_config__hidden_act": "gelu"}, "have different activations (gelu and quick_gelu)"),
-        ({"vision_config__patch_size": 0}, "which patches of 0 do not divide"),
-        ({"vision_config__image_size": 33}, "which patches of 16 do not divide"),
+        ({"vision_config__patch_size": 0}, "32 pixels wide with patches of 0"),
+        ({"vision_config__patch_size": 33}, "32 pixels wide with patches of 33"),
         ({"vision_config__num_channels": 4}, 'sets "vision_config.num_channels" to 4'),
         ({"projection_dim": [1]}, 'sets "projection_dim"'),
         ({"projection_dim": 25}, "text_projection has the shape (32, 24) where the config"),

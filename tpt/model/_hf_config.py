@@ -180,10 +180,10 @@ def _image_tower(facts: Mapping[str, Any], name: str) -> dict[str, Any]:
         "patch_size": facts["patch_size"],
         "head_width": width // heads,
     }
-    if facts["patch_size"] == 0 or facts["image_size"] % facts["patch_size"]:
+    if not 0 < facts["patch_size"] <= facts["image_size"]:  # what is left at the edges is not seen
         raise ModelError(
-            f'The pictures of "{name}" are {facts["image_size"]} pixels wide, which patches of '
-            f"{facts['patch_size']} do not divide. Choose another model."
+            f'The pictures of "{name}" are {facts["image_size"]} pixels wide with patches of '
+            f"{facts['patch_size']}; expected at least one patch. The config is damaged."
         )
     return tower
 

@@ -41,15 +41,22 @@ class FileTokenizer:
         pad_id: what fills a short text up.
         left: whether that goes ahead of the text.
         clean: what is done to a text first.
+        folder: where its files are.
     """
 
     def __init__(
-        self, inner: Any, length: int, pad_id: int, left: bool, clean: Callable[[str], str]
+        self,
+        inner: Any,
+        length: int,
+        pad_id: int,
+        left: bool,
+        clean: Callable[[str], str],
+        folder: Path,
     ) -> None:
         inner.no_padding()
         inner.no_truncation()
         self.inner, self.context_length, self.pad_id, self.left = inner, length, pad_id, left
-        self.clean = clean
+        self.clean, self.folder = clean, folder
 
     def __call__(self, texts: str | Sequence[str], context_length: int | None = None) -> Tensor:
         length = context_length or self.context_length
@@ -96,7 +103,8 @@ def read_tokenizer(folder: Path, config: ModelConfig, name: str) -> Any:
             f"{config.text['vocab_size']:,}. The folder's files are of different models."
         )
     clean = _cleaning(family, said.get("tokenizer_class"))
-    return FileTokenizer(inner, length, pad_id, said.get("padding_side") == "left", clean)
+    left = said.get("padding_side") == "left"
+    return FileTokenizer(inner, length, pad_id, left, clean, folder)
 
 
 def _read_inner(folder: Path, family: str, said: dict[str, Any], name: str) -> Any:

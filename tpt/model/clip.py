@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from tpt.errors import ModelError, is_out_of_memory
 from tpt.model._building import digest_weights
+from tpt.model._config import ModelConfig
 from tpt.model._image_tower import find_image_tower
 from tpt.model._towers import BertTower
 from tpt.model.surroundings import steady
@@ -74,6 +75,7 @@ class Clip:
         micro_batch: most views a pass of the image tower takes; default 4 views of 224 x 224 on a
             CPU (large batches are slower there) and 256 elsewhere, scaled to the picture's size.
         digest: of the weights, if it is known (`digest_weights`); default: looked at when needed.
+        config: what the model was built of, where `load_clip` built it.
 
     Raises:
         ModelError: the text tower is of a kind that context vectors cannot enter.
@@ -88,12 +90,13 @@ class Clip:
         pretrained: str | None = None,
         micro_batch: int | None = None,
         digest: str | None = None,
+        config: ModelConfig | None = None,
     ) -> None:
         length = getattr(tokenizer, "context_length", None)
         find_text_tower(model, length)  # a refused model is left as it was
         leave_inference_mode(model)
         self.text = find_text_tower(model, length)
-        self._digest = digest
+        self._digest, self.config = digest, config
         self.model = model.eval().requires_grad_(False)
         self._image_tower = find_image_tower(model)
         self.tokenizer = tokenizer

@@ -86,7 +86,13 @@ def load_clip(
     except Exception as error:  # open_clip and the readers of weights raise nearly every kind
         raise ModelError(_explain(known, pretrained, error)) from error
     return Clip(
-        model, tokenizer, name=known, pretrained=weights, micro_batch=micro_batch, digest=digest
+        model,
+        tokenizer,
+        name=known,
+        pretrained=weights,
+        micro_batch=micro_batch,
+        digest=digest,
+        config=config,
     )
 
 
@@ -97,6 +103,12 @@ def resolve_name(name: str, pretrained: str | None) -> tuple[str, str | None]:
         ModelError: what `load_clip` would refuse without looking at weights.
     """
     return _resolve(name, pretrained)[:2]
+
+
+def name_folder(name: str) -> str:
+    """A name as `load_clip` takes it: "local-dir:" goes ahead of a folder's path."""
+    known = ":" in name or name in EMBEDDED or name in open_clip.list_models()
+    return name if known or not Path(name).is_dir() else f"local-dir:{name}"
 
 
 def find_device(device: str | torch.device) -> torch.device:

@@ -1,0 +1,119 @@
+"""What a loaded model is: its kind, towers and sizes, preprocessing, digest, and its cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+from tpt.model._archive import KIND
+from tpt.model._hf_json import FAMILIES
+from tpt.model.clip import Clip
+
+VIEWS = 64
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """The facts that `tpt models show` prints, in its order."""
+
+    name: str
+    pretrained: str | None
+    kind: str  # whose format the weights were in
+    image_tower: str
+    text_tower: str
+    image_parameters: int
+    text_parameters: int
+    width: int  # D, of a token and a context vector
+    embedding_width: int  # E, of the features
+    context_length: int  # tokens a prompt may have
+    text_path: str  # "shared-prefix" or "full-length"
+    logit_scale: float
+    image_size: tuple[int, int]  # height, width
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str
+    resize: str
+    precision: str
+    digest: str | None
+    operations: int  # of the image tower for 64 views; a multiplication and an addition are two
+
+
+def describe_model(clip: Clip) -> ModelCard:
+    """The facts of a model that `load_clip` loaded. One picture is run through it, to count."""
+    visual: Any = clip.model.visual
+    image = sum(p.numel() for p in visual.parameters())
+    facts = clip.preprocess
+    return ModelCard(
+        name=clip.name or type(clip.model).__name__,
+        pretrained=clip.pretrained,
+        kind=_kind(clip),
+        image_tower=_image_tower(clip),
+        text_tower=_text_tower(clip),
+        image_parameters=image,
+        text_parameters=sum(p.numel() for p in clip.model.parameters()) - image,
+        width=clip.width,
+        embedding_width=clip.embedding_width,
+        context_length=clip.context_length,
+        text_path="shared-prefix" if clip.text.packable else "full-length",
+        logit_scale=clip.logit_scale,
+        image_size=facts.size,
+        mean=facts.mean,
+        std=facts.std,
+        interpolation=facts.interpolation,
+        resize=facts.resize_mode,
+        precision=str(clip.dtype).removeprefix("torch."),
+        digest=clip.digest,
+        operations=VIEWS * count_operations(clip),
+    )
+
+
+def count_operations(clip: Clip) -> int:
+    """Operations of the matrix products that one view costs in the image tower."""
+    view = torch.zeros(1, 3, *clip.preprocess.size, device=clip.device, dtype=clip.dtype)
+    run: Callable[[Any], Any] = clip._image_tower
+    attention = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _count_attention}
+    with torch.enable_grad(), FlopCounterMode(display=False, custom_mapping=attention) as counter:
+        run(view.requires_grad_())  # with a gradient no attention is one fused, uncounted call
+    return int(counter.get_total_flops())
+
+
+def _count_attention(q: Any, k: Any, v: Any, *options: Any, **others: Any) -> int:
+    """Of shapes; the counter itself knows those of other devices."""
+    return int(sdpa_flop_count(q, k, v))
+
+
+def _kind(clip: Clip) -> str:
+    kind = clip.config.kind if clip.config is not None else ""
+    if kind in FAMILIES:
+        return f"transformers {FAMILIES[kind]}"
+    return "OpenAI archive" if kind == KIND else "open_clip"
+
+
+def _image_tower(clip: Clip) -> str:
+    visual: Any = clip.model.visual
+    facts = clip.config.model["vision_cfg"] if clip.config is not None else {}
+    made = type(visual).__name__
+    layers, width = facts.get("layers"), facts.get("width")
+    if "timm_model_name" in facts and not width:
+        return f"timm {facts['timm_model_name']}"
+    name = {"ImageTower": "VisionTransformer with attention pooling"}.get(made, made)
+    if isinstance(layers, (list, tuple)):
+        return f"{name}, layers {'-'.join(map(str, layers))}, width {width}"
+    if not facts:
+        return name
+    patch = facts.get("patch_size") or 16
+    return f"{name}, {layers or 12} layers, width {width or 768}, patches of {patch}"
+
+
+def _text_tower(clip: Clip) -> str:
+    facts = clip.config.text if clip.config is not None else {}
+    if facts.get("hf_model_name"):
+        return f"transformers {facts['hf_model_name']}"
+    name = "BERT" if facts.get("tower") == "bert" else "Transformer"
+    causal = ", causal" if clip.text.packable else ""
+    layers, heads = facts.get("layers", 12), facts.get("heads", 8)
+    return f"{name}, {layers} layers, {heads} heads, width {clip.width}{causal}"
