@@ -1,0 +1,103 @@
+"""Every `tpt` line of docs/ runs: on small pictures, with few views and the seeded model.
+
+A page's lines run in order in a folder that holds what they name. What differs from the page: the
+model, and sizes that are added at the end.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from PIL import Image
+
+import tpt
+from tpt.data.imagenet import subset_ids
+
+DOCS = Path(__file__).parents[2] / "docs"
+PLAIN_SETS = ("pictures", "photos", "photos_labelled", "pacs/photo", "pacs/sketch", "cifar10/test")
+PLAIN_SETS = (*PLAIN_SETS, "imagenette/val")
+WORDNET_SETS = ("imagenet/val", "imagenet-a", "imagenet-r", "imagenet-c/fog/3")
+PROMPTS = ("coop", "photo", "imagenette", "cifar10", "base")
+SMALL = {
+    "predict": ("--views", "3"),
+    "eval": ("--views", "3", "--limit", "2"),
+    "train": ("--epochs", "1", "--shots", "1"),
+    "transfer": ("--limit", "2", "--epochs", "1", "--shots", "1"),
+}
+PRINTED = {"eval": "top-1", "transfer": "zero-shot", "train": "pictures"}  # columns that pages name
+ELSEWHERE = ("serve",)  # runs until it is stopped; tests/serve
+
+
+def commands(page: Path) -> list[str]:
+    """The `tpt ...` lines of indented and fenced blocks, continued ones joined."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    fenced = "".join(re.findall(r"^```(?:sh|bash)\n(.*?)^```", text, flags=re.M | re.S))
+    indented = re.findall(r"^    (tpt .*)$", text, flags=re.M)
+    found = [*indented, *re.findall(r"^(tpt .*)$", fenced, flags=re.M)]
+    return [line.split(" #")[0].split(" | ")[0].strip() for line in found]
+
+
+PAGES = [page for page in sorted(DOCS.glob("*.md")) if commands(page)]
+
+
+def shrink(line: str) -> list[str]:
+    """The words of a line with a small model and small sizes."""
+    line = re.sub(r"--model \S+( --pretrained \S+)?", "", line).replace("all:1", "fog:1")
+    words = shlex.split(line.replace("--methods ...", "").replace(" ...", ""))[1:]
+    small = SMALL.get(words[0], ())
+    pairs = zip(small[::2], small[1::2], strict=True)
+    return [*words, *(word for pair in pairs if pair[0] not in words for word in pair)]
+
+
+def remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    for file in path.parent.glob(f"{path.stem}.*") if not path.is_dir() else ():
+        file.unlink()
+
+
+@pytest.fixture
+def world(tmp_path: Path, tiny_folder: Path) -> Path:
+    """A folder with the sets, lists and prompts that pages name."""
+    wordnet = sorted({*subset_ids("imagenet-a")} & {*subset_ids("imagenet-r")})[:2]
+    folders = [(name, ("cat", "dog")) for name in PLAIN_SETS]
+    folders += [(name, tuple(wordnet)) for name in WORDNET_SETS]
+    for number, (name, classes) in enumerate(folders):
+        for place, label in enumerate(classes):
+            (tmp_path / name / label).mkdir(parents=True)
+            for copy in range(3):
+                colour = (40 * number % 256, 90 * place, 60 * copy)
+                Image.new("RGB", (40, 36), colour).save(tmp_path / name / label / f"{copy}.png")
+    Image.new("RGB", (40, 36)).save(tmp_path / "photos/one.jpg")
+    (tmp_path / "classes.txt").write_text("cat\ndog\n", encoding="utf-8")
+    context = tpt.Context.from_words(tpt.load_clip("tiny", device="cpu"), "a photo of a")
+    for name in PROMPTS:
+        context.described(classes=("cat", "dog")).save(tmp_path / f"{name}.safetensors")
+    return tmp_path
+
+
+def test_pages_with_commands_are_found() -> None:
+    assert {"corruptions", "evaluation", "quickstart"} <= {page.stem for page in PAGES}
+    assert len(commands(DOCS / "evaluation.md")) >= 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_commands_of_a_page_run(
+    page: Path, world: Path, run_tpt: Callable[..., Result]
+) -> None:
+    for line in commands(page):
+        words = shrink(line)
+        if words[0] in ELSEWHERE:
+            continue
+        if "--output" in words:  # every line of a page is a run of its own
+            remove(world / words[words.index("--output") + 1])
+        result = run_tpt(*words)
+        assert result.exit_code == 0, (line, result.stderr)
+        assert PRINTED.get(words[0], "") in result.output, line
