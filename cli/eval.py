@@ -20,6 +20,7 @@ from cli.evaluating import (
 )
 from cli.failures import plain_errors
 from cli.options import adaptation_options, machine_options, run_options
+from cli.outside import describe_outsides, judge_others, read_outsides, tell_outside
 from cli.predict import read_assignments, read_classes, read_templates
 
 if TYPE_CHECKING:
@@ -87,6 +88,25 @@ if TYPE_CHECKING:
     help="Draw at most N pictures of each set, for a first look.",
 )
 @click.option(
+    "--order",
+    metavar="shuffled|sorted|blocks:N",
+    help="The order of each set's pictures, for methods with state: shuffled, sorted by class, or "
+    "N pictures of one class in a row. Default: as the set has them.",
+)
+@click.option(
+    "--outside",
+    "outsides",
+    multiple=True,
+    metavar="[NAME=]FOLDER",
+    help="Pictures that are none of the classes: how well each method's confidence tells them "
+    "apart (AUROC, FPR at 95 %, and false alarms and misses at a threshold).",
+)
+@click.option(
+    "--reject",
+    metavar="THRESHOLD|off",
+    help="The threshold for --outside, as `tpt predict` has it. Default: that of the --init file.",
+)
+@click.option(
     "--protocol",
     type=click.Choice(["shift", "base-to-new"]),
     default="shift",
@@ -134,13 +154,16 @@ def command(sets: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any) -
         folder, again = options["folder"], (options["resume"], options["overwrite"])
         journal = open_folder(folder, *again, dry_run)
         walks = plan_walks(sets, options, say)
+        outsides = read_outsides(options, say)
         if dry_run:
             load_evaluation(options, walks, say)
             return
         with claim_folder(journal, walks, *again):
             evaluation = load_evaluation(options, walks, say)
+            evaluation.settings.update(describe_outsides(outsides))
             with telling_warnings(say):
                 failed = predict_all(evaluation, journal, options, quiet)
+                judge_others(evaluation, outsides, folder, options, say)
                 finish(evaluation, journal, folder, say)
     if failed:
         raise click.exceptions.Exit(3)
@@ -153,6 +176,7 @@ def plan_walks(sets: Sequence[str], options: dict[str, Any], say: Say) -> tuple[
     """Read the sets, say what they are, and plan the run."""
     from tpt.corrupt.corruptions import parse_corruptions
     from tpt.evaluate.leakage import find_leakage, note_halves
+    from tpt.evaluate.order import order_set
     from tpt.evaluate.walks import draw_some, plan_walks
 
     how, limit, seed = read_options(options), options["limit"], options["seed"]
@@ -163,6 +187,8 @@ def plan_walks(sets: Sequence[str], options: dict[str, Any], say: Say) -> tuple[
         if limit is not None:
             say(f"  Note: at most {limit:,} pictures of each set are drawn, by --limit.")
             found = tuple(draw_some(part, limit, seed) for part in found)
+        if options["order"] is not None:
+            found = tuple(order_set(part, options["order"], seed) for part in found)
         noted = [find_leakage(part, taken) for part in found]
         for before, after in zip(found, noted, strict=True):
             for note in after.notes[len(before.notes) :]:
@@ -247,7 +273,7 @@ def load_evaluation(options: dict[str, Any], walks: tuple[Walk, ...], say: Say) 
     inits = dict(name_inits(options["inits"]))
     shared = {name: options[name] for name in ("keep", "steps", "lr", "reset")}
     shared |= read_assignments(options["assignments"])
-    same = ("model", "pretrained", "views", "augment", "gate", "gate_views", "batch_size")
+    same = ("model", "pretrained", "views", "augment", "gate", "gate_views", "batch_size", "reject")
     wanted = EvalSettings(
         specs=parse_methods(options["methods"], tuple(inits), shared),
         starts=Starts(inits, read_words(options), options["force"]),
@@ -274,7 +300,9 @@ def finish(evaluation: Evaluation, journal: Journal, folder: str, say: Say) -> N
     from tpt.report.writer import write_report
 
     with measuring():
-        measure(evaluation, journal.path, say)
+        results = measure(evaluation, journal.path, say)
         table, page = write_report(Path(folder))
     click.echo(table)
+    for entry in results.get("outside", ()):
+        click.echo(tell_outside(entry))
     say(f"Report: {page}")

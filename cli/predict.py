@@ -48,6 +48,17 @@ if TYPE_CHECKING:
     'ensemble, with methods that do not tune the context. Default: "a photo of a {}".',
 )
 @adaptation_options
+@click.option(
+    "--reject",
+    metavar="THRESHOLD|off",
+    help='Answer "none of these" below this probability, or below energy:THRESHOLD; `tpt calibrate '
+    "--false-alarms` finds one and saves it. Default: that of the --init file.",
+)
+@click.option(
+    "--other",
+    metavar="TEXT",
+    help='One more class, "something else" say, that stands for everything else.',
+)
 @click.option("--load-state", metavar="FILE", help="Go on from a state that tda has saved.")
 @click.option("--save-state", metavar="FILE", help="Save tda's caches when the stream has ended.")
 @machine_options
@@ -190,7 +201,7 @@ def load_job(options: dict[str, Any], entries: tuple[str, ...] | None, say: Any)
     from tpt.streaming.predict_job import DEFAULT_MODEL, PredictSettings, build_predict_job
 
     names = ("model", "pretrained", "init", "views", "augment", "keep", "steps", "lr", "reset")
-    others = ("method", "gate", "gate_views", "load_state", "batch_size")
+    others = ("method", "gate", "gate_views", "load_state", "batch_size", "reject", "other")
     wanted = PredictSettings(
         classes=None if entries is None else list_names(entries),
         templates=read_templates(options["templates"]),
@@ -293,6 +304,7 @@ def run(
                 tally.warned += record.warning is not None
                 first, before = record.predictions[:1], record.zero_shot
                 tally.changed += bool(first and before and first[0].index != before.index)
+                tally.rejected += record.rejected
                 tally.skipped += bool(record.adapt and record.adapt.skipped)
                 show(tally)
             if options["save_state"] is not None:

@@ -23,6 +23,7 @@ class Tally:
     warned: int = 0
     changed: int = 0
     skipped: int = 0  # left alone by a gate
+    rejected: int = 0  # none of the classes
     started: float = field(default_factory=time.monotonic)
 
     def rate(self) -> float:
@@ -54,6 +55,8 @@ class Tally:
         if self.skipped:
             share = 100 * self.skipped / max(1, self.done)
             parts.append(f"{self.skipped:,} left alone by the gate ({share:.0f} %)")
+        if self.rejected:
+            parts.append(f"{self.rejected:,} rejected as none of the classes")
         return ", ".join(parts)
 
 

@@ -30,6 +30,7 @@ FORMAT = click.option(
 def describe(context: Context) -> dict[str, Any]:
     """What a prompt file says, as JSON holds it."""
     info, meta, blend, head = context.info, context.meta, context.blend, context.head
+    calibration = context.calibration
     return {
         "model": info.model,
         "pretrained": info.pretrained,
@@ -46,6 +47,11 @@ def describe(context: Context) -> dict[str, Any]:
         "meta_network": meta and {"inputs": meta.feature_width, "hidden": len(meta.bias_1)},
         "blend": blend and {"templates": list(blend.templates), "weight": blend.weight},
         "head": head and {"method": head.method, "alpha": head.alpha, "beta": head.beta},
+        "calibration": calibration
+        and {
+            name: getattr(calibration, name)
+            for name in ("method", "temperature", "rule", "threshold", "pictures")
+        },
         # Of the same numbers as the digest that `tpt predict` keeps beside its records.
         "sha256": context.sha256,
     }
@@ -70,6 +76,11 @@ def tell(key: str, value: Any, every: bool = False) -> str:
         return f"{value['weight']:g} of the soft prompt, the rest {quoted}"
     if key == "head":
         return "no" if value is None else f"{value['method']}, a few-shot head"
+    if key == "calibration":
+        if value is None:
+            return "no"
+        bound = "" if value["threshold"] is None else f", {value['rule']} {value['threshold']:.4g}"
+        return f"temperature {value['temperature']:.4g} for {value['method']}{bound}"
     if value is None:
         return "not said"
     if key == "classes":

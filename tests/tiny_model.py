@@ -21,6 +21,7 @@ TINY = {
     "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 2},
 }
+COMMANDS = ("predict", "eval", "train", "transfer", "calibrate", "advise")
 NAMING = ("--model", "--pretrained", "--init", "--prompt", "--help")
 """Options that say, or should say, which model is meant."""
 
@@ -66,7 +67,7 @@ def write_tiny(folder: Path) -> None:
 def name_tiny(words: Sequence[str]) -> list[str]:
     """A command line's words, with the model named where it would be the embedded one."""
     named = any(word in NAMING for word in words)
-    if named or not words or words[0] not in ("predict", "eval", "train", "transfer"):
+    if named or not words or words[0] not in COMMANDS:
         return [*words]
     return [*words, "--model", "tiny"]
 

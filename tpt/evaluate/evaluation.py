@@ -45,6 +45,7 @@ class EvalSettings:
     augment: str | None = None
     gate: float | None = None
     gate_views: int | None = None
+    reject: str | None = None  # a threshold, "off", or None: the prompts' own
     batch_size: int | None = None  # for methods whose images of a batch decide together
     precision: str = "fp32"
     device: str = "auto"
@@ -126,9 +127,10 @@ def build_evaluation(wanted: EvalSettings, walks: Sequence[Walk]) -> Evaluation:
     check_options(wanted)
     clip = _load(wanted)
     gate = None if wanted.gate is None else (wanted.gate, wanted.gate_views or 1)
-    pool = MethodPool(clip, wanted.specs, wanted.starts, gate, wanted.batch_size)
     reads = any(_reads_views(spec) for spec in wanted.specs)
     count = (wanted.views or DEFAULT_VIEWS) if reads else 1
+    more = wanted.batch_size, count, wanted.reject
+    pool = MethodPool(clip, wanted.specs, wanted.starts, gate, *more)
     views = Views(clip, count, wanted.augment or "crop", wanted.seed)
     settings = {
         "model": clip.name,
@@ -137,6 +139,7 @@ def build_evaluation(wanted: EvalSettings, walks: Sequence[Walk]) -> Evaluation:
         "precision": wanted.precision,
         "seed": wanted.seed,
         **({"views": count, "augment": views.kind} if reads else {}),
+        **({"reject": wanted.reject} if wanted.reject is not None else {}),
         **({"gate": wanted.gate, "gate_views": wanted.gate_views or 1} if gate else {}),
         "methods": [pool.describe(spec) for spec in wanted.specs],
         "sets": [_describe_walk(walk) for walk in walks],

@@ -22,8 +22,10 @@ from tpt.evaluate.gallery import GalleryDraw, GalleryItem, draw_items
 from tpt.evaluate.image_scores import collect_scores
 from tpt.evaluate.method_specs import BASELINE
 from tpt.evaluate.metrics import SetMetrics, measure_set
+from tpt.evaluate.outside import NAME as OUTSIDE
+from tpt.evaluate.outside import measure_outside
 from tpt.evaluate.predictions import SetPlaces, index_sets, read_set
-from tpt.evaluate.results import SetInfo, Times, build_results, write_results
+from tpt.evaluate.results import SetInfo, Times, build_results, round_floats, write_results
 from tpt.evaluate.walks import ResultSet, Variant, Walk
 from tpt.text import as_text
 
@@ -84,9 +86,12 @@ def measure(evaluation: Evaluation, predictions: str, tell: Tell) -> dict[str, A
         BASELINE,
         gathered.ms,
     )
+    folder = Path(os.path.dirname(predictions))
+    if (folder / OUTSIDE).exists():
+        results["outside"] = round_floats(measure_outside(evaluation, predictions, folder))
     results["gallery"] = [asdict(item) for item in gathered.gallery]
     results["confusions"] = [asdict(confusion) for confusion in gathered.confusions]
-    write_results(results, Path(os.path.dirname(predictions)) / "results.json")
+    write_results(results, folder / "results.json")
     return results
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tpt.data.imagenet import imagenet_templates, simple_templates
@@ -18,10 +18,12 @@ from tpt.data.presets import DEFAULT_TEMPLATE
 from tpt.errors import MethodError
 from tpt.evaluate.method_specs import BASELINE, ENSEMBLE, MethodSpec
 from tpt.methods import Gate, Method
+from tpt.methods.reading import Reading, parse_reject
 from tpt.methods.registry import find_method, make_settings
 from tpt.model.clip import Clip
 from tpt.prompts import Context, PromptEngine
 from tpt.streaming.predict_job import describe_context
+from tpt.streaming.readings import read_by
 from tpt.text import as_text
 
 
@@ -43,6 +45,8 @@ class MethodPool:
         starts: prompt files and templates.
         gate: (threshold, views) of a gate before every method that reads views; or None.
         batch_size: for methods whose images of a batch decide together; None: each its own.
+        views: how many are made, which a calibration is compared with.
+        reject: a threshold for all methods that give probabilities, "off", or None: the prompts'.
 
     Raises:
         MethodError: several templates without a method that uses an ensemble.
@@ -56,6 +60,8 @@ class MethodPool:
         starts: Starts,
         gate: tuple[float, int] | None = None,
         batch_size: int | None = None,
+        views: int = 1,
+        reject: str | None = None,
     ) -> None:
         if len(starts.templates) > 1 and not any(spec.ensemble for spec in specs):
             raise MethodError(
@@ -64,7 +70,8 @@ class MethodPool:
                 "one template."
             )
         self.clip, self.specs, self.starts, self.gate = clip, tuple(specs), starts, gate
-        self.batch_size = batch_size
+        self.batch_size, self.views, self.reject = batch_size, views, reject
+        self._threshold = None if reject is None else parse_reject(reject)
         self._contexts = {name: Context.load(path) for name, path in starts.prompts.items()}
         self._made: dict[tuple[Any, ...], Method] = {}
         self._engines: dict[tuple[Any, ...], PromptEngine] = {}
@@ -121,6 +128,8 @@ class MethodPool:
         together = find_method(spec.method).together
         if together is not None:
             settings["batch_size"] = self.batch_size or together
+        if spec.temperature is not None:
+            settings["temperature"] = spec.temperature
         return {
             "name": spec.name,
             "method": spec.method,
@@ -144,7 +153,22 @@ class MethodPool:
             method.together = self.batch_size or method.together
         if self.gate is not None and method.reads_views:
             method = Gate(method, *self.gate)
+        method.reading = self._read(spec, method)
         return method
+
+    def _read(self, spec: MethodSpec, method: Method) -> Reading:
+        """How the method's scores are read: as it says, else by its prompt's calibration."""
+        if not method.gives_probabilities:
+            return Reading()
+        if spec.temperature is not None:
+            reading = Reading(float(spec.temperature))
+        else:
+            calibration = None if spec.start is None else self._contexts[spec.start].calibration
+            reading = read_by(calibration, method, spec.method, self.views)
+        if self.reject is not None:
+            rule, threshold = self._threshold or (reading.rule, None)
+            reading = replace(reading, rule=rule, threshold=threshold)
+        return reading
 
     def _engine(
         self, classes: tuple[str, ...], start: str | None, words: str | None

@@ -6,7 +6,8 @@ settings:
 - `tpt`: from the words of the run, "a photo of a" unless said otherwise;
 - `tpt+init`: from the prompt file of `--init FILE` (`tpt+coop` for `--init coop=FILE`);
 - `zero-shot+ensemble`: with an ensemble of templates;
-- `tpt:lr=0.02:steps=2`: with other settings than the published ones.
+- `tpt:lr=0.02:steps=2`: with other settings than the published ones;
+- `tpt+init:temperature=1`: with scores by this temperature, not by the prompt's calibration.
 
 Plain CLIP, `zero-shot`, is always among them: all others are compared with it.
 """
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tpt.errors import MethodError, suggest
+from tpt.methods.checks import check_number
 from tpt.methods.registry import find_method, make_settings
 from tpt.text import read_value
 
@@ -34,6 +36,7 @@ class MethodSpec:
     start: str | None = None  # the name of a prompt file of the run; None: the run's words
     ensemble: bool = False  # an ensemble of templates in place of a context
     options: Mapping[str, Any] = field(default_factory=dict)  # beside the run's own
+    temperature: float | None = None  # of its scores; None: by the prompt's calibration
 
 
 def parse_methods(
@@ -102,15 +105,19 @@ def _parse_one(word: str, prompts: Sequence[str]) -> MethodSpec:
             "Leave +ensemble out, or use zero-shot, vte, zero, mta, tps or tda."
         )
     options = dict(_parse_assignment(text, word) for text in assignments)
+    tail = "".join(f":{key}={value}" for key, value in options.items())
+    temperature = options.pop("temperature", None)
+    if temperature is not None:
+        check_number("temperature", temperature, "what logits are divided by", above=True)
     make_settings(info.name, options)  # refuses what the method does not have
     shown = info.name.replace("_", "-")
-    tail = "".join(f":{key}={value}" for key, value in options.items())
     return MethodSpec(
         name=shown + (f"+{start}" if start else "") + tail,
         method=info.name,
         start=None if start == ENSEMBLE else start,
         ensemble=start == ENSEMBLE,
         options=options,
+        temperature=temperature,
     )
 
 
@@ -147,5 +154,5 @@ def _share(specs: list[MethodSpec], shared: Mapping[str, Any]) -> tuple[MethodSp
         mine = {k: v for k, v in given.items() if k in find_method(spec.method).options}
         options = {**mine, **spec.options}
         make_settings(spec.method, options)
-        made.append(MethodSpec(spec.name, spec.method, spec.start, spec.ensemble, options))
+        made.append(replace(spec, options=options))
     return tuple(made)

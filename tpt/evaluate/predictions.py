@@ -25,7 +25,7 @@ Line = dict[str, Any]
 NAME = "predictions.jsonl"
 _CONCLUSIONS = (
     *("results.json", "report.html", "tables.md", "tables.tex"),
-    *("transfer.json", "heatmap.png"),
+    *("transfer.json", "heatmap.png", "outside.jsonl"),
 )  # what is made of the predictions, by `tpt.evaluate.measure` and `tpt.report`
 _WORDING = {
     "pictures": lambda old, new: f"{old:,} pictures then, {new:,} now",

@@ -193,7 +193,8 @@ def _summarise(out: Adapted, label: int, method: Method) -> dict[str, Any] | Fai
     """One image's entry in a line, less its time."""
     if not out.is_finite:
         return _UNSTABLE
-    logits = out.logits.double().cpu()
+    raw = out.logits.double().cpu()
+    logits = method.reading.scale(raw) if method.gives_probabilities else raw
     order = logits.argsort(descending=True, stable=True)
     best = order[:TOP].tolist()
     told: dict[str, Any] = {"rank": int((order == label).nonzero())}
@@ -203,6 +204,7 @@ def _summarise(out: Adapted, label: int, method: Method) -> dict[str, Any] | Fai
         told["top"] = [[place, _round(p[place])] for place in best]
         told["nll"] = _round(-log_p[label])
         told["brier"] = _round(p.square().sum() - 2 * p[label] + 1)
+        told["energy"] = _round(method.reading.confidence(raw, "energy"))
     else:
         assert out.votes is not None
         told["top"] = [[place, int(out.votes[place])] for place in best]

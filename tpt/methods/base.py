@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tpt.errors import MethodError
+from tpt.methods.reading import Reading
 from tpt.model.clip import Clip
 from tpt.model.surroundings import Lock, steady
 from tpt.prompts import PromptEngine
@@ -93,6 +94,7 @@ class Method:
     gives_probabilities: Any = True  # False where `logits` are votes: their softmax means nothing
     reads_views: Any = True  # False where only view 0 matters, so that only view 0 is made
     keeps_state: Any = False  # True where the result depends on other images, as a rule before it
+    reading: Any = Reading()  # how its logits become scores; `tpt calibrate` finds one
     together: Any = None  # images a batch, where those of a batch decide about one another
 
     _signature: ClassVar[Signature]  # of this constructor: the settings as arguments

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tpt.errors import PromptError
 from tpt.model.surroundings import steady
+from tpt.prompts.calibration import Calibration
 from tpt.prompts.files import load_context, save_context
 from tpt.prompts.head import Head
 from tpt.prompts.meta_network import MetaNet
@@ -37,6 +38,7 @@ class Context:
         meta: CoCoOp's meta-network, which shifts the vectors for each image; default none.
         blend: hand-crafted templates mixed into the class features; default none.
         head: a few-shot head that answers in place of the class features; default none.
+        calibration: how the scores of one method are read; default as they are.
 
     Raises:
         PromptError: wrong shape, unknown position, a vector that is NaN or infinite, a
@@ -50,6 +52,7 @@ class Context:
     meta: MetaNet | None = None
     blend: Blend | None = None
     head: Head | None = None
+    calibration: Calibration | None = None
 
     @torch.inference_mode(False)
     @steady()

@@ -33,6 +33,7 @@ from torch import Tensor
 from tpt._version import __version__
 from tpt.errors import PromptError
 from tpt.prompts._checkpoint_tensors import META, choose_tensors, not_a_prompt
+from tpt.prompts.calibration import Calibration
 from tpt.prompts.head import NAMES, Head
 from tpt.prompts.head import PREFIX as HEAD
 from tpt.prompts.meta_network import MetaNet
@@ -86,11 +87,12 @@ def save_context(context: Context, path: str | os.PathLike[str]) -> None:
     """
     target = Path(path)
     plain = context.meta is None and context.blend is None
-    head_of = context.head
+    head_of, calibration = context.head, context.calibration
+    newest = head_of is not None or calibration is not None
     head: dict[str, Any] = {
         "format": FORMAT,
         # What version 1 does not know must not be read by it as if it were not there.
-        "format_version": VERSION if head_of is not None else 1 if plain else 2,
+        "format_version": VERSION if newest else 1 if plain else 2,
         "tool": f"tpt-runtime {__version__}",
         "position": context.position,
         "before": context.before,
@@ -103,6 +105,8 @@ def save_context(context: Context, path: str | os.PathLike[str]) -> None:
         head["blend"] = {**asdict(context.blend), "templates": list(context.blend.templates)}
     if head_of is not None:
         head["head"] = {name: getattr(head_of, name) for name in _HEAD_FACTS}
+    if calibration is not None:
+        head["calibration"] = {**vars(calibration), "settings": dict(calibration.settings)}
     tensors = {"vectors": context.vectors}
     if head_of is not None:
         tensors |= {HEAD + name: tensor for name, tensor in head_of.tensors().items()}
@@ -266,6 +270,7 @@ def _from_parts(
             meta=MetaNet.from_tensors(meta) if meta else None,
             blend=_read_blend(head.get("blend")),
             head=_read_head(head.get("head"), tensors),
+            calibration=_read_calibration(head.get("calibration")),
         )
     except PromptError as error:
         raise PromptError(f'The prompt file "{source}" cannot be used. {error}') from error
@@ -316,6 +321,15 @@ def _read_head(facts: Any, tensors: dict[str, Any]) -> Head | None:
         raise ValueError(f"a head with the tensors {', '.join(sorted(own)) or '(none)'}")
     alpha, beta = (float(facts[name]) for name in ("alpha", "beta"))
     return Head(str(facts["method"]), **own, alpha=alpha, beta=beta)
+
+
+def _read_calibration(facts: Any) -> Calibration | None:
+    if facts is None:
+        return None
+    made = Calibration(**facts)
+    if not isinstance(made.settings, dict) or not isinstance(made.method, str):
+        raise TypeError("a calibration without a method and its settings")
+    return made
 
 
 def _damaged(source: Path, error: Exception) -> PromptError:

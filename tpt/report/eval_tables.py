@@ -52,6 +52,7 @@ def make_tables(results: Results) -> list[Table]:
         tables += shift_tables(protocols["domain_generalisation"])
     if "base_to_new" in protocols:
         tables.append(split_table(protocols["base_to_new"]))
+    tables += _outside(results)
     return [*tables, _cost(results)]
 
 
@@ -216,6 +217,40 @@ def _gaps(results: Results) -> list[Table]:
                 f"here: the gap of {results['baseline']} less the method's. The paper that names "
                 "it (arXiv 2007.00644) fits a line through many models; with one model, its "
                 "baseline stands for that line.",
+            ),
+        )
+    ]
+
+
+def _outside(results: Results) -> list[Table]:
+    """How well confidence tells the set's pictures from outside ones, where they were judged."""
+    rows = [
+        (
+            Cell(entry["dataset"]),
+            Cell(entry["outside"]),
+            Cell(entry["method"]),
+            Cell(entry["rule"]),
+            *(number(entry[key], percent) for key in ("auroc", "fpr95")),
+            *(number(entry[key], percent) for key in ("false_alarms", "misses")),
+        )
+        for entry in results.get("outside", ())
+    ]
+    if not rows:
+        return []
+    marked = mark_best(rows, {4: True, 5: False}, group=0)
+    columns = ("Set", "Outside", "Method", "Rule")
+    return [
+        Table(
+            "Outside pictures",
+            (*columns, "AUROC, %", "FPR at 95 %, %", "False alarms, %", "Misses, %"),
+            tuple(marked),
+            "llllrrrr",
+            rules=rules_between(marked),
+            notes=(
+                "AUROC: the chance that a picture of the set is more confident than an outside "
+                "one. FPR at 95 %: outside pictures accepted where 95 % of the set's are. False "
+                "alarms and misses are at the threshold of --reject or of the prompt's "
+                "calibration.",
             ),
         )
     ]

@@ -350,10 +350,12 @@ def describe(item: Loaded, out: Adapted, method: Method, top_k: int, ms: float) 
             skipped=skipped,
         )
     votes = None if method.gives_probabilities else out.votes
+    logits = out.logits if votes is not None else method.reading.scale(out.logits)
     return Record(
         path=item.path,
         index=item.index,
-        predictions=tuple(rank(out.logits, classes, top_k, votes)),
+        predictions=tuple(rank(logits, classes, top_k, votes)),
+        rejected=method.reading.rejects(out.logits),
         zero_shot=next(rank(out.initial_logits, classes, 1)),
         adapt=adapt,
         warning=item.picture.warning if item.picture else None,

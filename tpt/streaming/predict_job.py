@@ -19,10 +19,12 @@ from tpt.errors import MethodError, PromptError
 from tpt.images.views import Views
 from tpt.methods import Gate, Method
 from tpt.methods.objective import count_kept
+from tpt.methods.reading import Reading
 from tpt.methods.registry import find_method, make_settings
 from tpt.model.clip import Clip
 from tpt.model.load import load_clip
 from tpt.prompts import Context, PromptEngine
+from tpt.streaming.readings import choose_reading
 
 DEFAULT_MODEL = "lite"
 DEFAULT_VIEWS = 64
@@ -48,6 +50,8 @@ class PredictSettings:
     batch_size: int | None = None  # for methods whose images of a batch decide together
     gate: float | None = None  # the threshold of a gate before the method
     gate_views: int | None = None
+    reject: str | None = None  # a threshold, "off", or None: the prompt's own
+    other: str | None = None  # a class that stands for everything else
     load_state: str | None = None  # of an earlier stream, for methods that keep some
     precision: str = "fp32"
     device: str = "auto"
@@ -77,6 +81,8 @@ def build_predict_job(wanted: PredictSettings) -> PredictJob:
     settings = check_method_options(wanted)
     context = Context.load(wanted.init) if wanted.init is not None else None
     classes = _choose_classes(wanted, context)
+    if wanted.other is not None:
+        classes = (*classes, wanted.other)
     name, pretrained = choose_model(wanted, context)
     clip = load_clip(
         name, pretrained, device=wanted.device, precision=wanted.precision, seed=wanted.seed
@@ -96,6 +102,10 @@ def build_predict_job(wanted: PredictSettings) -> PredictJob:
         method.together = wanted.batch_size or method.together
         facts["batch_size"] = method.batch_size
     views = Views(clip, wanted.views or DEFAULT_VIEWS, wanted.augment or "crop", wanted.seed)
+    said = wanted.reject, wanted.other
+    method.reading = choose_reading(method, info.name, context, views.n, len(classes), *said)
+    if method.reading != Reading():
+        facts["reading"] = {k: v for k, v in asdict(method.reading).items() if v is not None}
     if method.reads_views:
         facts |= {"views": views.n, "augment": views.kind}
         if facts.get("keep") is not None:
@@ -236,6 +246,7 @@ def describe_context(context: Context) -> dict[str, Any]:
         "sha256": context.sha256[:16],
         **({"conditional": True} if context.conditional else {}),
         **({"blend": mixed} if mixed else {}),
+        **({"calibration": asdict(context.calibration)} if context.calibration else {}),
         **(
             {"head": {"method": head.method, "alpha": head.alpha, "beta": head.beta}}
             if head

@@ -26,7 +26,7 @@ def table_row(record: Record) -> str:
     cells = (
         shown,
         _say(record.zero_shot),
-        _say(record.predictions[0]) + _change(record),
+        "none of these" if record.rejected else _say(record.predictions[0]) + _change(record),
         str(adapt.views_kept) if adapt else "",
         _tell_entropy(adapt),
         f"{adapt.ms:.0f}" if adapt else "",

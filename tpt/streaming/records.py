@@ -68,11 +68,12 @@ class Record:
     adapt: Adaptation | None = None  # None for methods that do not adapt
     error: Failure | None = None
     warning: str | None = None  # what was assumed of the picture, in sentences
+    rejected: bool = False  # it is none of the classes, by a threshold or an "other" class
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: {"path", "predictions", "zero_shot", "adapt"}, or {"path", "error"}.
 
-        "warning" is there only where something was assumed.
+        "warning" is there only where something was assumed, "rejected" only where it is true.
         """
         head: dict[str, Any] = {"path": self.path}
         if self.path is None:
@@ -80,6 +81,8 @@ class Record:
         if self.error is not None:
             return {**head, "error": asdict(self.error)}
         body: dict[str, Any] = {"predictions": [p.to_dict() for p in self.predictions]}
+        if self.rejected:
+            body["rejected"] = True
         if self.zero_shot is not None:
             body["zero_shot"] = self.zero_shot.to_dict()
         if self.adapt is not None:
@@ -112,7 +115,8 @@ def csv_header(top_k: int) -> list[str]:
     return [
         *("path", "label", "score", "index", *ranked),
         *("zero_shot_label", "zero_shot_score", "entropy_before", "entropy_after"),
-        *("views_kept", "ms", "votes", "skipped", "error_type", "error_message", "warning"),
+        *("views_kept", "ms", "votes", "skipped", "rejected"),
+        *("error_type", "error_message", "warning"),
     ]
 
 
@@ -136,5 +140,6 @@ def _csv_cells(record: Record, top_k: int) -> Iterator[Any]:
     yield from ("" if adapt.get(key) is None else adapt[key] for key in measured)
     yield first.get("votes", "")
     yield adapt.get("skipped", "")
+    yield data.get("rejected", "")
     yield from (data.get("error", {}).get(key, "") for key in ("type", "message"))
     yield data.get("warning", "")

@@ -1,0 +1,227 @@
+"""`tpt calibrate`: one temperature for honest scores, and a threshold for "none of these"."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.evaluating import check_extra, read_one
+from cli.failures import plain_errors
+from cli.options import adaptation_options, machine_options
+from cli.predict import read_assignments, read_classes, read_templates
+from cli.progress import Tally, progress
+from tpt.errors import MethodError, OutputError
+
+if TYPE_CHECKING:
+    from tpt.data.labelled_sets import Sample
+    from tpt.streaming.predict_job import PredictJob
+
+
+@click.command("calibrate")
+@click.argument("data", metavar="DATA")
+@click.option("--output", required=True, metavar="FILE", help="Prompt file to write.")
+@click.option("--init", metavar="FILE", help="Prompt file to calibrate; it stays as it is.")
+@click.option(
+    "--classes",
+    metavar="A,B,C|FILE",
+    help="Class names; id=name entries give folders their names. Default: DATA's, or --init's.",
+)
+@click.option("--method", default="tpt", show_default=True, help="`tpt methods` lists them.")
+@click.option(
+    "--template",
+    "templates",
+    multiple=True,
+    metavar="TEXT",
+    help='Words to start from. Default: "a photo of a {}".',
+)
+@click.option(
+    "--unlabelled",
+    is_flag=True,
+    help="DATA is a folder or glob of pictures without labels: no temperature is fitted, only the "
+    "threshold of --false-alarms.",
+)
+@click.option(
+    "--false-alarms",
+    type=click.FloatRange(0, 1, max_open=True),
+    metavar="SHARE",
+    help="Set a threshold below which a picture is none of the classes, so that at most this share "
+    "of DATA's pictures is rejected; 0.05, say.",
+)
+@click.option(
+    "--rule",
+    type=click.Choice(["probability", "energy"]),
+    default="probability",
+    show_default=True,
+    help="What the threshold is of: the largest probability, or the energy of the logits.",
+)
+@click.option("--layout", default="auto", show_default=True, help="As `tpt eval` has it.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Draw at most N pictures.")
+@click.option("--model", help="As `tpt predict` takes it.")
+@click.option("--pretrained", help="Tag or weight file of an open_clip model.")
+@adaptation_options
+@machine_options
+@click.option("--overwrite", is_flag=True, help="Replace an existing --output.")
+@click.option("--force", is_flag=True, help="Use a prompt file made for another model.")
+@click.option("--quiet", is_flag=True, help="Nothing on stderr but warnings and errors.")
+def command(data: str, quiet: bool, **options: Any) -> None:
+    """Fit how a method's scores are read, and save it with the prompt.
+
+    DATA are labelled pictures of the kind to be predicted, in any layout that `tpt eval` reads.
+    One temperature makes the scores as sure as they are right; it moves no prediction. `tpt
+    predict --init FILE`, `tpt serve` and `tpt eval` use it with the method that it was fitted for.
+    """
+    say = (lambda text: None) if quiet else (lambda text: click.echo(text, err=True))
+    with plain_errors():
+        check_extra("calibrate", ("torchmetrics", "sklearn", "scipy"))
+        check_output(Path(options["output"]), options["overwrite"])
+        if options["unlabelled"] and options["false_alarms"] is None:
+            raise MethodError(
+                "Without labels there is no temperature to fit, only a threshold. Give "
+                "--false-alarms 0.05, say, or labelled pictures."
+            )
+        samples, classes = read_data(data, options, say)
+        job = load_job(options, classes, say)
+        failed = calibrate(job, samples, options, quiet)
+        say(f"Use it: tpt predict images/ --init {options['output']} --method {options['method']}")
+    if failed:
+        raise click.exceptions.Exit(3)
+
+
+def check_output(path: Path, overwrite: bool) -> None:
+    """Refuse, before the work, a file that could not be written or would be lost.
+
+    Raises:
+        OutputError: which, and what to do.
+    """
+    if path.suffix not in (".safetensors", ".pt") or not path.parent.is_dir() or path.is_dir():
+        raise OutputError(
+            f'--output "{path}" cannot be a prompt file: expected a name that ends in .safetensors '
+            "or .pt, in a folder that exists. Choose such a name."
+        )
+    if path.exists() and not overwrite:
+        raise OutputError(f'"{path}" exists already. Give --overwrite, or another --output.')
+
+
+def read_data(
+    data: str, options: dict[str, Any], say: Any
+) -> tuple[tuple[Sample, ...], tuple[str, ...] | None]:
+    """(pictures, their classes where they say them)."""
+    from tpt.data.labelled_sets import ReadOptions, Sample
+    from tpt.evaluate.walks import draw_some
+
+    entries = read_classes(options["classes"])
+    if options["unlabelled"]:
+        from tpt.data.class_lists import list_names
+        from tpt.streaming.folders import Search
+        from tpt.streaming.sources import iter_sources
+
+        paths = list(iter_sources((data,), Search(True, False), None))[: options["limit"]]
+        samples = tuple(Sample.of_file(path, 0) for path in paths)
+        return samples, None if entries is None else list_names(entries)
+    if entries is None and options["init"] is not None:
+        from tpt.prompts import Context
+
+        context = Context.load(options["init"])
+        entries = context.info.classes if context.fixed_classes else None
+    found = read_one(data, ReadOptions(layout=options["layout"], classes=entries), say)
+    if len(found) > 1:
+        raise MethodError(
+            f'"{data}" holds {len(found)} sets ({found[0].name}, ...). Name one of them.'
+        )
+    part = (
+        found[0]
+        if options["limit"] is None
+        else draw_some(found[0], options["limit"], options["seed"])
+    )
+    return part.samples, part.classes
+
+
+def load_job(options: dict[str, Any], classes: tuple[str, ...] | None, say: Any) -> PredictJob:
+    """The job of `tpt predict` with these options."""
+    from tpt.streaming.predict_job import PredictSettings, build_predict_job
+
+    names = ("model", "pretrained", "init", "views", "augment", "keep", "steps", "lr", "reset")
+    others = ("method", "gate", "gate_views", "batch_size", "precision", "device", "seed", "force")
+    wanted = PredictSettings(
+        classes=classes,
+        templates=read_templates(options["templates"]),
+        options=read_assignments(options["assignments"]),
+        reject="off",
+        **{name: options[name] for name in (*names, *others)},
+    )
+    job = build_predict_job(wanted)
+    say(f"Model: {job.clip.name}. Method: {job.settings['method']}.")
+    if not job.method.gives_probabilities:
+        raise MethodError(
+            f"--method {job.settings['method']} counts votes and gives no probabilities, so there "
+            "is nothing to calibrate. Use another method, such as vte."
+        )
+    return job
+
+
+def calibrate(
+    job: PredictJob, samples: tuple[Sample, ...], options: dict[str, Any], quiet: bool
+) -> int:
+    """Fit, write, and print what was found; how many pictures failed."""
+    from tpt.evaluate.calibration import (
+        choose_threshold,
+        collect_logits,
+        fit_temperature,
+        measure_calibration,
+    )
+    from tpt.methods.reading import Reading
+    from tpt.prompts.calibration import Calibration
+    from tpt.streaming.readings import settings_to_calibrate
+
+    tally = Tally(total=len(samples))
+    with progress(quiet) as show:
+
+        def tell(done: int, failed: int) -> None:
+            tally.done, tally.failed = done, failed
+            show(tally)
+
+        found = collect_logits(
+            samples,
+            job.method,
+            job.views,
+            batch_size=options["batch_size"],
+            num_workers=options["num_workers"],
+            tell=tell,
+        )
+    rows = [("pictures", f"{len(found.logits):,}")]
+    temperature = 1.0
+    if not options["unlabelled"]:
+        temperature = fit_temperature(found.logits, found.labels)
+        measured = measure_calibration(found.logits, found.labels)
+        rows.append(("temperature", f"{temperature:.4g}"))
+        rows.append(("top-1, %", f"{100 * (measured['before'].metrics['acc1'] or 0):.1f}"))
+        for name, key, scale in (("ECE 15 bins, %", "ece15", 100), ("NLL, nats", "nll", 1)):
+            before, after = (scale * (measured[k].metrics[key] or 0) for k in ("before", "after"))
+            rows.append((name, f"{before:.3g} before, {after:.3g} after (each half by the other)"))
+    threshold = None
+    if options["false_alarms"] is not None:
+        reading = Reading(temperature, options["rule"])
+        confidence = reading.confidence(found.logits)
+        threshold = choose_threshold(confidence, options["false_alarms"])
+        share = float((confidence < threshold).double().mean())
+        kind = options["rule"]
+        rows.append(("threshold", f"{threshold:.6g} ({kind}); {100 * share:.1f} % rejected"))
+    calibration = Calibration(
+        job.settings["method"],
+        settings_to_calibrate(job.method, job.views.n),
+        temperature,
+        options["rule"],
+        threshold,
+        options["false_alarms"],
+        len(found.logits),
+    )
+    context = replace(job.engine.context, calibration=calibration)
+    context.described(classes=job.engine.classes).save(options["output"])
+    width = max(len(name) for name, _ in rows)
+    click.echo("\n".join(f"{name:{width}}  {value}" for name, value in rows))
+    for key, why in found.failed[:3]:
+        click.echo(f"Warning: {key}: {why}", err=True)
+    return len(found.failed)

@@ -1,0 +1,145 @@
+"""Fitting how scores are read: one temperature by labelled pictures, a threshold by known ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tpt.data.labelled_sets import Sample
+from tpt.errors import MethodError
+from tpt.evaluate.image_scores import ImageScores
+from tpt.evaluate.metrics import SetMetrics, measure_set
+from tpt.evaluate.runner import load_sample
+from tpt.images.views import Views
+from tpt.methods import Adapted, Method
+from tpt.streaming.pipeline import adapt_batch, cut_batches, decode_ahead
+
+LARGEST = 1e3  # of the temperature and of its inverse
+
+Tell = Callable[[int, int], None]
+"""Called with (pictures done, failed so far)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Collected:
+    """What a method said of some pictures."""
+
+    logits: Tensor  # (n, K)
+    labels: Tensor  # (n,)
+    failed: tuple[tuple[str, str], ...]  # (picture, why it has no logits)
+
+
+def collect_logits(
+    samples: Sequence[Sample],
+    method: Method,
+    views: Views,
+    *,
+    batch_size: int | None = None,
+    num_workers: int = 2,
+    tell: Tell | None = None,
+) -> Collected:
+    """The logits of every readable picture, in order, before any temperature.
+
+    Raises:
+        MethodError: not one picture can be read.
+    """
+    size = batch_size or method.batch_size
+    rows, labels, failed = [], [], []
+    with (
+        method.serving(),
+        closing(decode_ahead(samples, num_workers, size, load_sample)) as loaded,
+    ):
+        for batch in cut_batches(loaded, size):
+            good = [item for item in batch if item.picture is not None]
+            outcomes = adapt_batch(good, method, views) if good else {}
+            for item in batch:
+                outcome = item.error or outcomes[item.index]
+                if isinstance(outcome, Adapted) and outcome.is_finite:
+                    rows.append(outcome.logits.double().cpu())
+                    labels.append(samples[item.index].label)
+                else:
+                    why = getattr(outcome, "message", "it gave NaN or infinite numbers")
+                    failed.append((samples[item.index].key, why))
+            if tell:
+                tell(len(rows) + len(failed), len(failed))
+    if not rows:
+        raise MethodError(
+            f"None of the {len(samples)} pictures gave a prediction ({failed[0][1]})."
+            if failed
+            else "There are no pictures to calibrate on. Name a folder that holds some."
+        )
+    return Collected(torch.stack(rows), torch.tensor(labels), tuple(failed))
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The temperature of least negative log-likelihood, within 1/1000 and 1000.
+
+    In the inverse temperature s the mean of -log softmax(s logits)_y is convex with the derivative
+    mean(E_p[logits] - logits_y), whose sign a bisection on log s follows.
+
+    Args:
+        logits: (n, K).
+        labels: (n,).
+    """
+    own = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
+    low, high = -math.log(LARGEST), math.log(LARGEST)
+    for _ in range(60):
+        middle = (low + high) / 2
+        p = (math.exp(middle) * logits).softmax(-1)
+        if float(((p * logits).sum(-1) - own).mean()) > 0:
+            high = middle
+        else:
+            low = middle
+    return math.exp(-(low + high) / 2)
+
+
+def choose_threshold(confidence: Tensor, share: float) -> float:
+    """The largest threshold below which at most this share of known pictures (n,) lie.
+
+    Raises:
+        MethodError: a share outside [0, 1).
+    """
+    if not 0 <= share < 1:
+        raise MethodError(
+            f"--false-alarms is the share of known pictures that may be rejected, in [0, 1); got "
+            f"{share}."
+        )
+    ordered = confidence.sort().values
+    return float(ordered[int(share * len(ordered))])
+
+
+def measure_calibration(logits: Tensor, labels: Tensor) -> dict[str, SetMetrics]:
+    """ "before" and "after" one temperature, each half read with the other half's."""
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    halves = order[::2], order[1::2]
+    after = logits.clone()
+    for own, other in (halves, halves[::-1]):
+        if len(own) and len(other):
+            after[own] = logits[own] / fit_temperature(logits[other], labels[other])
+    columns = {"before": as_scores(logits, labels), "after": as_scores(after, labels)}
+    return measure_set(columns, "before")
+
+
+def as_scores(logits: Tensor, labels: Tensor) -> ImageScores:
+    """Logits (n, K) as the columns that metrics are computed from."""
+    log_p = logits.log_softmax(-1)
+    p = log_p.exp()
+    own = log_p.gather(1, labels.unsqueeze(1)).squeeze(1)
+    rank = (log_p > own.unsqueeze(1)).sum(-1)
+    top = p.max(-1)
+    truth = torch.nn.functional.one_hot(labels, logits.shape[-1])
+
+    return ImageScores(
+        label=labels.numpy(),
+        predicted=top.indices.numpy(),
+        rank=rank.numpy(),
+        score=top.values.numpy(),
+        nll=-own.numpy(),
+        brier=(p - truth).square().sum(-1).numpy(),
+        classes=logits.shape[-1],
+    )

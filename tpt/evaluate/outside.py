@@ -1,0 +1,175 @@
+"""Pictures that are none of the classes: how well a method's confidence tells them apart.
+
+The pictures of an outside folder are judged under the classes of every result set. By each rule's
+confidence (`tpt.methods.reading`), inside against outside:
+
+- AUROC: the chance that an inside picture is more confident than an outside one;
+- FPR at 95 %: the share of outside pictures accepted where 95 % of the inside ones are;
+- with a threshold: false alarms (inside pictures rejected) and misses (outside ones accepted).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tpt.data.labelled_sets import LabelledSet
+from tpt.errors import MethodError
+from tpt.evaluate.evaluation import Evaluation
+from tpt.evaluate.predictions import index_sets, read_set
+from tpt.evaluate.runner import run_walk
+from tpt.evaluate.walks import ResultSet, Variant, Walk
+from tpt.prompts.calibration import RULES
+from tpt.runs.whole_files import write_whole
+
+NAME = "outside.jsonl"
+ACCEPTED = 0.95
+
+Floats = npt.NDArray[np.float64]
+Scores = dict[str, dict[str, Floats]]
+"""By method and rule: the confidence of every picture."""
+
+
+@dataclass(frozen=True)
+class Separation:
+    """One method on one set against one outside folder, by one rule; shares in [0, 1]."""
+
+    dataset: str
+    outside: str
+    method: str
+    rule: str
+    inside_images: int
+    outside_images: int
+    auroc: float
+    fpr95: float
+    threshold: float | None = None
+    false_alarms: float | None = None
+    misses: float | None = None
+
+
+def separate(inside: Floats, outside: Floats) -> tuple[float, float]:
+    """(AUROC, FPR at 95 %) of confidences (n,) and (m,); ties count half in the first.
+
+    Raises:
+        MethodError: no picture on one of the two sides.
+    """
+    if not len(inside) or not len(outside):
+        raise MethodError(
+            f"There are {len(inside)} pictures of the set and {len(outside)} outside of it that "
+            "gave a prediction; at least one of each is needed to tell them apart."
+        )
+    ordered = np.sort(outside)
+    below = np.searchsorted(ordered, inside, "left")
+    ties = np.searchsorted(ordered, inside, "right") - below
+    auroc = float((below + ties / 2).sum() / (len(inside) * len(outside)))
+    bound = np.sort(inside)[int((1 - ACCEPTED) * len(inside))]
+    return auroc, float((outside >= bound).mean())
+
+
+def judge_outside(
+    evaluation: Evaluation,
+    outsides: Sequence[LabelledSet],
+    folder: Path,
+    *,
+    num_workers: int = 2,
+    tell: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Judge the outside pictures under every class list of the run; write outside.jsonl.
+
+    Raises:
+        OutputError: the disk refused.
+    """
+    lines: list[bytes] = []
+    for part in outsides:
+        for walk, result_set in _class_lists(evaluation):
+            tell(f"Judging {part.name} under the classes of {result_set.name}")
+            lines += map(_as_line, _judge(evaluation, part, walk, result_set, num_workers))
+    write_whole(folder / NAME, b"".join(lines), "outside predictions")
+
+
+def measure_outside(evaluation: Evaluation, predictions: str, folder: Path) -> list[dict[str, Any]]:
+    """The "outside" entries of results.json: every result set, outside folder, method and rule."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    with open(folder / NAME, "rb") as file:
+        for line in map(json.loads, file):
+            found.setdefault((line["classes_of"], line["outside"]), []).append(line)
+    places, entries = index_sets(predictions), []
+    lists = [(result_set.classes, result_set.name) for _, result_set in _class_lists(evaluation)]
+    for walk in evaluation.walks:
+        for _, result_set in walk.result_sets():
+            of = next(name for classes, name in lists if classes == result_set.classes)
+            inside = _collect(read_set(predictions, result_set.name, places))
+            methods = evaluation.pool.methods(result_set.classes, walk.set)
+            for (name, part), rows in found.items():
+                if name == of:
+                    outer = _collect(iter(rows))
+                    entries += [
+                        asdict(_compare(result_set.name, part, method, rule, inside, outer, made))
+                        for method, made in methods.items()
+                        if method in inside and method in outer
+                        for rule in RULES
+                    ]
+    return entries
+
+
+def _compare(
+    dataset: str, part: str, name: str, rule: str, inside: Scores, outside: Scores, method: Any
+) -> Separation:
+    own, other = inside[name][rule], outside[name][rule]
+    auroc, fpr = separate(own, other)
+    reading = method.reading
+    threshold = reading.threshold if reading.rule == rule else None
+    return Separation(
+        *(dataset, part, name, rule, len(own), len(other), auroc, fpr, threshold),
+        false_alarms=None if threshold is None else float((own < threshold).mean()),
+        misses=None if threshold is None else float((other >= threshold).mean()),
+    )
+
+
+def _class_lists(evaluation: Evaluation) -> Iterator[tuple[Walk, ResultSet]]:
+    """The first result set of every list of classes."""
+    seen = set()
+    for walk in evaluation.walks:
+        for _, result_set in walk.result_sets():
+            if result_set.classes not in seen:
+                seen.add(result_set.classes)
+                yield walk, result_set
+
+
+def _judge(
+    evaluation: Evaluation, part: LabelledSet, walk: Walk, result_set: ResultSet, num_workers: int
+) -> Iterator[dict[str, Any]]:
+    """The lines of one outside folder under one list of classes; labels mean nothing in them."""
+    head = ResultSet(part.name, result_set.classes, (0,) * max(1, len(part.classes)))
+    own = Walk(part, (Variant((head,)),))
+    methods = {part.name: evaluation.pool.methods(result_set.classes, walk.set)}
+    lines = run_walk(
+        own, methods, evaluation.views, batch_size=evaluation.batch_size, num_workers=num_workers
+    )
+    for line in lines:
+        yield {"classes_of": result_set.name, "outside": part.name, **line}
+
+
+def _as_line(line: dict[str, Any]) -> bytes:
+    return json.dumps(line, separators=(",", ":")).encode() + b"\n"
+
+
+def _collect(rows: Iterator[dict[str, Any]]) -> Scores:
+    """The confidences that lines hold; methods that vote have none."""
+    lists: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        for name, told in row.get("methods", {}).items():
+            if not told.get("votes"):
+                own = lists.setdefault(name, {rule: [] for rule in RULES})
+                own["probability"].append(told["top"][0][1])
+                own["energy"].append(told["energy"])
+    return {
+        name: {rule: np.asarray(values) for rule, values in own.items()}
+        for name, own in lists.items()
+    }
