@@ -17,6 +17,7 @@ from tpt.errors import suggest
 COMMANDS = {
     "predict": "cli.predict",
     "train": "cli.train",
+    "advise": "cli.advise",
     "calibrate": "cli.calibrate",
     "eval": "cli.eval",
     "transfer": "cli.transfer",
@@ -57,6 +58,7 @@ def main() -> None:
     tpt train pictures/ --output coop.safetensors   learn a prompt from a few pictures a class
     tpt predict images/ --init coop.safetensors     start from it
     tpt prompt show coop.safetensors                what a prompt holds, its nearest words
+    tpt advise images/ --classes cat,dog --labels labels.csv   which method is worth its cost
     tpt calibrate labelled/ --output calibrated.safetensors   scores that mean something
     tpt eval sets/sketch --output out/              accuracy and calibration under shift
     tpt transfer a/ b/ c/ --output out/             prompts learned on each set, tested on all

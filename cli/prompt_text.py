@@ -29,8 +29,7 @@ FORMAT = click.option(
 
 def describe(context: Context) -> dict[str, Any]:
     """What a prompt file says, as JSON holds it."""
-    info, meta, blend, head = context.info, context.meta, context.blend, context.head
-    calibration = context.calibration
+    info, meta, blend = context.info, context.meta, context.blend
     return {
         "model": info.model,
         "pretrained": info.pretrained,
@@ -46,15 +45,19 @@ def describe(context: Context) -> dict[str, Any]:
         "classes": None if info.classes is None else list(info.classes),
         "meta_network": meta and {"inputs": meta.feature_width, "hidden": len(meta.bias_1)},
         "blend": blend and {"templates": list(blend.templates), "weight": blend.weight},
-        "head": head and {"method": head.method, "alpha": head.alpha, "beta": head.beta},
-        "calibration": calibration
-        and {
-            name: getattr(calibration, name)
-            for name in ("method", "temperature", "rule", "threshold", "pictures")
-        },
+        **describe_reading(context),
         # Of the same numbers as the digest that `tpt predict` keeps beside its records.
         "sha256": context.sha256,
     }
+
+
+def describe_reading(context: Context) -> dict[str, Any]:
+    """A head and a calibration, where the file has them."""
+    head, calibration = context.head, context.calibration
+    names = ("method", "temperature", "rule", "threshold", "pictures")
+    heads = {} if head is None else {n: getattr(head, n) for n in ("method", "alpha", "beta")}
+    told = {} if calibration is None else {n: getattr(calibration, n) for n in names}
+    return {key: facts for key, facts in (("head", heads), ("calibration", told)) if facts}
 
 
 def label(key: str) -> str:
@@ -75,10 +78,8 @@ def tell(key: str, value: Any, every: bool = False) -> str:
         quoted = ", ".join(f'"{plain(template)}"' for template in value["templates"])
         return f"{value['weight']:g} of the soft prompt, the rest {quoted}"
     if key == "head":
-        return "no" if value is None else f"{value['method']}, a few-shot head"
+        return f"{value['method']}, a few-shot head"
     if key == "calibration":
-        if value is None:
-            return "no"
         bound = "" if value["threshold"] is None else f", {value['rule']} {value['threshold']:.4g}"
         return f"temperature {value['temperature']:.4g} for {value['method']}{bound}"
     if value is None:

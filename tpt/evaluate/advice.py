@@ -1,0 +1,176 @@
+"""What to take for somebody's own pictures: the shelf on a small draw, and one sentence of advice.
+
+With labels a method is advised where McNemar's exact test against zero-shot, corrected for the
+number of methods (Bonferroni), is below 0.05; of those within a point of the best, the cheapest.
+Else the advice is not to adapt. Without labels nothing can say whether a changed answer is a better
+one, so the advice is to label the pictures whose answer changes: the others decide nothing.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tpt.evaluate.image_scores import collect_scores
+from tpt.evaluate.metrics import SetMetrics, measure_set
+from tpt.methods import Method
+
+PUBLISHED_SCALE = 100.0  # exp(logit_scale) of the CLIPs that TPT's learning rate was chosen on
+PUBLISHED_LR = 5e-3
+SIGNIFICANT = 0.05
+WITHIN = 0.01  # of the best accuracy: then the cost decides
+FEW = 0.02  # of the answers changed: not worth a label
+SHELF = ("vte", "mta", "zero", "tps", "tpt", "ctpt", "rtpt", "tda", "oga", "stata")
+
+
+def suited_rate(scale: float) -> float:
+    """TPT's learning rate for a model of this exp(logit_scale), to two digits.
+
+    AdamW's first step moves every number of the context by the rate, whatever the gradient, and a
+    move of the class features moves the logits by the scale: 5e-3 at a scale of 100 is 5e-3 * 100 /
+    scale elsewhere.
+    """
+    return float(f"{PUBLISHED_LR * PUBLISHED_SCALE / scale:.2g}")
+
+
+def list_shelf(scale: float) -> tuple[str, ...]:
+    """The methods to look at, as `tpt eval --methods` writes them."""
+    rate = suited_rate(scale)
+    tuned = ("tpt", "ctpt") if not 0.8 <= rate / PUBLISHED_LR <= 1.25 else ()
+    return ("zero-shot", *SHELF, *(f"{name}:lr={rate:g}" for name in tuned))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on the draw; shares in [0, 1]."""
+
+    name: str
+    ms: float  # a picture: views and image tower, as far as it needs them, and its own work
+    agreement: float  # share of the answers that are zero-shot's
+    confidence: float | None  # mean probability of the answer; None where it votes
+    entropy: float | None  # mean marginal entropy of the kept views at the end, nats
+    keeps_state: bool
+    metrics: SetMetrics | None  # where there are labels
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The sentence, and the method that it advises."""
+
+    sentence: str
+    method: str  # a name of the rows; zero-shot for "do not adapt"
+
+
+def make_rows(
+    lines: Sequence[Mapping[str, Any]],
+    methods: Mapping[str, Method],
+    classes: int,
+    views: int,
+    *,
+    labelled: bool,
+    baseline: str,
+) -> list[Row]:
+    """The rows from the draw's lines (`tpt.evaluate.runner`), the baseline's first."""
+    lines = [line for line in lines if "error" not in line]
+    measured: dict[str, SetMetrics] = {}
+    if labelled:
+        measured = measure_set(collect_scores(lines, list(methods), classes), baseline)
+    shared = statistics.median(line["image_ms"] for line in lines)
+
+    def row(name: str, method: Method) -> Row:
+        told = [line["methods"][name] for line in lines]
+        plain = [line["methods"][baseline]["top"][0][0] for line in lines]
+        same = sum(one["top"][0][0] == other for one, other in zip(told, plain, strict=True))
+        sharp = [one["entropy"][1] or one["entropy"][0] for one in told if "entropy" in one]
+        own = statistics.median(one["ms"] for one in told)
+        return Row(
+            name=name,
+            ms=own + shared / (1 if method.reads_views else views),
+            agreement=same / len(lines),
+            confidence=statistics.mean(one["top"][0][1] for one in told)
+            if method.gives_probabilities
+            else None,
+            entropy=statistics.mean(sharp) if sharp and method.reads_views else None,
+            keeps_state=bool(method.keeps_state),
+            metrics=measured.get(name),
+        )
+
+    return [row(name, method) for name, method in methods.items()]
+
+
+def find_changed(lines: Sequence[Mapping[str, Any]], baseline: str) -> list[str]:
+    """The pictures whose answer some method changes, by key."""
+    return [
+        line["key"]
+        for line in lines
+        if "error" not in line and len({told["top"][0][0] for told in line["methods"].values()}) > 1
+    ]
+
+
+def advise(rows: Sequence[Row], pictures: int, changed: int) -> Advice:
+    """The advice on the rows of so many pictures, of which `changed` have answers that differ."""
+    plain, *others = rows
+    if plain.metrics is None:
+        return _advise_unlabelled(plain, pictures, changed)
+    assert all(row.metrics is not None for row in others)
+    base = plain.metrics.metrics["acc1"] or 0.0
+    gains = {row.name: _gain(row) for row in others}
+    better = [row for row in others if gains[row.name] > 0 and _p(row) * len(others) < SIGNIFICANT]
+    if not better:
+        nearest = max(others, key=lambda row: gains[row.name])
+        return Advice(
+            f"Do not adapt: on {pictures:,} of your pictures none of the {len(others)} methods is "
+            f"better than zero-shot's {100 * base:.1f} % beyond chance (the nearest, "
+            f"{nearest.name}: {_tell_gain(nearest)}).",
+            plain.name,
+        )
+    most = max(gains[row.name] for row in better)
+    near = [row for row in better if gains[row.name] >= most - WITHIN]
+    best = min(near, key=lambda row: row.ms)
+    state = (
+        " Its answers depend on the other pictures: mix them, do not sort them."
+        if best.keeps_state
+        else ""
+    )
+    return Advice(
+        f"Use {best.name}: on {pictures:,} of your pictures it is right on "
+        f"{100 * (base + gains[best.name]):.1f} %, zero-shot on {100 * base:.1f} % "
+        f"({_tell_gain(best)}), for {best.ms:.0f} ms a picture in place of {plain.ms:.0f}.{state}",
+        best.name,
+    )
+
+
+def _advise_unlabelled(plain: Row, pictures: int, changed: int) -> Advice:
+    if changed <= FEW * pictures:
+        return Advice(
+            f"Do not adapt: the methods change the answer of {changed:,} of {pictures:,} pictures, "
+            "which is not worth their cost.",
+            plain.name,
+        )
+    return Advice(
+        f"Do not adapt yet: some method changes the answer of {changed:,} of {pictures:,} "
+        "pictures, and without labels nothing says whether for the better; label those, and run "
+        "again with --labels.",
+        plain.name,
+    )
+
+
+def _gain(row: Row) -> float:
+    assert row.metrics is not None
+    return row.metrics.versus.difference if row.metrics.versus else 0.0
+
+
+def _p(row: Row) -> float:
+    assert row.metrics is not None
+    return row.metrics.versus.mcnemar_p if row.metrics.versus else 1.0
+
+
+def _tell_gain(row: Row) -> str:
+    assert row.metrics is not None
+    versus = row.metrics.versus
+    if versus is None:
+        return "no difference"
+    low, high = (100 * end for end in versus.interval)
+    return f"{100 * versus.difference:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}"
