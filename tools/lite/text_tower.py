@@ -233,7 +233,8 @@ def train_text(work: Path, *, embed_dim: int, steps: int, seed: int) -> None:
     images = _image_vectors(work)
     optimiser = _optimiser(tower)
     base = [group["lr"] for group in optimiser.param_groups]
-    say(f"{len(lessons.names)} names, {len(lessons.used)} tokens")
+    fast = has_bf16_units()
+    say(f"{len(lessons.names)} names, {len(lessons.used)} tokens, {'bf16' if fast else 'fp32'}")
     checkpoint = work / "text-checkpoint.pt"
     done = _resume(checkpoint, tower, optimiser, lessons, steps)
     for step in range(done + 1, steps + 1):
@@ -244,7 +245,9 @@ def train_text(work: Path, *, embed_dim: int, steps: int, seed: int) -> None:
         loss = torch.zeros(())
         for template in (neutral, lessons.rng.choice(lessons.styled)):
             prompts = lessons.prompts(lessons.draw(BATCH), template)
-            loss = loss + _lesson_loss(tower(prompts), prompts.targets, lessons.mean, images)
+            with torch.autocast("cpu", torch.bfloat16, enabled=fast):
+                features = tower(prompts)
+            loss = loss + _lesson_loss(features.float(), prompts.targets, lessons.mean, images)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_([p for p in tower.parameters() if p.requires_grad], 1.0)
@@ -256,6 +259,11 @@ def train_text(work: Path, *, embed_dim: int, steps: int, seed: int) -> None:
             _keep(checkpoint, step, steps, tower, optimiser, lessons)
     say(measure(tower, lessons))
     save(work / "text.pt", {"state": full_state(tower, lessons), "steps": steps})
+
+
+def has_bf16_units() -> bool:
+    """Whether this processor multiplies bf16 matrices faster than fp32 ones."""
+    return torch.cpu._is_avx512_bf16_supported()
 
 
 def _lesson_loss(features: Tensor, targets: Tensor, mean: Tensor, images: Tensor) -> Tensor:
