@@ -144,3 +144,13 @@ def test_fuzzing_finds_no_fault() -> None:
     printed = run("benchmarks/fuzz_decoding", "--inputs", 60)
     assert "faults        0" in printed
     assert "memory grew by at most" in printed
+
+
+def test_typed_lists_are_scored(tmp_path: Path) -> None:
+    for wordnet_id in ("n02084071", "n02924116", "n02958343"):  # dog, bus, car
+        (tmp_path / wordnet_id).mkdir()
+        Image.new("RGB", (40, 40), "red").save(tmp_path / wordnet_id / "a.png")
+    printed = run("benchmarks/typed_lists", tmp_path)
+    assert "| list | words | pairs | right | 95 % interval |" in printed
+    assert "| vehicles | 11 | 2 |" in printed
+    assert "| all | 103 | 4 |" in printed
