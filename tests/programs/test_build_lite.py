@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from lite import text_tower
 from lite.backbone import TIMM_NAME, WEIGHTS
+from lite.lessons import Lessons
 from lite.packing import scaled
 from lite.styles import STYLES
-from lite.text_tower import Lessons, TextTower, full_state, train_text
+from lite.text_tower import TextTower, full_state, train_text
 from lite.vocabulary import LEAF_NAMES, LEAVES
 from lite.wordnet import ANIMAL, ARTIFACT, OBJECT, read_wordnet
 from program_runs import run

@@ -11,12 +11,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from tpt.images.resample import preprocess_plain
+from tpt.model.clip import Preprocess
+
 TIMM_NAME = "tf_efficientnet_lite0"
 WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 MEAN, STD = 127 / 255, 128 / 255
-SIZE = (
-    192  # pixels a side; trained at 224, and 192 costs a quarter less for nearly the same answers
-)
+SIZE = 192  # pixels a side; trained at 224: a quarter less work for nearly the same answers
+FACTS = Preprocess((SIZE, SIZE), (MEAN,) * 3, (STD,) * 3, "bicubic", "shortest", 0)
 
 
 def load_backbone() -> nn.Module:
@@ -39,14 +41,9 @@ def encode(trunk: nn.Module, pixels: Tensor, batch: int = 16) -> Tensor:
     return torch.cat([trunk(part) for part in normal.split(batch)])
 
 
-def centre_crop(path: Path, size: int = SIZE) -> Tensor:
-    """The picture as CLIP's preprocessing sees it, (3, size, size) uint8."""
-    picture = Image.open(path).convert("RGB")
-    scale = size / min(picture.size)
-    width, height = (max(size, round(side * scale)) for side in picture.size)
-    left, top = (width - size) // 2, (height - size) // 2
-    picture = picture.resize((width, height), Image.Resampling.BICUBIC)
-    return to_tensor(picture.crop((left, top, left + size, top + size)))
+def centre_crop(path: Path) -> Tensor:
+    """The picture as the finished model's preprocessing sees it, (3, SIZE, SIZE) uint8."""
+    return preprocess_plain(to_tensor(Image.open(path).convert("RGB"))[None], FACTS)
 
 
 def to_tensor(picture: Image.Image) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -11,15 +11,17 @@ from typing import Any, TypeVar
 
 import torch
 
+from tpt.runs.whole_files import write_whole
+
 T = TypeVar("T")
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
     """Write a stage's tensors, so that a broken run leaves the old file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    torch.save(content, part)
-    os.replace(part, path)
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_whole(path, buffer.getvalue(), "stage")
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -19,18 +19,17 @@ from torch import Tensor
 import tpt
 from lite.backbone import load_backbone
 from lite.development import report
-from lite.files import load, save, say
-from lite.projection import (
+from lite.distillation import (
     SCALE,
     Losses,
     Teacher,
-    descend,
     draw,
     load_student,
     read_concepts,
     read_pictures,
-    schedule,
 )
+from lite.files import load, save, say
+from lite.projection import descend, schedule
 from lite.text_tower import config
 from lite.wordnet import WordNet
 from tpt.runs.whole_files import write_whole

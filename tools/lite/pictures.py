@@ -68,7 +68,7 @@ def training_features(data: Path, work: Path, seed: int, most: int | None) -> No
     rows = listing(data, TRAIN, seed)[:most]
     parts = []
     trunk = _trunk()
-    for start in progress(range(0, len(rows), CHUNK), "features of training pictures"):
+    for start in progress(range(0, len(rows), CHUNK), "features of training pictures", 1):
         path = work / "pictures" / f"{start}.pt"
         if not path.exists():
             save(path, _chunk(trunk, data, rows[start : start + CHUNK], seed + start))

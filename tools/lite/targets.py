@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lite.concepts import Concepts
+from lite.distillation import read_concepts
 from lite.files import load, save, say
-from lite.projection import read_concepts
 from lite.sentences import SentenceEncoder
 from lite.wordnet import WordNet
 
