@@ -55,7 +55,11 @@ def answer_all(folder: Path, views: int) -> list[Row]:
     with (folder / "labels.csv").open(encoding="utf-8", newline="") as lines:
         for line in csv.DictReader(lines):
             path = folder / line["path"]
-            pixels = make([path])
+            try:
+                pixels = make([path])
+            except tpt.TptError as error:  # one broken picture is not the demo's end
+                print(f"{path.name}: {error}", file=sys.stderr)
+                continue
             features = clip.encode_views(pixels)
             outs = [method.adapt_features(features) for method in methods]
             answers = tuple(_best(out.logits[0], classes) for out in outs)
@@ -134,7 +138,11 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=64)
     parser.add_argument("--output", type=Path, default=Path("demo.jpg"))
     given = parser.parse_args()
-    rows = answer_all(given.folder, given.views)
+    try:
+        rows = answer_all(given.folder, given.views)
+    except (OSError, tpt.TptError) as error:
+        needed = "labels.csv, classes.txt and prompt.safetensors"
+        raise SystemExit(f"The demo needs {needed}: {error}") from None
     print(summary(rows))
     draw_sheet(rows, given.output)
     print(

@@ -89,6 +89,8 @@ def main() -> None:
     names = Path("examples/classes.txt").read_text().split("\n")[:-1]
     with tempfile.TemporaryDirectory() as folder:
         table, shown = write_pictures(args.data, names, Path(folder))
+        if len(shown) < 2:
+            raise SystemExit(f"{args.data} has none of {', '.join(PLACES)}, or too few classes.")
         print(f"{len(shown)} classes: {', '.join(shown)}")
         recipe = RecipeSettings(context_words="a photo of a", epochs=args.epochs)
         wanted = TrainSettings(str(table), recipe, classes=tuple(shown), test="none", device="cpu")

@@ -184,7 +184,11 @@ def main() -> None:
         help="folder for images/ and labels.csv (default: examples of this project)",
     )
     given = parser.parse_args()
-    print(f"wrote {make_examples(given.output, given.data, given.all)} pictures to {given.output}")
+    try:
+        written = make_examples(given.output, given.data, given.all)
+    except (OSError, ValueError) as error:
+        raise SystemExit(str(error)) from None
+    print(f"wrote {written} pictures to {given.output}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from program_runs import ROOT, run
+from program_runs import ROOT, fail, run, start
 
 
 def test_every_program_is_run_here() -> None:
@@ -116,6 +116,29 @@ def test_the_demo_answers_every_example_and_draws_a_sheet(tmp_path: Path) -> Non
     assert "TPT + learned prompt: " in printed[-1]
     with Image.open(tmp_path / "demo.jpg") as sheet:
         assert sheet.width > 600
+
+
+@pytest.mark.slow
+def test_the_demo_goes_on_past_a_broken_picture(tmp_path: Path) -> None:
+    for name in ("classes.txt", "prompt.safetensors"):
+        shutil.copy(ROOT / "examples" / name, tmp_path)
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    Image.new("RGB", (40, 40)).save(tmp_path / "sound.png")
+    (tmp_path / "labels.csv").write_text("path,label\nbroken.jpg,cat\nsound.png,cat\n")
+    words = ("--folder", tmp_path, "--views", 4, "--output", tmp_path / "demo.jpg")
+    done = start("examples/demo", *words)
+    assert done.returncode == 0
+    assert "broken.jpg: " in done.stderr
+    assert done.stdout.splitlines()[1].startswith("sound.png")
+
+
+@pytest.mark.slow
+def test_programs_say_what_is_missing(tmp_path: Path) -> None:
+    said = fail("examples/demo", "--folder", tmp_path)
+    assert said.startswith("The demo needs labels.csv, classes.txt and prompt.safetensors: ")
+    said = fail("tools/learn_example_prompt", tmp_path, "--output", tmp_path / "p.safetensors")
+    assert said.startswith(f"{tmp_path} has none of pacs/photo, caltech101, cifar10/train")
+    assert "cue_conflict" in fail("tools/make_examples", "--data", tmp_path, "--output", tmp_path)
 
 
 def test_the_example_pictures_can_be_made_again(tmp_path: Path) -> None:

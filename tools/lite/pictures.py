@@ -52,6 +52,9 @@ DEVELOPMENT = (
 def listing(data: Path, shares: tuple[Share, ...], seed: int) -> list[tuple[str, str, str]]:
     """(path in `data`, set, class folder) of every picture, shuffled."""
     rng, rows = random.Random(seed), []
+    missing = [share.folder for share in shares if not (data / share.folder).is_dir()]
+    if missing:
+        raise SystemExit(f"{data} has no {', '.join(missing)}: expected one folder a class there.")
     for share in shares:
         for folder in sorted(path for path in (data / share.folder).iterdir() if path.is_dir()):
             paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
