@@ -107,7 +107,10 @@ def _heads(block: Any, x: Tensor) -> tuple[Tensor, ...]:
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(-2)
+    # In fp32 always: in bf16 torch's backward pass takes 12 times as long on a CPU.
+    with torch.autocast("cpu", enabled=False):
+        mixed = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=mask)
+    return mixed.transpose(1, 2).flatten(-2)
 
 
 def _finish(block: Any, x: Tensor, mixed: Tensor) -> Tensor:
