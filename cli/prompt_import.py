@@ -44,9 +44,10 @@ def import_(
 ) -> None:
     """Write SRC as a prompt file that says what it was made for.
 
-    SRC is an official CoOp, CoCoOp or KgCoOp checkpoint (prompt_learner/model.pth.tar-50) or any
-    prompt file. What the options say is added to what SRC says, or takes its place. No weights
-    are loaded, and nothing in SRC is executed.
+    SRC is a checkpoint of CoOp, CoCoOp, KgCoOp or ProGrad (prompt_learner/model.pth.tar-50), the
+    folder that it is in, or any prompt file. What a log.txt beside a checkpoint says of the model,
+    the position and the training is taken over. What the options say is added to what SRC says, or
+    takes its place. No weights are loaded, and nothing in SRC is executed.
     """
     with plain_errors(logs=False):  # what is logged of SRC is said here, in the command's words
         from dataclasses import replace
@@ -59,6 +60,8 @@ def import_(
         names = None if entries is None else list_names(entries)
         check_output(output, overwrite)
         context = Context.load(source)
+        if model is None and context.info.model is None:
+            model, pretrained = find_logged_model(source, pretrained)
         name, tag = choose_origin(context, source, model, pretrained)
         check_width(context, name)
         if position is not None and position != context.position:
@@ -79,6 +82,17 @@ def import_(
         f'Wrote "{plain(output)}": {kind}vectors {tuple(context.vectors.shape)} for '
         f"{name_model(name, tag)}, class name at the {context.position}."
     )
+
+
+def find_logged_model(source: str, pretrained: str | None) -> tuple[str | None, str | None]:
+    """(model, weights) that the log beside a checkpoint names, if it names one."""
+    from pathlib import Path
+
+    from tpt.prompts.dassl import find_backbone, find_checkpoint
+
+    path = Path(source)
+    backbone = find_backbone(find_checkpoint(path) if path.is_dir() else path)
+    return backbone, (pretrained or "openai") if backbone else pretrained
 
 
 def check_output(output: str, overwrite: bool) -> None:

@@ -361,6 +361,24 @@ def test_an_official_checkpoint_becomes_a_prompt_file_with_what_was_said(run_tpt
     )
 
 
+def test_a_folder_of_dassl_is_imported_with_what_its_log_says(run_tpt: Run) -> None:
+    Path("seed1/prompt_learner").mkdir(parents=True)
+    save_official("seed1/prompt_learner/model.pth.tar-50", random_vectors(4, 512))
+    Path("seed1/log.txt").write_text(
+        "** Config **\nDATASET:\n  NAME: DTD\n  NUM_SHOTS: 16\nMODEL:\n  BACKBONE:\n    NAME: RN50\n"
+        "SEED: 1\nTRAINER:\n  COOP:\n    CLASS_TOKEN_POSITION: front\n  NAME: CoOp\n"
+    )
+    result = run_tpt("prompt", "import", "seed1", "--output", "p.safetensors")
+    assert result.exit_code == 0
+    assert "for RN50 (openai), class name at the front." in result.stderr
+    context = tpt.Context.load("p.safetensors")
+    assert context.info == PromptInfo("RN50", "openai", None, None, "DTD", 16, 1)
+    result = run_tpt(
+        "prompt", "import", "seed1", "--output", "q.safetensors", "--model", "ViT-B-16"
+    )
+    assert_fails(result, "needs weights")
+
+
 def test_an_assumed_position_is_told(run_tpt: Run) -> None:
     result = import_official(run_tpt, *VIT)
     assert tpt.Context.load("p.safetensors").position == "end"

@@ -22,7 +22,7 @@ _DROPPED = ("token_prefix", "token_suffix", "bias_vectors")  # of the classes it
 _PREFIX = re.compile(r"((\w+\.)*prompt_learner\.)?(module\.)*(?=\w)")
 # A frozen CLIP beside the learner, as OpenAI names its parts: nothing that was learned.
 _CLIP = re.compile(
-    r"(module\.)*(logit_scale|((image_encoder|text_encoder|clip_model|clip|model)\.)+(visual\.)?"
+    r"(module\.)*(logit_scale|((image_encoder|ZS_image_encoder|text_encoder|clip_model|clip|model)\.)+(visual\.)?"
     r"(logit_scale|class_embedding|positional_embedding|token_embedding\.weight|text_projection"
     r"|proj|(ln_(pre|post|final)|conv1)\.(weight|bias)|(attnpool|bn\d|conv\d|layer\d)\..+"
     r"|transformer\.resblocks\.\d+\.(ln_\d|attn|attn\.out_proj|mlp\.c_(fc|proj))\."
@@ -54,11 +54,24 @@ def choose_tensors(source: Path, state: dict[Any, Any]) -> dict[str, Any]:
         listed = some(others or ["vectors", "ctx"])
         raise PromptError(
             f'The prompt file "{source}" holds other learned tensors beside the context vectors '
-            f"({listed}), so it is of a method that this version does not read, and its vectors "
-            "alone would mean something else. Expected a prompt of CoOp, CoCoOp, KgCoOp or ours."
+            f"({listed}), so it is {_name_method(others)}, and its vectors alone would mean "
+            "something else. Expected a prompt of CoOp, CoCoOp, KgCoOp, ProGrad or ours."
         )
     _check_rows(source, chosen.get("ctx"), named.get("token_prefix"))
     return chosen
+
+
+def _name_method(others: list[str]) -> str:
+    """The method that learned such tensors, and what of it a text context alone would lack."""
+    deep = any(("VPT" in key and "text" in key) or "compound_prompts_text" in key for key in others)
+    projected = [key for key in others if key.startswith(("proj.", "compound_prompt"))]
+    seen = projected or any("VPT" in key and "text" not in key for key in others)
+    if not (deep or seen):
+        return "of a method that this version does not read"
+    lacking = ["the prompts of the text tower's deeper layers"] * deep
+    lacking += ["the prompts of the image tower"] * bool(seen)
+    method = "MaPLe" if projected else "PromptSRC or its kin (IVLP, VPT)"
+    return f"of {method}: {' and '.join(lacking)} cannot be put in here"
 
 
 def _check_rows(source: Path, vectors: Any, prefix: Any) -> None:
@@ -70,7 +83,8 @@ def _check_rows(source: Path, vectors: Any, prefix: Any) -> None:
         raise PromptError(
             f'The prompt file "{source}" holds {len(vectors)} contexts for {rows} rows of class '
             "tokens (token_prefix), so they are not one context a class but several for all, as "
-            "PLOT and ProDA learn them. Expected as many contexts as rows, or one context (M, D)."
+            "PLOT and ProDA learn them. PLOT compares each of them with the parts of a picture, "
+            "which is not computed here. Expected as many contexts as rows, or one context (M, D)."
         )
 
 

@@ -1,11 +1,12 @@
 """Prompt files: context vectors and where they came from, written and read without pickling.
 
-Three forms are read: our `.safetensors`, our `.pt`, and the official checkpoints of CoOp, CoCoOp
-and KgCoOp (`prompt_learner/model.pth.tar-50`: `state_dict["ctx"]`, (M, D) or (K, M, D), possibly
-fp16, and CoCoOp's `meta_net.*`; their `token_prefix` and `token_suffix` belong to the training
-classes and are dropped). Names may follow `module.` and `prompt_learner.`; the CLIP weights that a
-whole model's checkpoint holds beside them are dropped too. A file with any other tensor is of a
-relative whose `ctx` means something else, and is refused.
+Three forms are read: our `.safetensors`, our `.pt`, and the official checkpoints of CoOp, CoCoOp,
+KgCoOp and ProGrad (`prompt_learner/model.pth.tar-50`: `state_dict["ctx"]`, (M, D) or (K, M, D),
+possibly fp16, and CoCoOp's `meta_net.*`; their `token_prefix` and `token_suffix` belong to the
+training classes and are dropped). Names may follow `module.` and `prompt_learner.`; the CLIP
+weights that a whole model's checkpoint holds beside them are dropped too. A file with any other
+tensor is of a relative whose `ctx` means something else, and is refused. What they do not say is
+read from the log beside them (`tpt.prompts.dassl`).
 
 Torch files go through torch's restricted reader; the few harmless classes that official checkpoints
 carry beside the vectors (the scheduler with its optimiser, numpy scalars) become inert stand-ins,
@@ -34,6 +35,7 @@ from tpt._version import __version__
 from tpt.errors import PromptError
 from tpt.prompts._checkpoint_tensors import META, choose_tensors, not_a_prompt
 from tpt.prompts.calibration import Calibration
+from tpt.prompts.dassl import find_checkpoint, read_facts
 from tpt.prompts.head import NAMES, Head
 from tpt.prompts.head import PREFIX as HEAD
 from tpt.prompts.meta_network import MetaNet
@@ -131,13 +133,14 @@ def load_context(path: str | os.PathLike[str], make: type[Context]) -> Context:
     """Read a prompt file of any of the three forms.
 
     Args:
-        path: the file.
+        path: the file, or a folder that Dassl wrote: then its latest checkpoint.
         make: the class `Context`, which this module cannot import: it saves and loads by us.
 
     Raises:
         PromptError: no such file, not a prompt, truncated, or holding code.
     """
     source = Path(path)
+    source = find_checkpoint(source) if source.is_dir() else source
     try:
         with source.open("rb") as file:
             start = file.read(16)
@@ -238,7 +241,7 @@ def _from_official(source: Path, content: dict[str, Any]) -> Parts:
     if not isinstance(state, dict):
         raise not_a_prompt(source, "a torch file without a state_dict")
     beside = {k: v for k, v in content.items() if isinstance(v, Tensor) and v.ndim}
-    return {}, choose_tensors(source, {**beside, **state})
+    return read_facts(source), choose_tensors(source, {**beside, **state})
 
 
 def _from_parts(
