@@ -365,8 +365,9 @@ def test_a_folder_of_dassl_is_imported_with_what_its_log_says(run_tpt: Run) -> N
     Path("seed1/prompt_learner").mkdir(parents=True)
     save_official("seed1/prompt_learner/model.pth.tar-50", random_vectors(4, 512))
     Path("seed1/log.txt").write_text(
-        "** Config **\nDATASET:\n  NAME: DTD\n  NUM_SHOTS: 16\nMODEL:\n  BACKBONE:\n    NAME: RN50\n"
-        "SEED: 1\nTRAINER:\n  COOP:\n    CLASS_TOKEN_POSITION: front\n  NAME: CoOp\n"
+        "** Config **\nDATASET:\n  NAME: DTD\n  NUM_SHOTS: 16\n"
+        "MODEL:\n  BACKBONE:\n    NAME: RN50\nSEED: 1\n"
+        "TRAINER:\n  COOP:\n    CLASS_TOKEN_POSITION: front\n  NAME: CoOp\n"
     )
     result = run_tpt("prompt", "import", "seed1", "--output", "p.safetensors")
     assert result.exit_code == 0
@@ -520,7 +521,7 @@ def test_no_weights_are_loaded(run_tpt: Run, monkeypatch: pytest.MonkeyPatch) ->
         (("--model", "tiny", "--pretrained", "openai"), 1, "carries its own weights"),
         (("--model", "local-dir:none"), 1, 'No open_clip_config.json in "none"'),
         (("--model", "folder"), 1, '"folder" is a folder: write local-dir:folder'),
-        (("--model", "roberta-ViT-B-32", "--pretrained", "random"), 1, "wrapped Hugging Face"),
+        (("--model", "roberta-ViT-B-32", "--pretrained", "random"), 1, "tokens of width 768"),
         (
             ("--model", "ViT-L-14", "--pretrained", "openai"),
             1,

@@ -854,7 +854,7 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_an_error(tmp_path: Path) -> None:
-    assert "cannot be read: Is a directory" in message_of(tmp_path)
+    assert "cannot be read: it is a folder without a checkpoint" in message_of(tmp_path)
 
 
 # --- whatever is in a file ---

@@ -37,8 +37,8 @@ def find_checkpoint(folder: Path) -> Path:
     found = [file for home in homes for file in home.glob("model*.pth.tar*") if file.is_file()]
     if not found:
         raise PromptError(
-            f'"{folder}" is a folder without a checkpoint. Expected one that Dassl wrote, with '
-            "prompt_learner/model.pth.tar-50 in it, or the path of a prompt file."
+            f'The prompt file "{folder}" cannot be read: it is a folder without a checkpoint. '
+            "Expected one that Dassl wrote, with prompt_learner/model.pth.tar-50 in it, or a file."
         )
     return max(found, key=_epoch)
 
