@@ -24,6 +24,7 @@ COMMANDS = {
     "report": "cli.report",
     "prompt": "cli.prompt",
     "corrupt": "cli.corrupt",
+    "records": "cli.records",
     "methods": "cli.methods",
     "models": "cli.models",
 }
@@ -64,6 +65,7 @@ def main() -> None:
     tpt transfer a/ b/ c/ --output out/             prompts learned on each set, tested on all
     tpt report out/                                 draw the page and tables of a run again
     tpt corrupt pictures/ worse/ --kind all         corrupt a data set on purpose, in 15 ways
+    tpt records convert a.jsonl b.parquet           records in another form
     tpt methods                                     list the methods and what they cost
     tpt models                                      list the models that work
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterable
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +19,7 @@ from tpt.text import read_value
 if TYPE_CHECKING:
     from tpt.streaming.output import FinishedRecords, Target
     from tpt.streaming.predict_job import PredictJob
+    from tpt.streaming.sources import Found
 
 
 @click.command("predict")
@@ -67,13 +66,18 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["jsonl", "csv", "table"]),
-    help="[default: csv for a .csv output, else jsonl]",
+    type=click.Choice(["jsonl", "csv", "table", "parquet"]),
+    help="[default: csv or parquet for such an output, else jsonl]",
 )
 @click.option("--resume", is_flag=True, help="Go on where an earlier run into --output stopped.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing --output.")
 @click.option("--strict", is_flag=True, help="Stop at the first bad image.")
 @click.option("--recursive", is_flag=True, help="Read the folders inside folders too.")
+@click.option(
+    "--column",
+    metavar="NAME",
+    help="The column of Parquet files that holds pictures or paths [default: by its name or kind].",
+)
 @click.option("--all-files", is_flag=True, help="Look inside files without an image extension.")
 @click.option(
     "--time-limit",
@@ -90,31 +94,37 @@ def command(sources: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any
     """Predict the class of every image in SOURCES.
 
     SOURCES are files, folders, globs, @list.txt (a path a line) or - (paths on standard input,
-    predicted as they come).
+    predicted as they come); tars (also "shard-{0000..0099}.tar") and Parquet files, whose pictures
+    are read in place; and addresses (s3://, https://, ...) of all these, with the extra "remote".
     Every record is written as soon as it is made: one JSON object a line with the path, the
     predictions, the zero-shot prediction, and what adaptation did; or the path and an error.
     """
     with plain_errors():
         from tpt.streaming.folders import Search, note_left_out
+        from tpt.streaming.items import Reading
         from tpt.streaming.output import check_target
-        from tpt.streaming.sources import is_live, iter_sources
+        from tpt.streaming.sources import Found, find_sources
 
         entries = read_classes(options["classes"])
         target = make_target(options)
         again = options["resume"], options["overwrite"]
         check_target(target, *again)
-        search = Search(options["recursive"], options["all_files"])
-        found = iter_sources(sources, search, sys.stdin if "-" in sources else None)
-        # A pipe's paths are predicted as they come; the first one is waited for.
-        live = is_live(sources) and not dry_run
-        paths = chain([next(found)], found) if live else list(found)
+        reading = Reading(options["column"])
+        search = Search(options["recursive"], options["all_files"], reading=reading)
+        found = find_sources(sources, search, sys.stdin if "-" in sources else None)
+        if found.is_counted:
+            found = Found([list(found)])
+        elif not dry_run:  # a pipe's first path is waited for
+            pictures = iter(found)
+            found = Found([[next(pictures)], pictures], found.live)
         say = (lambda text: None) if quiet else (lambda text: click.echo(text, err=True))
         if search.left_out:
             hint = "" if search.all_files else " --all-files looks inside them."
             say(f"Note: {note_left_out(search.left_out, search.all_files)}{hint}")
         job = load_job(options, entries, say)
         if dry_run:
-            click.echo(describe(job, target, options, len(list(paths))))
+            count = len(list(found)) if found.is_counted else "counted as they come"
+            click.echo(describe(job, target, options, count))
             return
         with target.claim(*again), warnings.catch_warnings():
             # Pillow's notes on broken metadata name no image; a broken picture is a record.
@@ -122,7 +132,7 @@ def command(sources: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any
             # A method's own, on the stream it sees, without the line of code that Python would add.
             warnings.filterwarnings("always", category=UserWarning, module="tpt")
             warnings.showwarning = lambda message, *rest, **more: say(f"Warning: {message}")
-            code = run(job, target, paths, options, quiet)
+            code = run(job, target, found, options, quiet)
     if code:
         raise click.exceptions.Exit(code)
 
@@ -156,7 +166,8 @@ def make_target(options: dict[str, Any]) -> Target:
     from tpt.streaming.output import Target
 
     path = options["output"]
-    form = options["form"] or ("csv" if path.lower().endswith(".csv") else "jsonl")
+    ending = os.path.splitext(path)[1].lower().removeprefix(".")
+    form = options["form"] or (ending if ending in ("csv", "parquet") else "jsonl")
     return Target(path, form, options["top_k"])
 
 
@@ -249,7 +260,7 @@ def load_job(options: dict[str, Any], entries: tuple[str, ...] | None, say: Any)
     return job
 
 
-def describe(job: PredictJob, target: Target, options: dict[str, Any], images: int) -> str:
+def describe(job: PredictJob, target: Target, options: dict[str, Any], images: int | str) -> str:
     """The settings as `name: value` lines, for --dry-run."""
     classes = job.settings["classes"]
     shown = ", ".join(classes[:5]) + (f", ... ({len(classes)})" if len(classes) > 5 else "")
@@ -269,24 +280,23 @@ def describe(job: PredictJob, target: Target, options: dict[str, Any], images: i
     return text.encode("utf-8", "backslashreplace").decode()  # file names may be no UTF-8
 
 
-def run(
-    job: PredictJob, target: Target, paths: Iterable[str], options: dict[str, Any], quiet: bool
-) -> int:
+def run(job: PredictJob, target: Target, found: Found, options: dict[str, Any], quiet: bool) -> int:
     """Predict and write; the exit code."""
-    from tpt.streaming.output import prepare, write_records
+    from tpt.streaming.output import finish, prepare, write_records
     from tpt.streaming.pipeline import stream
 
     settings = {**job.settings, "top_k": options["top_k"], "format": target.form}
     done = prepare(target, settings, job.environment, options["resume"])
     size = options["batch_size"] or job.method.batch_size
-    todo, again = plan_rest(paths, done, size)
-    tally = Tally(total=len(todo) - again if isinstance(todo, list) else None)
+    todo, again = plan_rest(found, done, size)
+    listed = list(todo) if todo.is_counted else None
+    tally = Tally(total=None if listed is None else len(listed) - again)
     on_screen = target.path == "-" and sys.stdout.isatty()  # a bar would be drawn into the records
     showing = progress(quiet or on_screen)
     try:
-        with write_records(target, append=done is not None) as write, showing as show:
+        with write_records(target.lines, append=done is not None) as write, showing as show:
             records = stream(
-                todo,
+                todo if listed is None else listed,
                 job.method,
                 job.views,
                 batch_size=size,
@@ -309,6 +319,7 @@ def run(
                 show(tally)
             if options["save_state"] is not None:
                 job.method.go_on.save_state(options["save_state"])  # type: ignore[attr-defined]
+        finish(target)
     except KeyboardInterrupt:
         hint = " Go on with --resume." if target.can_resume and not job.method.keeps_state else ""
         hint += " No state was saved." if options["save_state"] is not None else ""
@@ -321,23 +332,23 @@ def run(
     return 3 if tally.failed or (done is not None and done.failed) else 0
 
 
-def plan_rest(
-    paths: Iterable[str], done: FinishedRecords | None, size: int
-) -> tuple[Iterable[str], int]:
-    """(paths still to run, how many of their first records are there already).
+def plan_rest(found: Found, done: FinishedRecords | None, size: int) -> tuple[Found, int]:
+    """(pictures still to run, how many of their first records are there already).
 
-    Where an unbroken first part of a list is done, the run starts again at the border of a batch,
-    so that batches are those of an unbroken run and records come out the same to the last byte.
+    Where an unbroken first part is done, the run starts again at the border of a batch, so that
+    batches are those of an unbroken run and records come out the same to the last byte.
     """
+    from tpt.streaming.sources import Found, key_of
+
     if done is None:
-        return paths, 0
-    if not isinstance(paths, list):
-        return (path for path in paths if path not in done.paths), 0
-    first = 0
-    while first < len(paths) and paths[first] in done.paths:
-        first += 1
-    rest = [path for path in paths[first:] if path not in done.paths]
-    if not rest:
-        return [], 0
-    start = first - first % size
-    return paths[start:first] + rest, first - start
+        return found, 0
+    pictures = iter(found)
+    batch: list[Any] = []  # done since the last border
+    for picture in pictures:
+        if key_of(picture) not in done.paths:
+            rest = (each for each in pictures if key_of(each) not in done.paths)
+            again = [] if found.live else batch
+            parts = [again, [picture], list(rest) if found.is_counted else rest]
+            return Found(parts, found.live), len(again)
+        batch = [*batch, picture] if len(batch) + 1 < size else []
+    return Found([]), 0

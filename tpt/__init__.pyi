@@ -25,5 +25,6 @@ from .model.load import load_clip as load_clip
 from .prompts.context import Context as Context
 from .prompts.engine import PromptEngine as PromptEngine
 from .streaming.pipeline import stream as stream
+from .streaming.readers.datasets import rows as rows
 from .streaming.records import Prediction as Prediction
 from .streaming.records import Record as Record

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -463,11 +464,28 @@ def test_closed_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["https://example.org/a.jpg?size=*", "s3://bucket/[1]", "file:///a"]
+    ("address", "told"),
+    [
+        ("https://example.org/a.jpg?size=*", "pip install 'tpt-runtime\\[remote\\]'"),
+        ("s3://bucket/[1]", "pip install 'tpt-runtime\\[remote\\]'"),
+        ("file:///a", "is no remote address"),
+        ("nosuch://a/b", "cannot be opened"),
+    ],
 )
-def test_an_address_is_refused_as_one(url: str) -> None:
-    with pytest.raises(SourceError, match="is a URL: nothing is fetched from the network"):
-        expand_sources([url])
+def test_an_address_names_the_extra_that_it_needs(
+    address: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsspec = pytest.importorskip("fsspec.core")
+    find = fsspec.url_to_fs
+
+    def refuse(url: str) -> Any:
+        if url.startswith("nosuch"):
+            return find(url)
+        raise ImportError("Install another package")
+
+    monkeypatch.setattr(fsspec, "url_to_fs", refuse)
+    with pytest.raises(SourceError, match=told):
+        expand_sources([address])
 
 
 # --- what systems leave ---

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from tpt.errors import OutputError
 
@@ -53,6 +54,23 @@ def staged(
             if sync:
                 os.fsync(file.fileno())
         yield
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def open_whole(target: str) -> Iterator[BinaryIO]:
+    """A file to write in parts, which takes its name when the block has ended without an error.
+
+    Raises:
+        OSError: the disk refused; a file that was there before is unchanged.
+    """
+    folder = os.path.dirname(os.path.abspath(target))
+    temporary = Path(folder, f".tpt-{uuid.uuid4().hex}")
+    try:
+        with temporary.open("wb") as file:
+            yield file
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from functools import cached_property
 from natsort import natsort_keygen, ns
 
 from tpt.errors import SourceError
+from tpt.streaming.items import Reading
 from tpt.text import some
 
 _EXTENSIONS = """
@@ -52,6 +53,7 @@ class Search:
     recursive: bool = False  # walk into sub-folders
     all_files: bool = False  # look inside files whose names are no pictures'
     left_out: list[str] = field(default_factory=list)  # the others, in the order found
+    reading: Reading = field(default_factory=Reading)  # how files that hold many pictures are read
 
     def images(self, folder: str, here: Listing) -> list[str]:
         """The images among the files of a folder, in natural order."""

@@ -8,11 +8,12 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tpt.errors import MethodError, OutputError
 from tpt.runs.journal import Journal, check_same, open_lines, read_lines
+from tpt.streaming.record_parquet import check_finished, pack, unpack
 from tpt.streaming.record_table import table_header, table_row
 from tpt.streaming.records import Record, csv_header, csv_row
 
@@ -30,8 +31,18 @@ class Target:
     """Where records go and in which form."""
 
     path: str  # a file, or "-" for standard output
-    form: str  # "jsonl", "csv" or "table"
+    form: str  # "jsonl", "csv", "table" or "parquet"
     top_k: int
+
+    @property
+    def lines(self) -> Target:
+        """Where records go line by line: itself, but a file beside it for Parquet.
+
+        A Parquet file is whole or not at all, so `finish` makes it of the lines when all are there.
+        """
+        if self.form != "parquet":
+            return self
+        return replace(self, path=f"{self.path}.partial.jsonl", form="jsonl")
 
     @property
     def is_file(self) -> bool:
@@ -44,7 +55,7 @@ class Target:
 
     @property
     def journal(self) -> Journal:
-        return Journal(self.path)
+        return Journal(self.lines.path)
 
     def claim(self, resume: bool, overwrite: bool) -> AbstractContextManager[None]:
         """Be the only run that writes it (`Journal.claim`); a pipe may have several writers."""
@@ -66,6 +77,10 @@ def check_target(target: Target, resume: bool, overwrite: bool) -> None:
         )
     if resume and not target.can_resume:
         raise MethodError("A table cannot be continued. Use --format jsonl or csv with --resume.")
+    if target.form == "parquet":
+        if not target.is_file:
+            raise MethodError("Parquet is written to a file. Give --output FILE.parquet.")
+        check_finished(target.path, resume or overwrite)
     if target.is_file:
         target.journal.check(resume, overwrite)
 
@@ -89,11 +104,23 @@ def prepare(
     """
     if not target.is_file:
         return None
+    if resume and target.form == "parquet" and not target.journal.is_begun:
+        unpack(target.path, target.journal)
     if resume and target.journal.is_begun:
         check_same(target.journal.read_settings(), settings, target.path)
-        return read_done(target)
+        return read_done(target.lines)
     target.journal.begin(settings, run)
     return None
+
+
+def finish(target: Target) -> None:
+    """Make of the lines what the target is to be, when all of them are there.
+
+    Raises:
+        OutputError: the disk refused; the lines are still there.
+    """
+    if target.form == "parquet":
+        pack(target.path, target.journal)
 
 
 # --- writing ---

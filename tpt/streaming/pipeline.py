@@ -27,6 +27,7 @@ from tpt.model.clip import Clip
 from tpt.model.surroundings import check_process
 from tpt.streaming._ahead import Ahead, map_ahead
 from tpt.streaming._stages import describe_failure, settle
+from tpt.streaming.items import Item
 from tpt.streaming.records import Adaptation, Failure, Prediction, Record
 
 TIME_LIMIT = 60.0
@@ -63,11 +64,11 @@ def stream(
     """Predict every image of an iterable; a generator of records in the same order.
 
     Args:
-        images: paths, PIL images, arrays (H, W, 3), tensors (3, H, W), or a mixture. Pulled
-            lazily, in a thread of its own, at most `batch_size + 2 * num_workers` ahead of the
-            batch at work. What the caller could change later is copied or decoded before the next
-            item is pulled. From an iterable that is no sequence a record comes when its picture
-            is done: a batch is cut where the next picture is not there.
+        images: paths, PIL images, arrays (H, W, 3), tensors (3, H, W), `Item`s (`tpt.rows`), or
+            a mixture. Pulled lazily, in a thread of its own, at most `batch_size + 2 * num_workers`
+            ahead of the batch at work. What the caller could change later is copied or decoded
+            before the next item is pulled. From an iterable that is no sequence a record comes when
+            its picture is done: a batch is cut where the next picture is not there.
         method: what predicts, e.g. `tpt.TPT(engine)`.
         views: what makes its views; default `tpt.Views(clip, n=64)`.
         batch_size: images adapted together; default `Method.batch_size`.
@@ -105,7 +106,8 @@ def stream(
     views.check_model(clip)
     loaded = partial(decode_ahead, images, num_workers, batch_size, time_limit=time_limit)
     # Batches of a sequence never depend on the clock, nor do those that decide together.
-    live = not isinstance(images, Sequence) and method.together is None
+    listed = isinstance(images, Sequence) or not getattr(images, "live", True)
+    live = not listed and method.together is None
     return _generate(loaded, method, views, batch_size, top_k, strict, live)
 
 
@@ -191,7 +193,7 @@ def decode_ahead(
 
 def own_item(item: Any) -> Any:
     """An item that nobody else can change: itself, a copy, or the decoded picture."""
-    if isinstance(item, (str, bytes, os.PathLike)) or item is None:
+    if isinstance(item, (str, bytes, os.PathLike, Item)) or item is None:
         return item
     if isinstance(item, np.ndarray):
         return item.copy()
@@ -211,6 +213,8 @@ def _weigh(value: Any) -> int:
 
 def load_item(index: int, item: Any) -> Loaded:
     """Decode one item; what is wrong with it is data, not an exception."""
+    if isinstance(item, Item):
+        return load_as(index, item.key, item.read)
     return load_as(index, _find_path(item), lambda: item)
 
 

@@ -94,9 +94,13 @@ class Record:
 
     def to_json(self) -> str:
         """One line of JSON. Characters that UTF-8 cannot hold (odd file names) are escaped."""
-        data = self.to_dict()
-        text = json.dumps(data, ensure_ascii=False)
-        return text if is_utf8(text) else json.dumps(data)
+        return to_line(self.to_dict())
+
+
+def to_line(data: dict[str, Any]) -> str:
+    """A record's plain data as one line of JSON."""
+    text = json.dumps(data, ensure_ascii=False)
+    return text if is_utf8(text) else json.dumps(data)
 
 
 def _rounded(value: Any) -> Any:
@@ -122,12 +126,12 @@ def csv_header(top_k: int) -> list[str]:
 
 def csv_row(record: Record, top_k: int) -> list[Any]:
     """The record as a row under `csv_header`; what does not apply is empty."""
-    return list(_csv_cells(record, top_k))
+    return list(csv_cells(record.to_dict(), top_k))
 
 
-def _csv_cells(record: Record, top_k: int) -> Iterator[Any]:
-    data = record.to_dict()
-    yield record.path if record.path is not None else f"#{record.index}"
+def csv_cells(data: dict[str, Any], top_k: int) -> Iterator[Any]:
+    """The cells of `csv_row` from a record's plain data."""
+    yield data["path"] if data["path"] is not None else f"#{data['index']}"
     ranked = data.get("predictions", [])
     first = ranked[0] if ranked else {}
     yield from (first.get(key, "") for key in ("label", "score", "index"))

@@ -17,6 +17,7 @@ import io
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TextIO
 
@@ -30,7 +31,9 @@ from tpt.streaming.folders import (
     sort_naturally,
     walk_folders,
 )
-from tpt.text import is_url
+from tpt.streaming.items import Item
+from tpt.streaming.readers.containers import expand_address, expand_braces, open_paths
+from tpt.streaming.readers.remote import is_address
 
 _SUGGEST_AMONG = 10_000  # names of a folder that are compared with a misspelt one
 
@@ -51,7 +54,10 @@ def expand_sources(
     - an existing folder: its images by extension, in natural order, hidden ones and what network
       disks leave there left out. With `recursive` its sub-folders follow, each real folder once,
       so symlink loops end.
-    - an existing file: taken as it is, whatever its extension.
+    - an existing file: taken as it is, whatever its extension; a tar archive or a Parquet file
+      stands for the pictures in it (`iter_sources` and `find_sources` only).
+    - `shard-{0000..0099}.tar`: the files of these numbers.
+    - an address (s3://, https://, ...): a picture, an archive or Parquet file, a folder, a pattern.
     - `@list.txt`: a path a line in UTF-8, relative to the current directory.
     - a glob pattern, in natural order: files as they are, folders as above. `**` stands for any
       depth of folders: `a/**/*.jpg` finds files, `a/**` the images of all folders.
@@ -76,10 +82,39 @@ def expand_sources(
     return list(iter_sources(sources, search or Search(recursive), stdin))
 
 
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What sources stand for: paths and items, in order, to be gone through once."""
+
+    parts: Sequence[Iterable[str | Item]]
+    live: bool = False  # paths come at their own pace, and are not waited for
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether how many there are is known before they are opened."""
+        return all(isinstance(part, list) for part in self.parts)
+
+    def __iter__(self) -> Iterator[str | Item]:
+        return _drop_repeated(self.parts)
+
+
+def key_of(item: str | Item) -> str:
+    """By what a record names its picture."""
+    return item.key if isinstance(item, Item) else item
+
+
 def iter_sources(
     sources: Sequence[str], search: Search, stdin: TextIO | None = None
-) -> Iterator[str]:
-    """The paths of `expand_sources`; those of a pipe as they come, all others found at once.
+) -> Iterator[Any]:
+    """The pictures of `find_sources`."""
+    return iter(find_sources(sources, search, stdin))
+
+
+def find_sources(sources: Sequence[str], search: Search, stdin: TextIO | None = None) -> Found:
+    """What `expand_sources` lists, and what archives, tables and addresses hold.
+
+    Paths of a pipe come as they are written there, pictures of archives and tables as those are
+    read; all others are found at once.
 
     Raises:
         SourceError: as `expand_sources`, now; of a pipe that names nothing, when it ends.
@@ -91,12 +126,15 @@ def iter_sources(
         )
     if list(sources).count("-") > 1:
         raise SourceError("The source - (stdin) is named twice: it can be read once. Remove one.")
-    return _drop_repeated([_expand(source, search, stdin) for source in sources])
+    return Found([_expand(source, search, stdin) for source in sources], is_live(sources))
 
 
-def _drop_repeated(found: Sequence[Iterable[str]]) -> Iterator[str]:
+def _drop_repeated(found: Sequence[Iterable[str | Item]]) -> Iterator[str | Item]:
     seen: set[str] = set()
     for path in chain.from_iterable(found):
+        if isinstance(path, Item):  # their keys are unique, and too many to keep
+            yield path
+            continue
         place = os.path.normpath(path)
         if place not in seen:
             seen.add(place)
@@ -119,22 +157,28 @@ def _is_special(path: str) -> bool:
     return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
 
-def _expand(source: str, search: Search, stdin: TextIO | None) -> Iterable[str]:
+def _expand(source: str, search: Search, stdin: TextIO | None) -> Iterable[str | Item]:
     if source == "-":
         return _read_stdin(stdin)
     if os.path.isdir(source):
         return _expand_folder(source, search)
     if os.path.exists(source):
-        return [source]
+        return open_paths([source], search.reading)
     if source.startswith("@"):
         return _read_list(source[1:])
-    if is_url(source):
-        raise SourceError(
-            f"The source {source!r} is a URL: nothing is fetched from the network. Download it "
-            "first, and name the file."
-        )
+    if is_address(source):
+        return expand_address(source, search.recursive, search.reading)
+    if (named := expand_braces(source)) != [source]:
+        return open_paths(list(map(_check_exists, named)), search.reading)
     if glob.has_magic(source):
-        return _expand_glob(source, search)
+        return open_paths(_expand_glob(source, search), search.reading)
+    _check_exists(source)
+    return [source]
+
+
+def _check_exists(source: str) -> str:
+    if os.path.exists(source):
+        return source
     raise SourceError(
         f"The source {source!r} does not exist: expected a file, a folder, a glob pattern, "
         f"@list.txt or - (stdin).{suggest_beside(source)}"

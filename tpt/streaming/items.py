@@ -1,0 +1,66 @@
+"""One picture of a source that is no file by itself: its name, and a way to its bytes.
+
+Members of archives, cells of tables, objects of a bucket and frames of films are items.
+`tpt.stream` takes them beside paths; a record's `path` is the item's key, by which `--resume`
+knows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NoReturn
+
+from tpt.errors import ImageError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Item:
+    """A picture by its name.
+
+    `read` gives what `tpt.images.decode.decode_image` takes. What it raises becomes the picture's
+    error record. It is called once, in a decoding thread.
+    """
+
+    key: str  # its name in the records; no two items of a run share one
+    read: Callable[[], Any]
+    nbytes: int = 0  # what it holds until it is read
+    time: float | None = None  # seconds from the film's beginning
+    frame: int | None = None  # the frame's number, from 0
+    begins: bool = False  # a new scene: state of a method that resets with its stream goes
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a user says about the inside of sources that hold many pictures."""
+
+    column: str | None = None  # of Parquet files; None: the one that looks like pictures
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NamedBytes:
+    """The bytes of an image file as an open file with a name, which messages can say."""
+
+    name: str
+    data: bytes
+
+    def seekable(self) -> bool:
+        return False
+
+    def read(self, size: int = -1) -> bytes:
+        return self.data
+
+
+def hold_bytes(key: str, data: bytes) -> Item:
+    """An item whose bytes are in memory."""
+    return Item(key, partial(NamedBytes, key, data), len(data))
+
+
+def fail_item(key: str, message: str) -> Item:
+    """An item that cannot be read, which becomes an error record."""
+    return Item(key, partial(_fail, message))
+
+
+def _fail(message: str) -> NoReturn:
+    raise ImageError(message)

@@ -1,0 +1,32 @@
+"""Packages that only some sources need: imported when one is opened, named when one is missing."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from tpt.errors import SourceError
+
+
+def import_extra(module: str, extra: str, what: str) -> Any:
+    """A module of an extra.
+
+    Args:
+        module: its name.
+        extra: the extra of this package that brings it.
+        what: what needs it, as the beginning of a sentence.
+
+    Raises:
+        SourceError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise missing_extra(module.partition(".")[0], extra, what) from error
+
+
+def missing_extra(package: str, extra: str, what: str) -> SourceError:
+    """The error of a package that is not there."""
+    return SourceError(
+        f"{what} needs the package {package}. Install it: pip install 'tpt-runtime[{extra}]'."
+    )
