@@ -129,3 +129,39 @@ def test_a_batch_agrees_with_the_public_program(
     for features, probs in batches:
         out = method.adapt_features(features.unsqueeze(1))
         torch.testing.assert_close(out.logits.softmax(-1), probs, atol=3e-5, rtol=0)
+
+
+# --- methods that tune the towers ---
+
+
+def tower_runs() -> list[Any]:
+    return [
+        pytest.param(run, id=run["key"])
+        for run in CASES["m2_images"]["runs"]
+        if run["method"] in ("TENT", "BATCLIP")
+    ]
+
+
+@pytest.mark.parametrize("run", tower_runs())
+def test_tuning_the_towers_agrees_with_the_public_program(
+    golden: SimpleNamespace,
+    engines: dict[str, tpt.PromptEngine],
+    want: dict[str, Tensor],
+    run: dict[str, Any],
+) -> None:
+    low = want["m2_images/low"]
+    pictures = low.repeat_interleave(4, 2).repeat_interleave(4, 3).unsqueeze(1)
+    before = {name: p.clone() for name, p in golden.clip.model.named_parameters()}
+    options = {name: run[name] for name in ("lr", "optimizer", "weight_decay")}
+    method = getattr(tpt, run["method"])(engines["m2_images"], **options)
+    out = method.adapt(pictures)
+    key = f"m2_images/{run['key']}"
+    torch.testing.assert_close(out.logits, want[f"{key}_logits_before"], atol=1e-2, rtol=0)
+    torch.testing.assert_close(out.loss, want[f"{key}_loss"], atol=0, rtol=2e-4)
+    after = method.adapt(pictures).logits
+    torch.testing.assert_close(after, want[f"{key}_logits_after"], atol=2e-2, rtol=0)
+    method.reset()
+    torch.testing.assert_close(method.adapt(pictures).logits, out.logits, atol=1e-4, rtol=0)
+    for name, p in golden.clip.model.named_parameters():  # the caller's weights
+        assert torch.equal(p, before[name])
+        assert not p.requires_grad

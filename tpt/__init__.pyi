@@ -8,6 +8,7 @@ from .errors import SourceError as SourceError
 from .errors import TptError as TptError
 from .images.views import Views as Views
 from .methods.base import Adapted as Adapted
+from .methods.batclip import BATCLIP as BATCLIP
 from .methods.ctpt import CTPT as CTPT
 from .methods.gate import Gate as Gate
 from .methods.mta import MTA as MTA
@@ -15,6 +16,7 @@ from .methods.oga import OGA as OGA
 from .methods.rtpt import RTPT as RTPT
 from .methods.stata import StatA as StatA
 from .methods.tda import TDA as TDA
+from .methods.tent import TENT as TENT
 from .methods.tps import TPS as TPS
 from .methods.tpt import TPT as TPT
 from .methods.vte import VTE as VTE

@@ -32,6 +32,8 @@ PROMPTS = ("coop", "photo", "imagenette", "cifar10", "base")
 SMALL = {
     "predict": ("--views", "3"),
     "eval": ("--views", "3", "--limit", "2"),
+    "calibrate": ("--views", "3"),
+    "advise": ("--views", "3", "--limit", "10"),
     "train": ("--epochs", "1", "--shots", "1"),
     "transfer": ("--limit", "2", "--epochs", "1", "--shots", "1"),
 }

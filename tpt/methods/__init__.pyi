@@ -1,5 +1,6 @@
 from .base import Adapted as Adapted
 from .base import Method as Method
+from .batclip import BATCLIP as BATCLIP
 from .ctpt import CTPT as CTPT
 from .gate import Gate as Gate
 from .mta import MTA as MTA
@@ -7,6 +8,7 @@ from .oga import OGA as OGA
 from .rtpt import RTPT as RTPT
 from .stata import StatA as StatA
 from .tda import TDA as TDA
+from .tent import TENT as TENT
 from .tps import TPS as TPS
 from .tpt import TPT as TPT
 from .vte import VTE as VTE

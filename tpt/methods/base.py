@@ -54,7 +54,10 @@ class Adapted:
 
     def image(self, index: int) -> Adapted:
         """One image's part of a batch."""
-        one = Adapted(**{k: None if v is None else v[index] for k, v in vars(self).items()})  # type: ignore[arg-type]
+        # What a whole batch shares has no axis to take a part of.
+        one = Adapted(
+            **{k: v if v is None or not v.ndim else v[index] for k, v in vars(self).items()}
+        )
         if one.adapted is None or bool(one.adapted):
             return one
         return Adapted(
@@ -95,6 +98,7 @@ class Method:
     reads_views: Any = True  # False where only view 0 matters, so that only view 0 is made
     keeps_state: Any = False  # True where the result depends on other images, as a rule before it
     reading: Any = Reading()  # how its logits become scores; `tpt calibrate` finds one
+    needs_pictures: Any = False  # True where it tunes the image tower: `adapt` alone is called
     together: Any = None  # images a batch, where those of a batch decide about one another
 
     _signature: ClassVar[Signature]  # of this constructor: the settings as arguments

@@ -256,6 +256,8 @@ def adapt_batch(items: list[Loaded], method: Method, views: Views) -> dict[int, 
     The method sees the views it asks for first; all of them are made and encoded only for the
     images that it cannot decide by those.
     """
+    if method.needs_pictures:
+        return adapt_pictures(items, method, views)
     outcomes: dict[int, Adapted | Failure] = {}
     rows: dict[int, Tensor] = {}  # features of views (N, E)
     encoded: int | None = 0  # how many views of an image they are of; None for all
@@ -274,6 +276,20 @@ def adapt_batch(items: list[Loaded], method: Method, views: Views) -> dict[int, 
         items = [item for item in items if item.index not in outcomes]
         method = method.go_on
     return outcomes
+
+
+def adapt_pictures(
+    items: list[Loaded], method: Method, views: Views
+) -> dict[int, Adapted | Failure]:
+    """The outcome of every image under a method that tunes the image tower on all of them."""
+
+    def work(group: Sequence[Loaded]) -> list[Adapted | Failure]:
+        out = method.adapt(views.plain([item.picture for item in group]))
+        each = [out.image(place) for place in range(len(group))]
+        return [one if one.is_finite else DIVERGED for one in each]
+
+    found: list[Adapted | Failure] = settle(work, items, "The method", whole=True)
+    return {item.index: outcome for item, outcome in zip(items, found, strict=True)}
 
 
 def _part(

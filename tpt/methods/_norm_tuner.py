@@ -1,0 +1,118 @@
+"""Tuning the layer norms of a copy of the model: what TENT and BATCLIP share.
+
+The caller's weights stay as they are. The copy is of the whole model, in float32, and so are its
+gradients: these methods are for corrupted streams and machines with the memory for them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tpt.errors import MethodError
+from tpt.methods.base import Adapted
+from tpt.methods.objective import entropy
+from tpt.model.clip import Clip
+from tpt.prompts import PromptEngine
+
+OPTIMIZERS = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Of raw image features (B, E), class features (K, E) and logits (B, K): ()."""
+
+
+def check_optimizer(name: Any) -> None:
+    """Refuse an optimiser that is neither."""
+    if name not in OPTIMIZERS:
+        raise MethodError(f'Unknown optimizer "{name}": expected Adam or AdamW.')
+
+
+class NormTuner:
+    """A copy of a model whose layer norms take one step a batch.
+
+    Args:
+        engine: the prompt engine; its classes, under its start context, are predicted.
+        settings: with `lr`, `optimizer` and `weight_decay`.
+        loss: what is minimised.
+        text: tune the text tower's layer norms too, and compute the class features anew each step.
+
+    Raises:
+        MethodError: a model without layer norms, a few-shot head, a CoCoOp context.
+    """
+
+    def __init__(self, engine: PromptEngine, settings: Any, loss: Loss, *, text: bool) -> None:
+        if engine.conditional or engine.has_head:
+            raise MethodError(
+                "A method that tunes the towers needs one set of class features from words or from "
+                "learned vectors, but this prompt is a CoCoOp context or a few-shot head. Use "
+                "another prompt."
+            )
+        self.settings, self.loss, self.text = settings, loss, text
+        model = copy.deepcopy(engine.clip.model).float()
+        self.clip = Clip(model, engine.clip.tokenizer)
+        # The full-length path runs the tower's own modules, so gradients reach their weights.
+        self.engine = PromptEngine(
+            self.clip, engine.classes, engine.context, path="full", force=True
+        )
+        norms = [m for m in model.modules() if isinstance(m, nn.LayerNorm)]
+        self.weights = [p for norm in norms for p in norm.parameters()]
+        if not self.weights:
+            raise MethodError(
+                "This model has no layer norms to tune (a ResNet has batch norms). Use a vision "
+                "transformer, or another method."
+            )
+        self.start = [p.detach().clone() for p in self.weights]
+        with torch.no_grad():
+            self.fixed = self.engine.class_features()
+        self.reset()
+
+    def reset(self) -> None:
+        """Return the layer norms and their optimiser to their start."""
+        with torch.no_grad():
+            for weight, start in zip(self.weights, self.start, strict=True):
+                weight.copy_(start)
+                weight.requires_grad_(True)
+        make = OPTIMIZERS[self.settings.optimizer]
+        self.optimizer = make(
+            self.weights, lr=self.settings.lr, weight_decay=self.settings.weight_decay
+        )
+
+    @torch.inference_mode(False)
+    @torch.enable_grad()
+    def adapt(self, pictures: Tensor) -> Adapted:
+        """Predict a batch (B, 3, H, W), then take a step on it: the next batch gains by it."""
+        raw = self.clip.model.encode_image(pictures.to(self.clip.device).float())  # type: ignore[operator]
+        classes = self.engine.class_features() if self.text else self.fixed
+        logits = self.engine.logits(F.normalize(raw, dim=-1), classes)
+        loss = self.loss(raw, classes, logits)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        told = logits.detach()
+        return Adapted(
+            logits=told,
+            initial_logits=told.clone(),
+            selected=torch.zeros(len(told), 1, dtype=torch.long, device=told.device),
+            view_entropy=entropy(told).unsqueeze(1),
+            loss=loss.detach(),
+        )
+
+
+def check_pictures(clip: Clip, views: Tensor) -> Tensor:
+    """The plain pictures (B, 3, H, W) of views (B, N, 3, H, W).
+
+    Raises:
+        MethodError: another shape.
+    """
+    size = clip.preprocess.size
+    if views.ndim != 5 or tuple(views.shape[-3:]) != (3, *size) or 0 in views.shape:
+        raise MethodError(
+            f"Pictures have shape {tuple(views.shape)}; expected a batch (B, 1, 3, {size[0]}, "
+            f"{size[1]}), normalised: those of a batch decide together."
+        )
+    return views[:, 0]
