@@ -283,13 +283,15 @@ def adapt_pictures(
 ) -> dict[int, Adapted | Failure]:
     """The outcome of every image under a method that tunes the image tower on all of them."""
 
-    def work(group: Sequence[Loaded]) -> list[Adapted | Failure]:
+    def work(group: Sequence[Loaded]) -> list[Adapted]:
         out = method.adapt(views.plain([item.picture for item in group]))
-        each = [out.image(place) for place in range(len(group))]
-        return [one if one.is_finite else DIVERGED for one in each]
+        return [out.image(place) for place in range(len(group))]
 
-    found: list[Adapted | Failure] = settle(work, items, "The method", whole=True)
-    return {item.index: outcome for item, outcome in zip(items, found, strict=True)}
+    outcomes: dict[int, Adapted | Failure] = {}
+    for item, one in zip(items, settle(work, items, "The method", whole=True), strict=True):
+        broken = isinstance(one, Adapted) and not one.is_finite
+        outcomes[item.index] = DIVERGED if broken else one
+    return outcomes
 
 
 def _part(
