@@ -61,8 +61,12 @@ SETS: dict[str, tuple[str, dict[str, str], Callable[..., Pixels] | None]] = {
 
 
 def list_methods(engine: tpt.PromptEngine) -> dict[str, Method]:
-    """The registered methods with their published settings, and what people ask of beside them."""
-    named: dict[str, Method] = {name: make_method(name, engine) for name in METHODS}
+    """The registered methods with their published settings, and what people ask of beside them.
+
+    Those whose pictures decide in batches are in benchmarks/shelf.py.
+    """
+    single = [name for name, info in METHODS.items() if info.together is None]
+    named: dict[str, Method] = {name: make_method(name, engine) for name in single}
     named["zero_shot, 3 templates"] = tpt.ZeroShot(engine, TEMPLATES)
     named["vte, 3 templates"] = make_method("vte", engine, templates=TEMPLATES)
     named["tpt, lr 0.02"] = tpt.TPT(engine, lr=0.02)

@@ -55,6 +55,25 @@ def test_methods_are_compared(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_shelf_is_measured_in_both_orders(data: Path, tmp_path: Path) -> None:
+    small = ("--images", 4, "--views", 4, "--output", tmp_path / "shelf")
+    sets = ("--sets", "PACS sketch;Imagenette, fog", "--methods", "vte,zero,oga,tpt:lr=0.02")
+    printed = run("benchmarks/shelf", data, *small, *sets)
+    assert "**PACS sketch** (4 pictures, 2 classes)" in printed
+    assert "**Imagenette, fog**" in printed
+    for name in ("zero-shot", "vte", "zero", "oga", "oga (sorted)", "tpt:lr=0.02"):
+        assert f"\n| {name} | " in printed
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["shelf.json", "shelf.md"]
+
+
+@pytest.mark.slow
+def test_an_attack_is_survived_or_not(data: Path) -> None:
+    printed = run("benchmarks/adversarial", data, "--images", 2, "--views", 4)
+    assert "| R-TPT | " in printed
+    assert "R-TPT under attack / zero-shot without: ratio " in printed
+
+
+@pytest.mark.slow
 def test_accuracy_is_printed_by_set(data: Path) -> None:
     printed = run("benchmarks/accuracy", data, "--images", 2, "--views", 4)
     assert len(printed.splitlines()) == 4
