@@ -25,10 +25,15 @@ Say = Callable[[str], None]
 
 _MANY_SENTENCES = 5_000  # from here on the wait before the first picture is explained
 
-_PACKAGES = {"sklearn": "scikit-learn"}  # where a module's package is called otherwise
+_PACKAGES = {  # where a module's package is called otherwise
+    "sklearn": "scikit-learn",
+    "python_multipart": "python-multipart",
+    "prometheus_client": "prometheus-client",
+}
+_FOR = {"eval": " for what it measures and draws"}
 
 
-def check_extra(command: str, modules: Sequence[str]) -> None:
+def check_extra(command: str, modules: Sequence[str], extra: str = "eval") -> None:
     """Tell at once, and not after the run, that libraries are missing.
 
     Raises:
@@ -39,8 +44,8 @@ def check_extra(command: str, modules: Sequence[str]) -> None:
     ]
     if missing:
         raise click.ClickException(
-            f"`tpt {command}` needs {', '.join(missing)} for what it measures and draws. Install "
-            f"{'it' if len(missing) == 1 else 'them'}: pip install 'tpt-runtime[eval]'."
+            f"`tpt {command}` needs {', '.join(missing)}{_FOR.get(extra, '')}. Install "
+            f"{'it' if len(missing) == 1 else 'them'}: pip install 'tpt-runtime[{extra}]'."
         )
 
 

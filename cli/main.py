@@ -25,6 +25,7 @@ COMMANDS = {
     "prompt": "cli.prompt",
     "corrupt": "cli.corrupt",
     "records": "cli.records",
+    "serve": "cli.serve",
     "methods": "cli.methods",
     "models": "cli.models",
 }
@@ -66,6 +67,7 @@ def main() -> None:
     tpt report out/                                 draw the page and tables of a run again
     tpt corrupt pictures/ worse/ --kind all         corrupt a data set on purpose, in 15 ways
     tpt records convert a.jsonl b.parquet           records in another form
+    tpt serve --classes cat,dog,horse               answer over HTTP, with a page to try it
     tpt methods                                     list the methods and what they cost
     tpt models                                      list the models that work
 

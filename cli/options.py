@@ -65,12 +65,7 @@ adaptation_options = group(
 )
 """How images are adapted to."""
 
-machine_options = group(
-    click.option(
-        "--batch-size",
-        type=click.IntRange(1),
-        help="Images adapted together [default: 1 on a CPU, 8 elsewhere; oga: 32; stata: 64].",
-    ),
+compute_options = group(
     click.option(
         "--num-workers",
         type=click.IntRange(0),
@@ -90,6 +85,16 @@ machine_options = group(
     click.option(
         "--seed", type=int, default=0, show_default=True, help="Seed of the random numbers."
     ),
+)
+"""On what it is computed."""
+
+machine_options = group(
+    click.option(
+        "--batch-size",
+        type=click.IntRange(1),
+        help="Images adapted together [default: 1 on a CPU, 8 elsewhere; oga: 32; stata: 64].",
+    ),
+    compute_options,
 )
 """How and on what a run is computed."""
 

@@ -21,7 +21,7 @@ TINY = {
     "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 2},
 }
-COMMANDS = ("predict", "eval", "train", "transfer", "calibrate", "advise")
+COMMANDS = ("predict", "eval", "serve", "train", "transfer", "calibrate", "advise")
 NAMING = ("--model", "--pretrained", "--init", "--prompt", "--help")
 """Options that say, or should say, which model is meant."""
 

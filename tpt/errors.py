@@ -30,12 +30,20 @@ class ImageError(TptError):
     """One image cannot be read; the others can go on."""
 
 
+class LargeImageError(ImageError):
+    """One image has more pixels than are decoded."""
+
+
 class SourceError(TptError):
     """The images to read cannot be found."""
 
 
 class OutputError(TptError):
     """Records cannot be written, or an earlier run cannot be continued."""
+
+
+class ServeError(TptError):
+    """The service cannot be started."""
 
 
 def describe_error(error: BaseException) -> str:

@@ -6,7 +6,7 @@ import re
 
 from PIL import Image
 
-from tpt.errors import ImageError
+from tpt.errors import ImageError, LargeImageError
 
 _UNSUPPORTED = re.compile(
     r"unsupported|not (yet )?supported|unknown (pixel|raw) ?mode|unknown data organi|unknown BMP"
@@ -27,7 +27,7 @@ def unreadable(name: str, what: str, error: Exception) -> ImageError:
     """
     # A frame or tile inside may declare more than the picture does.
     if isinstance(error, (Image.DecompressionBombError, MemoryError)):
-        return ImageError(f"{name} is too large to decode ({why(error)}). Scale it down.")
+        return LargeImageError(f"{name} is too large to decode ({why(error)}). Scale it down.")
     missing = error.__cause__ if isinstance(error.__cause__, KeyError) else error
     no_kind = isinstance(missing, KeyError) and isinstance(missing.args[0], tuple)  # a plugin's
     if no_kind or isinstance(error, NotImplementedError) or _UNSUPPORTED.search(str(error)):

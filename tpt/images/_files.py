@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from tpt.errors import ImageError
+from tpt.errors import ImageError, LargeImageError
 from tpt.images._errors import missing_extra, unreadable
 from tpt.images._tiff import open_tiff, read_rare
 
@@ -139,7 +139,7 @@ def check_size(size: tuple[int, int], name: str, most_pixels: int) -> None:
     """
     width, height = size
     if width * height > most_pixels:
-        raise ImageError(
+        raise LargeImageError(
             f"{name} declares {width} x {height} pixels: expected at most {most_pixels:,} in all. "
             "Scale it down, or leave it out."
         )

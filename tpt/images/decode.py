@@ -76,7 +76,7 @@ class Picture:
     warning: str | None = None  # what had to be assumed, in sentences
 
 
-def load_picture(source: object) -> Picture:
+def load_picture(source: object, max_pixels: int | None = None) -> Picture:
     """Decode one image, and take the digest of its content.
 
     The digest is that of the encoded bytes for files and bytes, so that one file is the same
@@ -84,6 +84,7 @@ def load_picture(source: object) -> Picture:
 
     Args:
         source: as for `decode_image`.
+        max_pixels: of an encoded image; one that declares more is refused. Default `MAX_PIXELS`.
 
     Raises:
         ImageError: whatever is wrong with the image, in one line that names it.
@@ -96,7 +97,7 @@ def load_picture(source: object) -> Picture:
         content.update(pixels.data)
     else:
         name, data = encoded
-        pixels = _decode(data, name, notes)
+        pixels = _decode(data, name, notes, MAX_PIXELS if max_pixels is None else max_pixels)
         content = hashlib.sha256(data)
     return Picture(pixels, content.hexdigest(), " ".join(dict.fromkeys(notes)) or None)
 
@@ -149,7 +150,7 @@ def _read(source: object) -> tuple[str, bytes] | None:
 def _from_memory(source: object, notes: list[str]) -> Pixels:
     if isinstance(source, Image.Image):
         with _lock_of(source):
-            return _from_pil(source, "The PIL image", notes)
+            return _from_pil(source, "The PIL image", notes, MAX_PIXELS)
     if isinstance(source, np.ndarray):
         return from_array(source, "The array", notes)
     torch: Any = sys.modules.get("torch")  # a tensor can only come from a torch already imported
@@ -254,14 +255,14 @@ def _check_length(length: int, name: str) -> None:
 # --- from a file's bytes to pixels ---
 
 
-def _decode(data: bytes, name: str, notes: list[str]) -> Pixels:
+def _decode(data: bytes, name: str, notes: list[str], most: int) -> Pixels:
     """Pixels of an image file; one that is slightly broken is mended."""
     whole = drop_bad_chunks(data, notes) if data.startswith(PNG) else data
     more: list[str] = []
 
     def decode(encoded: bytes) -> Pixels:
         more.clear()
-        return _from_pil(open_image(encoded, name, more, MAX_PIXELS), name, more)
+        return _from_pil(open_image(encoded, name, more, most), name, more, most)
 
     try:
         pixels = decode(whole)
@@ -269,7 +270,7 @@ def _decode(data: bytes, name: str, notes: list[str]) -> Pixels:
     except BrokenImageError:
         mended = None
         if data.startswith(PNG):
-            mended = _decode_bare_png(whole, name, more)
+            mended = _decode_bare_png(whole, name, more, most)
         elif data.startswith(JPEG):
             mended = without_end(data, decode)
             notes.append(LOST_END)
@@ -283,19 +284,19 @@ def _decode(data: bytes, name: str, notes: list[str]) -> Pixels:
     return pixels
 
 
-def _decode_bare_png(data: bytes, name: str, notes: list[str]) -> Pixels | None:
+def _decode_bare_png(data: bytes, name: str, notes: list[str], most: int) -> Pixels | None:
     notes.clear()
     bare = bare_png(data, notes, _MAX_BYTES)
     if bare is None:
         return None
-    image = open_image(bare[0], name, notes, MAX_PIXELS)
+    image = open_image(bare[0], name, notes, most)
     if bare[1] is not None:
         image.info["icc_profile"] = bare[1] or None
-    return _from_pil(image, name, notes)
+    return _from_pil(image, name, notes, most)
 
 
-def _from_pil(image: Image.Image, name: str, notes: list[str]) -> Pixels:
-    check_size(image.size, name, MAX_PIXELS)
+def _from_pil(image: Image.Image, name: str, notes: list[str], most: int) -> Pixels:
+    check_size(image.size, name, most)
     try:
         if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tile:
             # Its load would check the size against Pillow's limit, unless memory is there already.

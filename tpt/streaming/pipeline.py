@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -240,38 +240,55 @@ def predict_batch(
     good = [item for item in batch if item.picture is not None]
     outcomes = adapt_batch(good, method, views)
     ms = (time.perf_counter() - started) * 1e3 / max(1, len(good))
-    say = partial(describe, method=method, top_k=top_k, ms=ms)
     for item in batch:
-        outcome = item.error or outcomes[item.index]
-        if isinstance(outcome, Adapted):
-            told = settle(lambda pairs: [say(*pairs[0])], [(item, outcome)], "Describing it")[0]
-        else:
-            told = outcome
-        yield Record(item.path, item.index, error=told) if isinstance(told, Failure) else told
+        yield make_record(item, item.error or outcomes[item.index], method, top_k, ms)
 
 
-def adapt_batch(items: list[Loaded], method: Method, views: Views) -> dict[int, Adapted | Failure]:
+def make_record(
+    item: Loaded, outcome: Adapted | Failure, method: Method, top_k: int, ms: float
+) -> Record:
+    """The record of one item: what came of it, or why nothing did."""
+    told: Record | Failure
+    if isinstance(outcome, Adapted):
+        told = settle(
+            lambda items: [describe(item, outcome, method, top_k, ms)], [item], "Describing it"
+        )[0]
+    else:
+        told = outcome
+    return Record(item.path, item.index, error=told) if isinstance(told, Failure) else told
+
+
+def adapt_batch(
+    items: list[Loaded], method: Method, views: Views, rows: Mapping[int, Tensor] | None = None
+) -> dict[int, Adapted | Failure]:
     """The outcome of every image, by its index, or why there is none.
 
     The method sees the views it asks for first; all of them are made and encoded only for the
     images that it cannot decide by those.
+
+    Args:
+        items: the images, each of another index.
+        method: what predicts.
+        views: what makes their views.
+        rows: features (`method.first_views`, E) by index, where they are encoded already.
     """
     if method.needs_pictures:
         return adapt_pictures(items, method, views)
     outcomes: dict[int, Adapted | Failure] = {}
-    rows: dict[int, Tensor] = {}  # features of views (N, E)
-    encoded: int | None = 0  # how many views of an image they are of; None for all
+    # How many views of an image `rows` are of; None for all.
+    encoded: int | None = 0 if rows is None else method.first_views
+    rows = rows or {}
     while items:
         if method.first_views != encoded:
             encoded = method.first_views
             found = encode(items, method.engine.clip, views, encoded)
-            rows, items = _part(found, items, outcomes)
+            rows, items = part_failures(found, items, outcomes)
             if not items:
                 break
         look = partial(begin, rows=rows, method=method)
         one, all_ = method.keeps_state, method.together is not None
         begun = settle(look, items, "The method", alone=one, whole=all_)
-        told, items = _part(begun, items, outcomes)
+        told, items = part_failures(begun, items, outcomes)
         outcomes |= {index: out for index, (out, undecided) in told.items() if not undecided}
         items = [item for item in items if item.index not in outcomes]
         method = method.go_on
@@ -294,7 +311,7 @@ def adapt_pictures(
     return outcomes
 
 
-def _part(
+def part_failures(
     found: Sequence[T | Failure], items: list[Loaded], outcomes: dict[int, Any]
 ) -> tuple[dict[int, T], list[Loaded]]:
     """What was found, by index, and of which items; failures go to the outcomes."""
@@ -308,7 +325,7 @@ def _part(
 
 
 def begin(
-    items: Sequence[Loaded], rows: dict[int, Tensor], method: Method
+    items: Sequence[Loaded], rows: Mapping[int, Tensor], method: Method
 ) -> list[tuple[Adapted, bool] | Failure]:
     """(outcome, whether it is undecided) of images with these features, or its divergence."""
     out, undecided = method.begin(torch.stack([rows[item.index] for item in items]))

@@ -77,16 +77,31 @@ def build_predict_job(wanted: PredictSettings) -> PredictJob:
     Raises:
         TptError: anything that would fail later, now and in a sentence.
     """
+    check_method_options(wanted)
+    context = Context.load(wanted.init) if wanted.init is not None else None
+    _choose_classes(wanted, context)
+    return assemble_job(wanted, load_model(wanted, context), context)
+
+
+def load_model(wanted: PredictSettings, context: Context | None) -> Clip:
+    """The model that is asked for, or the one that the prompt was made for."""
+    name, pretrained = choose_model(wanted, context)
+    return load_clip(
+        name, pretrained, device=wanted.device, precision=wanted.precision, seed=wanted.seed
+    )
+
+
+def assemble_job(wanted: PredictSettings, clip: Clip, context: Context | None) -> PredictJob:
+    """The job on a model and a prompt (that of `wanted.init`) that are loaded already.
+
+    Raises:
+        TptError: as `build_predict_job`.
+    """
     info = find_method(wanted.method)
     settings = check_method_options(wanted)
-    context = Context.load(wanted.init) if wanted.init is not None else None
     classes = _choose_classes(wanted, context)
     if wanted.other is not None:
         classes = (*classes, wanted.other)
-    name, pretrained = choose_model(wanted, context)
-    clip = load_clip(
-        name, pretrained, device=wanted.device, precision=wanted.precision, seed=wanted.seed
-    )
     words, templates = info.split_start(wanted.templates)
     if words is not None:
         context = Context.from_words(clip, words)

@@ -1,0 +1,103 @@
+"""Uploads become pictures: a few at a time, a few ahead, each in a bounded time and size.
+
+A decoder that hangs cannot be stopped. Its thread is left behind and ends with its work; the place
+it held is free again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from threading import Thread
+from typing import TypeVar
+
+from tpt.images.decode import load_picture
+from tpt.serve.settings import Upload
+from tpt.streaming._ahead import MOST_BYTES
+from tpt.streaming._stages import describe_failure
+from tpt.streaming.pipeline import Loaded, load_as
+
+T = TypeVar("T")
+
+
+async def run_in_thread(work: Callable[[], T], time_limit: float) -> T:
+    """What `work` returns, in a thread of its own.
+
+    Raises:
+        TimeoutError: it takes longer than `time_limit` seconds.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if done.done():  # given up
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        try:
+            outcome = work(), None
+        except BaseException as error:
+            outcome = None, error  # type: ignore[assignment]
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, *outcome)
+
+    Thread(target=run, name="tpt-decode", daemon=True).start()
+    try:
+        return await asyncio.wait_for(done, time_limit)
+    except asyncio.TimeoutError:
+        raise TimeoutError(f"it took longer than {time_limit:g} s and was given up") from None
+
+
+class Decoder:
+    """Decodes uploads, and holds back those for which there is no room yet.
+
+    Args:
+        num_workers: pictures decoded at a time.
+        ahead: decoded pictures that wait, besides.
+        max_pixels: of one picture.
+        time_limit: seconds for one picture.
+    """
+
+    def __init__(self, num_workers: int, ahead: int, max_pixels: int, time_limit: float) -> None:
+        self._most, self._max_pixels, self._time_limit = num_workers + ahead, max_pixels, time_limit
+        self._threads = asyncio.Semaphore(num_workers)
+        self._change = asyncio.Condition()
+        self._count = self._bytes = 0  # of pictures decoded, or being decoded
+
+    @asynccontextmanager
+    async def decode(self, upload: Upload) -> AsyncIterator[Loaded]:
+        """The picture of an upload, or why there is none; inside, it holds its room."""
+        async with self._change:
+            await self._change.wait_for(self._has_room)
+            self._count += 1
+        size = 0
+        try:
+            async with self._threads:
+                loaded = await self._load(upload)
+            size = loaded.picture.pixels.nbytes if loaded.picture is not None else 0
+            self._bytes += size
+            yield loaded
+        finally:
+            self._count, self._bytes = self._count - 1, self._bytes - size
+            await asyncio.shield(self._tell())
+
+    def _has_room(self) -> bool:
+        return self._count < self._most and (self._bytes < MOST_BYTES or not self._count)
+
+    async def _tell(self) -> None:
+        async with self._change:
+            self._change.notify_all()
+
+    async def _load(self, upload: Upload) -> Loaded:
+        def load() -> Loaded:
+            return load_as(0, upload.name, lambda: load_picture(upload, self._max_pixels))
+
+        try:
+            return await run_in_thread(load, self._time_limit)
+        except TimeoutError as late:
+            return Loaded(0, upload.name, None, describe_failure(late, "Decoding"))

@@ -1,0 +1,132 @@
+"""From what a request asks to a method made ready: the sentences are those of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from tpt.errors import MethodError
+from tpt.methods.registry import MethodInfo, find_method, list_methods, make_settings
+from tpt.model.clip import Clip
+from tpt.prompts import Context
+from tpt.serve.settings import Asked
+from tpt.streaming.predict_job import (
+    PredictJob,
+    PredictSettings,
+    assemble_job,
+    check_method_options,
+    load_model,
+)
+
+_OWN = ("keep", "steps", "lr", "reset", "gate", "gate_views")
+"""Options that belong to the method that the service was started with."""
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """What all requests share: the settings, the model, the prompt file's context."""
+
+    wanted: PredictSettings
+    clip: Clip
+    context: Context | None
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The service's own class names, if it has some."""
+        if self.wanted.classes is not None or self.context is None:
+            return self.wanted.classes
+        return self.context.info.classes
+
+
+def load_base(wanted: PredictSettings) -> Base:
+    """Check the settings, then load prompt and model.
+
+    Raises:
+        TptError: as `build_predict_job`, and MethodError for a method with state.
+    """
+    settings = check_method_options(wanted)
+    info = find_method(wanted.method)
+    if info.keeps_state or getattr(settings, "reset", "image") != "image":
+        raise _refuse_state(info)
+    context = Context.load(wanted.init) if wanted.init is not None else None
+    return Base(wanted, load_model(wanted, context), context)
+
+
+def name_fully(asked: Asked, base: Base) -> Asked:
+    """The same with the service's own in place of what is not said, so that equals are equal.
+
+    Raises:
+        MethodError: no such method, or no class names on either side.
+    """
+    classes = asked.classes if asked.classes is not None else base.classes
+    if classes is None:
+        raise MethodError(
+            "No class names were given, and the service has none of its own. Send classes, a JSON "
+            'list of names: ["cat", "dog"].'
+        )
+    name = find_method(base.wanted.method if asked.method is None else asked.method).name
+    return Asked(classes, asked.templates, name)
+
+
+def make_job(asked: Asked, base: Base) -> PredictJob:
+    """The method that a request asks for, with all that its pictures share computed.
+
+    Args:
+        asked: named fully.
+        base: what all requests share.
+
+    Raises:
+        TptError: in the words of the command line.
+    """
+    info = find_method(asked.method or base.wanted.method)
+    if info.keeps_state:
+        raise _refuse_state(info)
+    context = None if asked.templates else base.context
+    job = assemble_job(_translate(asked, info, base.wanted), base.clip, context)
+    if job.method.keeps_state:
+        raise _refuse_state(info)
+    _warm(job)
+    return job
+
+
+def _translate(asked: Asked, info: MethodInfo, own: PredictSettings) -> PredictSettings:
+    """The settings of a request. The service's own for another method have no place in it."""
+    changes: dict[str, Any] = {"method": info.name, "classes": asked.classes}
+    if find_method(own.method).name != info.name:
+        changes |= dict.fromkeys(_OWN) | {"options": {}}
+        if not info.reads_views(make_settings(info.name, {})):
+            changes |= {"views": None, "augment": None}
+        if len(own.templates) > 1 and not info.takes_templates:
+            changes["templates"] = ()
+    if asked.templates:
+        changes |= {"templates": asked.templates, "init": None}
+    return replace(own, **changes)
+
+
+@torch.no_grad()
+def _warm(job: PredictJob) -> None:
+    """Let the method compute what is made once a class list, and its kernels be chosen."""
+    job.method.start_stream()
+    count = job.views.n if job.method.reads_views else 1
+    features = torch.ones(count, job.clip.embedding_width, device=job.clip.device)
+    features[:, 0] += torch.arange(count, device=job.clip.device)
+    job.method.adapt_features(F.normalize(features, dim=-1))
+
+
+def list_servable() -> Iterator[MethodInfo]:
+    """The methods that a request may ask for."""
+    for info in list_methods():
+        if isinstance(info, MethodInfo) and not info.keeps_state:
+            yield info
+
+
+def _refuse_state(info: MethodInfo) -> MethodError:
+    return MethodError(
+        f"The method {info.name} keeps state between images with these settings, so that one "
+        "client's pictures would decide about another's. Use one of "
+        f"{', '.join(one.name for one in list_servable())}."
+    )

@@ -1,0 +1,96 @@
+"""Class lists made ready beside the batch loop, and a bounded number of them kept.
+
+A list of 1,000 classes of ViT-B/16 holds about 1.5 GB (`PromptEngine.start_graph`). So the bound
+is on all that are alive: a new list waits until one that nobody uses can go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from tpt.serve.settings import Asked
+from tpt.streaming.predict_job import PredictJob
+
+_MAKERS = 2  # threads: a list of three names need not wait for one of a thousand
+
+
+@dataclass(eq=False)
+class _Entry:
+    made: asyncio.Future[PredictJob]
+    users: int = 1  # the making counts as one
+
+
+class ClassLists:
+    """Jobs by what was asked for.
+
+    Args:
+        make: makes one; called in a thread.
+        most: jobs alive at a time.
+    """
+
+    def __init__(self, make: Callable[[Asked], PredictJob], most: int) -> None:
+        self._make, self._most = make, most
+        self._entries: OrderedDict[Asked, _Entry] = OrderedDict()  # the one used last at the end
+        self._pool = ThreadPoolExecutor(_MAKERS, "tpt-classes")
+        self._change = asyncio.Condition()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @asynccontextmanager
+    async def use(self, asked: Asked) -> AsyncIterator[PredictJob]:
+        """The job of a request, kept alive while it is used.
+
+        Raises:
+            TptError: whatever is wrong with what was asked for.
+        """
+        entry = await self._claim(asked)
+        try:
+            yield await asyncio.shield(entry.made)
+        finally:
+            await asyncio.shield(self._release(entry))
+
+    async def _claim(self, asked: Asked) -> _Entry:
+        async with self._change:
+            while asked not in self._entries and not self._make_room():
+                await self._change.wait()
+            entry = self._entries.get(asked)
+            if entry is None:
+                loop = asyncio.get_running_loop()
+                entry = _Entry(loop.run_in_executor(self._pool, self._make, asked))
+                self._entries[asked] = entry
+                self._watch(asked, entry)
+            self._entries.move_to_end(asked)
+            entry.users += 1
+            return entry
+
+    def _make_room(self) -> bool:
+        if len(self._entries) < self._most:
+            return True
+        idle = next((key for key, entry in self._entries.items() if not entry.users), None)
+        if idle is not None:
+            del self._entries[idle]
+        return idle is not None
+
+    def _watch(self, asked: Asked, entry: _Entry) -> None:
+        """When it is made, the making no longer holds it; what failed is forgotten."""
+
+        def forget(made: asyncio.Future[PredictJob]) -> None:
+            if made.cancelled() or made.exception() is not None:
+                self._entries.pop(asked, None)
+            self._releasing = asyncio.ensure_future(self._release(entry))
+
+        entry.made.add_done_callback(forget)
+
+    async def _release(self, entry: _Entry) -> None:
+        async with self._change:
+            entry.users -= 1
+            self._change.notify_all()
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)

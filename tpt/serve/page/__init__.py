@@ -1,0 +1,1 @@
+"""What the page is made of: HTML, style and script."""

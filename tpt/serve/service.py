@@ -1,0 +1,233 @@
+"""The service without HTTP: what is accepted, what it costs, who waits, how it ends.
+
+    accept -> the class list is made ready -> decode -> batch -> record
+
+Every stage is bounded: pictures accepted, bytes held, pictures decoded ahead, lists alive, time.
+All methods but `load` belong to the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+from typing import Any, Literal
+
+from tpt.methods.base import Adapted
+from tpt.serve._decoding import Decoder, run_in_thread
+from tpt.serve._details import describe_details
+from tpt.serve._jobs import Base, load_base, make_job, name_fully
+from tpt.serve._lists import ClassLists
+from tpt.serve._worker import Ticket, Worker
+from tpt.serve.errors import BusyError, UnavailableError
+from tpt.serve.metrics import Metrics
+from tpt.serve.settings import Asked, ServeSettings, Upload
+from tpt.streaming.pipeline import Loaded
+from tpt.streaming.predict_job import PredictJob, PredictSettings
+from tpt.streaming.records import Record
+
+State = Literal["loading", "ready", "draining"]
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What is said of one picture."""
+
+    record: Record
+    details: dict[str, Any] | None  # what the page shows besides
+    adapted: Adapted | None
+
+
+class Service:
+    """One model, one queue, one thread that adapts.
+
+    Args:
+        settings: what it allows.
+    """
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self.settings = settings
+        self.taken = 0  # pictures accepted and not answered yet
+        self.held = 0  # bytes of requests
+        self.metrics = Metrics(lambda: self.taken)
+        self.state: State = "loading"
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    # --- its life ---
+
+    def load(self, wanted: PredictSettings) -> Base:
+        """Load the model and make the service's own class list ready; blocks.
+
+        Raises:
+            TptError: whatever is wrong with the settings.
+        """
+        base = load_base(wanted)
+        self._own = make_job(name_fully(Asked(), base), base) if base.classes is not None else None
+        return base
+
+    def open(self, base: Base) -> None:
+        """Begin to answer."""
+        own = self.settings
+        self.base = base
+        size = base.clip.batch_size if own.max_batch is None else own.max_batch
+        self._worker = Worker(size, own.max_wait_ms / 1e3, self.metrics)
+        self._lists = ClassLists(partial(make_job, base=base), own.cached_lists)
+        ahead = own.num_workers + size
+        self._decoder = Decoder(own.num_workers, ahead, own.max_pixels, own.timeout_s)
+        if self.state == "loading":
+            self.state = "ready"
+
+    async def drain(self) -> None:
+        """Accept nothing from now on; returns when all that was accepted is answered."""
+        self.state = "draining"
+        await self._idle.wait()
+
+    def close(self) -> None:
+        if hasattr(self, "_worker"):
+            self._worker.close()
+            self._lists.close()
+
+    # --- what is accepted ---
+
+    def check_loaded(self) -> None:
+        """Refuse what needs the model while there is none.
+
+        Raises:
+            UnavailableError: the model loads.
+        """
+        if not hasattr(self, "base"):
+            raise UnavailableError("The model is loading. Try again in a few seconds.", 5)
+
+    def check_open(self) -> None:
+        """Refuse work that would not be accepted, before its body is read.
+
+        Raises:
+            UnavailableError: it loads or drains.
+            BusyError: the queue is full.
+        """
+        self.check_loaded()
+        if self.state == "draining":
+            raise UnavailableError("The service is ending and takes no new work. Try again.", 5)
+        if self.taken >= self.settings.queue:
+            raise self._busy(1)
+
+    @contextmanager
+    def accept(self, count: int) -> Iterator[None]:
+        """A place in the queue for each of a request's pictures.
+
+        Raises:
+            UnavailableError, BusyError: as `check_open`.
+        """
+        self.check_open()
+        if self.taken + count > self.settings.queue:
+            raise self._busy(count)
+        self.taken += count
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self.taken -= count
+            if not self.taken:
+                self._idle.set()
+
+    def _busy(self, count: int) -> BusyError:
+        seconds = max(1, math.ceil(self.taken * self._worker.seconds))
+        return BusyError(
+            f"The queue is full: {self.taken} of {self.settings.queue} places are taken, and "
+            f"{count} would be needed. Try again in about {seconds} s.",
+            seconds,
+        )
+
+    @contextmanager
+    def hold(self) -> Iterator[Hold]:
+        """Count the bytes of a request while it is not answered."""
+        held = Hold(self)
+        try:
+            yield held
+        finally:
+            self.held -= held.size
+
+    # --- what is answered ---
+
+    async def predict(
+        self, uploads: Sequence[Upload], asked: Asked, top_k: int | None, details: bool = False
+    ) -> list[Answer]:
+        """The answers of a request that was accepted, in the order of its pictures.
+
+        Raises:
+            TptError: whatever is wrong with what was asked for.
+        """
+        asked = name_fully(asked, self.base)
+        if self._own is not None and asked == name_fully(Asked(), self.base):
+            return await self._predict_all(uploads, self._own, top_k, details)
+        started = perf_counter()
+        async with self._lists.use(asked) as job:
+            self.metrics.observe("classes", perf_counter() - started)
+            return await self._predict_all(uploads, job, top_k, details)
+
+    async def _predict_all(
+        self, uploads: Sequence[Upload], job: PredictJob, top_k: int | None, details: bool
+    ) -> list[Answer]:
+        top_k = self.settings.top_k if top_k is None else top_k
+        tasks = [
+            asyncio.ensure_future(self._predict_one(upload, job, top_k, details))
+            for upload in uploads
+        ]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _predict_one(
+        self, upload: Upload, job: PredictJob, top_k: int, details: bool
+    ) -> Answer:
+        started, outcome = perf_counter(), "dropped"
+        try:
+            async with self._decoder.decode(upload) as loaded:
+                self.metrics.observe("decode", perf_counter() - started)
+                answer = await self._adapt(loaded, job, top_k, details)
+            outcome = "ok" if answer.record.error is None else "error"
+            return answer
+        finally:
+            self.metrics.images.labels(outcome).inc()
+
+    async def _adapt(self, loaded: Loaded, job: PredictJob, top_k: int, details: bool) -> Answer:
+        if loaded.picture is None:
+            return Answer(Record(loaded.path, 0, error=loaded.error), None, None)
+        ticket = Ticket(loaded, job.method, job.views, top_k)
+        outcome = await asyncio.wrap_future(self._worker.submit(ticket))
+        told = None
+        if details and outcome.adapted is not None:
+            tell = partial(describe_details, loaded.picture, outcome.adapted, job, top_k)
+            told = await run_in_thread(tell, self.settings.timeout_s)
+        return Answer(outcome.record, told, outcome.adapted)
+
+
+@dataclass(eq=False)
+class Hold:
+    """The bytes that one request holds."""
+
+    service: Service
+    size: int = 0
+
+    def add(self, size: int) -> None:
+        """Hold so many more.
+
+        Raises:
+            BusyError: all requests together would hold too much.
+        """
+        service = self.service
+        if service.held + size > service.settings.max_held:
+            raise BusyError(
+                f"The service holds {service.held:,} bytes of requests, and no more than "
+                f"{service.settings.max_held:,} are allowed. Try again in a few seconds.",
+                2,
+            )
+        service.held += size
+        self.size += size
