@@ -73,6 +73,9 @@ def test_the_wheel_holds_the_packages_and_their_data_and_nothing_else(wheel: Pat
         "tpt/report/page/macros.html",
         "tpt/report/page/report.css",
         "tpt/report/page/report.js",
+        "tpt/serve/page/page.html",
+        "tpt/serve/page/page.css",
+        "tpt/serve/page/page.js",
         "tpt/model/embedded/lite/open_clip_model.safetensors",
         "tpt/model/embedded/lite/open_clip_config.json",
     ):

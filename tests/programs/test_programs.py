@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +182,41 @@ def test_a_page_is_photographed(tmp_path: Path) -> None:
     run("tools/shoot_report", page, picture, "--section", "top", "--width", 300, "--height", 200)
     with Image.open(picture) as image:
         assert image.size == (300, 200)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not os.environ.get("CI_CHROMIUM") and shutil.which("chromium") is None,
+    reason="chromium is not installed",
+)
+def test_the_page_of_a_service_is_photographed(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cli", "serve", "--port", "0", "--classes", "cat,cup"]
+    with subprocess.Popen(
+        [*command, "--views", "4"], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    ) as service:
+        assert service.stderr is not None
+        found = re.search(r"http://[\d.:]+", service.stderr.readline())
+        assert found is not None
+        examples, picture = ROOT / "examples" / "images", tmp_path / "page.png"
+        run("tools/shoot_serve", picture, examples / "cup.jpg", "--address", found[0] + "/")
+        service.terminate()
+        service.communicate()
+    with Image.open(picture) as image:
+        assert image.width == 1100
+
+
+@pytest.mark.slow
+def test_a_service_is_put_under_load() -> None:
+    small = ("--views", 2, "--pictures", 4, "--clients", 2, "--seconds", 1, "--queue", 2)
+    printed = run("benchmarks/serve", "examples/images", *small)
+    assert "2 clients: " in printed
+    assert "ratio" in printed
+    assert "overload: queue x service time" in printed
+    assert "clients that send a byte a second (16 of them): 8 x 200, 0 wrong" in printed
+    assert "beside requests of a thousand new names" in printed
+    assert "exit code after SIGTERM: 0" in printed
+    assert ", 0 wrong" in printed
+    assert not re.search("[1-9] wrong", printed)
 
 
 def test_fuzzing_finds_no_fault() -> None:
