@@ -39,6 +39,17 @@ MIB = 2**20
     help='Words around the class name, {} in its place. Default: "a photo of a {}".',
 )
 @adaptation_options
+@click.option(
+    "--reject",
+    metavar="THRESHOLD|off",
+    help='Answer "none of these" below this probability, or below energy:THRESHOLD. Default: that '
+    "of the --init file.",
+)
+@click.option(
+    "--other",
+    metavar="TEXT",
+    help='One more class, "something else" say, that stands for everything else.',
+)
 @compute_options
 @click.option("--top-k", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
@@ -158,11 +169,12 @@ def read_wanted(options: dict[str, Any]) -> Any:
     entries = read_classes(options["classes"])
     names = ("model", "pretrained", "init", "method", "views", "augment", "keep", "steps", "lr")
     others = ("reset", "gate", "gate_views", "precision", "device", "seed", "force")
+    more = ("reject", "other")
     return PredictSettings(
         classes=None if entries is None else list_names(entries),
         templates=read_templates(options["templates"]),
         options=read_assignments(options["assignments"]),
-        **{name: options[name] for name in (*names, *others)},
+        **{name: options[name] for name in (*names, *others, *more)},
     )
 
 

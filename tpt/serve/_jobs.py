@@ -22,7 +22,7 @@ from tpt.streaming.predict_job import (
     load_model,
 )
 
-_OWN = ("keep", "steps", "lr", "reset", "gate", "gate_views")
+_OWN = ("keep", "steps", "lr", "reset", "gate", "gate_views", "reject")
 """Options that belong to the method that the service was started with."""
 
 
