@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from serve.conftest import ANIMALS, Gate, Running
+from running_service import ANIMALS, Gate, Running
 
 from cli.main import main
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
-from serve.conftest import ANIMALS, Gate, Running
+from running_service import ANIMALS, Gate, Running
 
 from tpt.errors import MethodError, PromptError, ServeError
 from tpt.serve._lists import ClassLists

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from report.test_page_browser import PHONE, browser  # noqa: F401
-from serve.conftest import ANIMALS, Gate, Running
+from running_service import ANIMALS, Gate, Running
 
 Picture = Callable[[int], bytes]
 CARD = "article.item"

@@ -18,7 +18,7 @@ import httpx
 import pytest
 from _odd_pictures import make_pictures
 from PIL import Image
-from serve.conftest import Gate, Running
+from running_service import Gate, Running
 
 from tpt.errors import ImageError
 from tpt.images.decode import load_picture
