@@ -49,6 +49,7 @@ class Load:
 
 
 def main() -> None:
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--views", type=int, default=64)
@@ -163,13 +164,14 @@ def tell(sent: Sequence[Sent]) -> str:
 
 
 def measure_throughput(load: Load, address: str, clients: Sequence[int], pictures: int) -> None:
+    before = predict(load)
     for count in clients:
         number = max(pictures, count)
-        before = predict(load)
         started = time.perf_counter()
         sent = asyncio.run(send_all(load, address, count, number))
         rate = number / (time.perf_counter() - started)
-        command = (before + predict(load)) / 2
+        after = predict(load)
+        command, before = (before + after) / 2, after
         print(
             f"{count} clients: {rate:.2f} pictures/s; tpt predict before and after {command:.2f}; "
             f"ratio {rate / command:.2f}; {tell(sent)}"

@@ -123,6 +123,7 @@ def test_what_is_wrong_with_the_settings_ends_it(tmp_path: Path) -> None:
 
 def test_ctrl_c_ends_it(tiny_folder: Path) -> None:
     told: list[str] = []
+    before = signal.getsignal(signal.SIGINT)
 
     def say(text: str) -> None:
         told.append(text)
@@ -136,7 +137,7 @@ def test_ctrl_c_ends_it(tiny_folder: Path) -> None:
         say=say,
     )
     assert [text.split()[0] for text in told] == ["Listening", "Ready:", "Ending:"]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_an_address_that_is_taken_is_told() -> None:
