@@ -12,6 +12,7 @@ import pickle
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,27 @@ def write_model(folder: Path, weights: Path | None = None, **text: Any) -> str:
     return f"local-dir:{folder}"
 
 
+def write_foreign_model(folder: Path, weights: Path | None = None, **more: Any) -> str:
+    """A folder as transformers writes them, with code of its own, or whose weights are a link."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "clip", **more}))
+    (folder / "evil.py").write_text("open('executed', 'w')")
+    if weights is None:
+        torch.save({"logit_scale": Evil()}, folder / "pytorch_model.bin")
+    else:
+        (folder / "model.safetensors").symlink_to(weights)
+    return f"local-dir:{folder}"
+
+
+def write_archive(path: Path) -> str:
+    """An archive as OpenAI's, whose layout and code would run something."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model/data.pkl", pickle.dumps({"visual": Evil()}, protocol=2))
+        archive.writestr("model/constants.pkl", pickle.dumps(Evil(), protocol=2))
+        archive.writestr("model/code/__torch__/evil.py", "open('executed', 'w')")
+    return str(path)
+
+
 def write_tar(path: Path, secret: Path) -> None:
     path.parent.mkdir()
     picture = save_picture(path.parent.parent / "good.png").read_bytes()
@@ -113,6 +135,10 @@ def test_a_hostile_set_of_files_reads_and_runs_nothing_outside(
         write_model(work / "named", **tokenizer),
         write_model(work / "code", **code),
         write_model(work / "linked", secret / "weights.safetensors"),
+        write_foreign_model(work / "foreign", auto_map={"AutoModel": "evil.Evil"}),
+        write_foreign_model(work / "pickled"),
+        write_foreign_model(work / "elsewhere", secret / "weights.safetensors"),
+        write_archive(work / "archive.pt"),
     ]
     predict = ["predict", "pictures", "--classes", "cat,dog"]
     evaluate = ["eval", "--methods", "zero_shot", "--device", "cpu", "--output"]
@@ -136,10 +162,14 @@ def test_a_hostile_set_of_files_reads_and_runs_nothing_outside(
     report = json.loads(done.stdout.splitlines()[-1])
     assert report["seen"] == []
     assert not (work / "executed").exists()
-    refused = [output for _, output, _ in report["results"][:3]]
+    refused = [output for _, output, _ in report["results"][:7]]
     assert 'it sets "model_cfg.text_cfg.hf_tokenizer_name"' in refused[0]
     assert 'it sets "model_cfg.text_cfg.tokenizer_kwargs.trust_remote_code"' in refused[1]
     assert "is a link to a file outside its model folder" in refused[2]
+    assert "names Python code of its own (auto_map)" in refused[3]
+    assert "could not be loaded" in refused[4]
+    assert "is a link to a file outside its model folder" in refused[5]
+    assert "could not be read: the layout of its modules is damaged" in refused[6]
     for command, (status, output, crash) in zip(commands, report["results"], strict=True):
         assert crash is None, (command, output)
         assert status in ((0, 3) if command[-3] == "shards" else (1, 2, 3)), (command, output)

@@ -19,6 +19,7 @@ from torch import Tensor
 import tpt
 from tpt.errors import ModelError
 from tpt.model import _hf_text
+from tpt.model.convert import convert_model
 from tpt.model.load import list_models
 
 SMALL = {
@@ -43,6 +44,9 @@ class Words:
         tower = {"microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract": "bert"}.get(name, name)
         self.pad = 0 if tower in ("bert", "model") or "mt5" in name else 1
         self.context_length = context_length
+
+    def save_pretrained(self, folder: Path) -> None:
+        (folder / "tokenizer.json").write_text("{}")
 
     def __call__(self, texts: list[str], context_length: int | None = None) -> Tensor:
         length = context_length or self.context_length
@@ -205,6 +209,20 @@ def test_a_folder_with_a_known_tower_is_loaded(tmp_path: Path) -> None:
     clip = tpt.load_clip(write_folder(tmp_path), device="cpu")
     assert (clip.context_length, clip.width) == (256, 32)
     assert tpt.PromptEngine(clip, NAMES).class_features().shape == (3, 24)
+
+
+def test_a_converted_folder_needs_nothing_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    name = write_folder(source, hf_model_name="org/model")
+    facts = {"model_type": "bert", **{k: v for k, v in SMALL.items() if "_" in k}}
+    (source / "config.json").write_text(json.dumps(facts))
+    clip = tpt.load_clip(name, device="cpu")
+    convert_model(clip, target)
+    assert (target / "tokenizer.json").is_file()
+    assert tpt.load_clip(f"local-dir:{target}", device="cpu").digest == clip.digest
 
 
 def test_another_tower_is_described_by_its_config_beside_or_on_the_hub(

@@ -69,6 +69,8 @@ def convert_model(clip: Clip, target: Path) -> list[str]:
         _write_weights(clip, target / WEIGHTS_FILE)
         for name in _tokenizer_files(clip):
             shutil.copyfile(name, target / name.name)
+        if hasattr(clip.tokenizer, "save_pretrained"):  # open_clip's around one of transformers
+            clip.tokenizer.save_pretrained(target)
     except OSError as error:
         raise OutputError(
             f'The model could not be written to "{target}": {error.strerror or error}. Choose '
