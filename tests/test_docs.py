@@ -109,17 +109,6 @@ def test_the_page_names_files_that_exist() -> None:
     assert {name for name in named if not (ROOT / name).exists()} == set()
 
 
-def test_the_commands_of_the_table_of_models_are_spelt_right() -> None:
-    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
-    lines = re.findall(r"^\|.*`(tpt [^`]*)` \|$", page, flags=re.M)
-    assert len(lines) >= 10
-    for line in lines:
-        _, name, *arguments = shlex.split(line)
-        command = main.get_command(click.Context(main), name)
-        assert command is not None
-        command.make_context(name, arguments)
-
-
 def test_programs_that_a_page_names_exist_with_their_options() -> None:
     """Each of them runs in tests/programs; here the options that pages show are known to it."""
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]

@@ -113,6 +113,17 @@ def test_pages_with_commands_are_found() -> None:
     assert len(commands(DOCS / "evaluation.md")) >= 8
 
 
+def test_the_commands_of_the_table_of_models_are_spelt_right() -> None:
+    page = (DOCS / "models.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^\|.*`(tpt [^`]*)` \|$", page, flags=re.M)
+    assert len(lines) >= 10
+    for line in lines:
+        _, name, *arguments = shlex.split(line)
+        command = main.get_command(click.Context(main), name)
+        assert command is not None
+        command.make_context(name, arguments)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_commands_of_a_page_run(
