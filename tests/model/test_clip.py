@@ -11,7 +11,8 @@ from torch import nn
 
 import tpt
 from tpt.errors import ModelError
-from tpt.model.clip import find_text_tower, read_preprocess
+from tpt.model._text_tower import find_text_tower
+from tpt.model.clip import read_preprocess
 
 SMALL = {
     "embed_dim": 16,

@@ -22,7 +22,7 @@ import tpt
 import tpt.model.load
 from tpt.errors import ModelError
 from tpt.model._config import ModelConfig
-from tpt.model.clip import find_text_tower
+from tpt.model._text_tower import find_text_tower
 from tpt.model.load import EMBEDDED, list_models
 
 SMALL = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -104,7 +105,10 @@ def test_image_features_text_features_and_logits_are_theirs(pair: Any) -> None:
 def test_two_thousand_names_have_the_same_tokens(pair: Any) -> None:
     names = class_names()
     assert len(names) == 2000
-    assert torch.equal(pair.clip.tokenizer(names), their_tokens(pair, names)["input_ids"])
+    theirs = their_tokens(pair, names)["input_ids"]
+    assert torch.equal(pair.clip.tokenizer(names), theirs)
+    copied = pickle.loads(pickle.dumps(pair.clip.tokenizer))  # as for another process
+    assert torch.equal(copied(names[-9:]), theirs[-9:])
 
 
 @pytest.mark.parametrize("size", [(32, 32), (75, 50), (41, 97), (20, 23), (250, 33)])
@@ -139,7 +143,7 @@ def read_folder_here(folder: Path) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
 def test_models_of_full_size_agree(kind: str, tmp_path: Path) -> None:
     large = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
     vision = {**large, "image_size": 224, "patch_size": 32, "num_hidden_layers": 12}
@@ -295,6 +299,16 @@ def test_an_end_token_in_the_middle_of_the_vocabulary_is_where_the_feature_is_re
     with torch.no_grad():
         theirs = model.get_text_features(ids).pooler_output
         torch.testing.assert_close(clip.model.encode_text(ids), theirs, atol=1e-5, rtol=0)
+
+
+def test_the_processors_file_holds_the_preprocessing_too(tmp_path: Path) -> None:
+    save(build("clip"), tmp_path)
+    facts = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    (tmp_path / "preprocessor_config.json").unlink()
+    found = {"processor_class": "CLIPProcessor", "image_processor": {**facts, "resample": 2}}
+    (tmp_path / "processor_config.json").write_text(json.dumps(found))
+    clip = tpt.load_clip(f"local-dir:{tmp_path}", device="cpu")
+    assert clip.preprocess.interpolation == "bilinear"
 
 
 @pytest.mark.parametrize("act", ["gelu", "gelu_pytorch_tanh", "gelu_new", "quick_gelu"])

@@ -62,7 +62,8 @@ class FileTokenizer:
         length = context_length or self.context_length
         texts = [texts] if isinstance(texts, str) else list(texts)
         ids = torch.full((len(texts), length), self.pad_id)
-        for row, found in enumerate(self.inner.encode_batch([self.clean(t) for t in texts])):
+        for row, text in enumerate(texts):  # a batch would start threads, which a fork cannot have
+            found = self.inner.encode(self.clean(text))
             kept = found.ids
             if len(kept) > length:
                 marks = len(kept) - len("".join(map(str, found.special_tokens_mask)).rstrip("1"))

@@ -15,16 +15,13 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from open_clip import factory
-from open_clip.hf_model import HFTextEncoder
-from open_clip.transformer import ResidualAttentionBlock, TextTransformer
 from torch import Tensor, nn
 
-from tpt.errors import ModelError, is_out_of_memory
+from tpt.errors import is_out_of_memory
 from tpt.model._building import digest_weights
 from tpt.model._config import ModelConfig
 from tpt.model._image_tower import find_image_tower
-from tpt.model._towers import BertTower
+from tpt.model._text_tower import find_text_tower
 from tpt.model.surroundings import steady
 
 
@@ -39,28 +36,6 @@ class Preprocess:
     resize_mode: str  # "shortest", "longest" or "squash"
     fill: int  # grey level of the border that "longest" leaves
     centre: str = "round"  # a crop's half pixel: "round" to the even one (open_clip), or "floor"
-
-
-@dataclass(frozen=True)
-class TextTower:
-    """The parts of a text tower, wherever its model class keeps them.
-
-    `packable` says whether the exact fast path applies: causal attention, the feature read at the
-    end token, plain residual attention blocks. Others take the full-length path, which needs the
-    token embedding alone.
-    """
-
-    token_embedding: nn.Embedding
-    positional_embedding: Tensor  # (L, D)
-    transformer: nn.Module
-    ln_final: nn.Module
-    projection: Tensor | nn.Linear | None
-    pool: str
-    eos_id: int | None
-    context_length: int
-    packable: bool
-    embedding_width: int
-    masked_id: int | None = None  # of padding that no token sees, if the tower masks it
 
 
 class Clip:
@@ -228,82 +203,6 @@ def leave_inference_mode(model: nn.Module) -> None:
         for name, buffer in list(module.named_buffers(recurse=False)):
             if buffer.is_inference():
                 setattr(module, name, buffer.clone())
-
-
-def find_text_tower(model: nn.Module, length: int | None = None) -> TextTower:
-    """Locate the text tower's parts in an open_clip model object.
-
-    Args:
-        model: the object.
-        length: the tokenizer's context length, which towers of transformers do not know.
-
-    Raises:
-        ModelError: the model has no text tower of open_clip (it is one of another library).
-    """
-    home: Any = getattr(model, "text", model)
-    if isinstance(home, HFTextEncoder) and hasattr(model, "visual"):
-        table = home.transformer.get_input_embeddings()
-        length = length or factory.DEFAULT_CONTEXT_LENGTH
-        return _foreign(table, length, home.output_dim, home.config.pad_token_id)
-    if isinstance(home, BertTower):
-        return _foreign(home.token_embedding, home.context_length, home.output_dim, home.pad_id)
-    pool = getattr(home, "pool_type" if isinstance(home, TextTransformer) else "text_pool_type", "")
-    if not pool or not hasattr(home, "transformer") or not hasattr(model, "visual"):
-        raise ModelError(
-            f"The text tower of {type(model).__name__} is a {type(home).__name__}; context vectors "
-            "can only enter the text towers of open_clip's models, not a model of another library. "
-            "Save it and load its folder with tpt.load_clip, or choose another: `tpt models`."
-        )
-    eos = home.eos_id if isinstance(home, TextTransformer) else getattr(home, "text_eos_id", None)
-    packable = (
-        home.attn_mask is not None
-        and getattr(home, "cls_emb", None) is None
-        and pool in ("argmax", "eos")
-        and all(_is_plain_block(block) for block in home.transformer.resblocks)
-    )
-    projection, width = home.text_projection, home.token_embedding.embedding_dim
-    if projection is not None:
-        linear = isinstance(projection, nn.Linear)
-        width = projection.out_features if linear else projection.shape[1]
-    return TextTower(
-        token_embedding=home.token_embedding,
-        positional_embedding=home.positional_embedding,
-        transformer=home.transformer,
-        ln_final=home.ln_final,
-        projection=projection,
-        pool=pool,
-        eos_id=eos,
-        context_length=home.context_length,
-        packable=packable,
-        embedding_width=width,
-    )
-
-
-def _foreign(table: nn.Embedding, length: int, width: int, masked_id: int) -> TextTower:
-    """A tower that is no open_clip transformer: nothing of it is looked at but its embeddings."""
-    return TextTower(
-        token_embedding=table,
-        positional_embedding=torch.empty(0),
-        transformer=nn.Identity(),
-        ln_final=nn.Identity(),
-        projection=None,
-        pool="",
-        eos_id=None,
-        context_length=length,
-        packable=False,
-        embedding_width=width,
-        masked_id=masked_id,
-    )
-
-
-def _is_plain_block(block: nn.Module) -> bool:
-    return (
-        type(block) is ResidualAttentionBlock
-        and isinstance(block.attn, nn.MultiheadAttention)
-        and block.attn.in_proj_weight is not None
-        and isinstance(block.ln_1, nn.LayerNorm)
-        and isinstance(block.ln_2, nn.LayerNorm)
-    )
 
 
 def read_preprocess(model: nn.Module) -> Preprocess:

@@ -26,7 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tpt.model.clip import Clip, TextTower
+from tpt.model._text_tower import TextTower
+from tpt.model.clip import Clip
 from tpt.prompts.token_rows import PromptRows, pooled_columns
 
 _STEP = 8  # rows are a multiple of this long: what matrix units like
