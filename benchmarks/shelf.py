@@ -147,11 +147,12 @@ def main() -> None:
     parser.add_argument("--model", default="lite")
     parser.add_argument("--images", type=int, default=600, help="of each set, at most")
     parser.add_argument("--views", type=int, default=64)
+    parser.add_argument("--precision", default="fp32")
     parser.add_argument("--sets", help="of the table, by name, with semicolons")
     parser.add_argument("--methods", help="as tpt eval has it; default the shelf")
     parser.add_argument("--output", type=Path, default=Path("shelf"))
     args = parser.parse_args()
-    clip = tpt.load_clip(args.model, device="cpu")
+    clip = tpt.load_clip(args.model, device="cpu", precision=args.precision)
     warnings.filterwarnings("ignore", category=UserWarning)  # TDA's, on sorted streams
     specs = parse_methods([args.methods] if args.methods else list_shelf(clip.logit_scale))
     wanted = args.sets.split(";") if args.sets else SETS

@@ -220,6 +220,32 @@ def test_few_views_are_enough(engine: tpt.PromptEngine, name: str, count: int) -
     assert all(value.isfinite().all() for value in as_dict(out).values())
 
 
+@pytest.fixture(scope="module")
+def thousand(golden: SimpleNamespace) -> tpt.PromptEngine:
+    return tpt.PromptEngine(golden.clip, [f"thing {number}" for number in range(1000)])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_two_classes_and_a_thousand_work(
+    golden: SimpleNamespace, thousand: tpt.PromptEngine, name: str
+) -> None:
+    for engine in (tpt.PromptEngine(golden.clip, ["cat", "dog"]), thousand):
+        out = make_method(name, engine).adapt_features(unit_features(2, 8, 32))
+        assert out.logits.shape == (2, len(engine.classes))
+        assert all(value.isfinite().all() for value in as_dict(out).values())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_nan_and_half_precision_features(engine: tpt.PromptEngine, name: str) -> None:
+    features = unit_features(2, 8, 32)
+    half = make_method(name, engine).adapt_features(features.bfloat16())
+    assert half.logits.dtype == torch.float32
+    assert half.is_finite
+    features[1, 0, 3] = float("nan")
+    with pytest.raises(MethodError, match="NaN or infinite numbers"):
+        make_method(name, engine).adapt_features(features)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_one_view_speaks_for_itself(engine: tpt.PromptEngine, name: str) -> None:
     features = unit_features(1, 32)
