@@ -98,6 +98,33 @@ machine_options = group(
 )
 """How and on what a run is computed."""
 
+cluster_options = group(
+    click.option(
+        "--ray",
+        metavar="local|auto|ADDRESS",
+        help="Predict on a Ray cluster (extra scale), into a folder of Parquet files: all cores or "
+        "GPUs of this machine, the cluster of this machine, or the one at an address.",
+    ),
+    click.option(
+        "--actors",
+        metavar="N|MIN:MAX",
+        help="With --ray: how many predict at a time [default: as many as have room].",
+    ),
+    click.option(
+        "--actor-cpus",
+        type=click.FloatRange(0),
+        default=1,
+        show_default=True,
+        help="With --ray: CPU threads of each actor.",
+    ),
+    click.option(
+        "--actor-gpus",
+        type=click.FloatRange(0),
+        help="With --ray: GPUs of each, 0.5 for two on one [default: 1 where there are GPUs].",
+    ),
+)
+"""Many machines."""
+
 run_options = group(
     click.option(
         "--resume", is_flag=True, help="Go on where an earlier run into --output stopped."

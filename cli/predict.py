@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cli import predict_ray
 from cli.failures import INTERRUPTED, plain_errors
-from cli.options import adaptation_options, machine_options
+from cli.options import adaptation_options, cluster_options, machine_options
 from cli.progress import Tally, progress
 from tpt.errors import SourceError
 from tpt.text import read_value
 
 if TYPE_CHECKING:
     from tpt.streaming.output import FinishedRecords, Target
-    from tpt.streaming.predict_job import PredictJob
+    from tpt.streaming.predict_job import PredictJob, PredictSettings
     from tpt.streaming.sources import Found
 
 
@@ -87,6 +88,7 @@ if TYPE_CHECKING:
     metavar="SECONDS",
     help="A picture that takes longer to decode is an error.",
 )
+@cluster_options
 @click.option("--force", is_flag=True, help="Use a prompt file made for another model.")
 @click.option("--quiet", is_flag=True, help="Nothing on stderr but errors.")
 @click.option("--dry-run", is_flag=True, help="Check everything, print the settings, stop.")
@@ -108,11 +110,16 @@ def command(sources: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any
         entries = read_classes(options["classes"])
         target = make_target(options)
         again = options["resume"], options["overwrite"]
-        check_target(target, *again)
+        on_ray = options["ray"] is not None
+        pool = predict_ray.check_options(options) if on_ray else None
+        if not on_ray:
+            check_target(target, *again)
         reading = Reading(options["column"])
         search = Search(options["recursive"], options["all_files"], reading=reading)
         found = find_sources(sources, search, sys.stdin if "-" in sources else None)
-        if found.is_counted:
+        if on_ray:
+            pass  # a cluster opens archives and tables where they are read
+        elif found.is_counted:
             found = Found([list(found)])
         elif not dry_run:  # a pipe's first path is waited for
             pictures = iter(found)
@@ -126,6 +133,10 @@ def command(sources: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any
             count = len(list(found)) if found.is_counted else "counted as they come"
             click.echo(describe(job, target, options, count))
             return
+        if on_ray:
+            wanted = make_settings(options, entries)
+            code = predict_ray.run(found, job, wanted, pool, reading, options, quiet)
+            raise click.exceptions.Exit(code)
         with target.claim(*again), warnings.catch_warnings():
             # Pillow's notes on broken metadata name no image; a broken picture is a record.
             warnings.filterwarnings("ignore", module="PIL")
@@ -203,22 +214,33 @@ def read_assignments(values: tuple[str, ...]) -> dict[str, Any]:
     return found
 
 
-def load_job(options: dict[str, Any], entries: tuple[str, ...] | None, say: Any) -> PredictJob:
-    """Build the job, telling what was chosen in the user's place."""
-    from tpt.data.class_files import note_list
+def make_settings(options: dict[str, Any], entries: tuple[str, ...] | None) -> PredictSettings:
+    """What the options ask for."""
     from tpt.data.class_lists import list_names
-    from tpt.errors import MethodError
-    from tpt.methods._tda_state import check_state_path
-    from tpt.streaming.predict_job import DEFAULT_MODEL, PredictSettings, build_predict_job
+    from tpt.streaming.predict_job import PredictSettings
 
     names = ("model", "pretrained", "init", "views", "augment", "keep", "steps", "lr", "reset")
     others = ("method", "gate", "gate_views", "load_state", "batch_size", "reject", "other")
-    wanted = PredictSettings(
+    machine = {n: options[n] for n in ("precision", "device", "seed", "force")}
+    if options["ray"] is not None:  # the actors have devices, this process has none
+        machine["device"] = "cpu"
+    return PredictSettings(
         classes=None if entries is None else list_names(entries),
         templates=read_templates(options["templates"]),
         options=read_assignments(options["assignments"]),
-        **{n: options[n] for n in (*names, *others, "precision", "device", "seed", "force")},
+        **{n: options[n] for n in (*names, *others)},
+        **machine,
     )
+
+
+def load_job(options: dict[str, Any], entries: tuple[str, ...] | None, say: Any) -> PredictJob:
+    """Build the job, telling what was chosen in the user's place."""
+    from tpt.data.class_files import note_list
+    from tpt.errors import MethodError
+    from tpt.methods._tda_state import check_state_path
+    from tpt.streaming.predict_job import DEFAULT_MODEL, build_predict_job
+
+    wanted = make_settings(options, entries)
     if wanted.model not in (None, DEFAULT_MODEL):
         say(f"Loading {wanted.model} (weights that are not here yet are fetched first) ...")
     with warnings.catch_warnings(record=True) as caught:

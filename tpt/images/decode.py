@@ -220,6 +220,15 @@ def _read_file(path: str) -> tuple[str, bytes]:
         ) from error
 
 
+def read_encoded(path: str) -> bytes:
+    """The bytes of an image file, to be decoded elsewhere.
+
+    Raises:
+        ImageError: as `load_picture` of the path, where it cannot be read or is no image at all.
+    """
+    return _read_file(path)[1]
+
+
 def begins_as_image(path: str) -> bool:
     """Whether a file begins as an image does, whatever it is called; only its start is read."""
     if not os.path.isfile(path):  # opening a pipe would wait for ever

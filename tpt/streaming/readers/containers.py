@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from tpt.errors import SourceError
@@ -37,7 +38,18 @@ def open_paths(paths: Sequence[str], reading: Reading) -> Iterable[str | Item]:
     for path in paths:
         if is_parquet(path) and not is_address(path):
             check_column(path, reading.column)
-    return _open_each(paths, reading)
+    return Opened(paths, reading)
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """Pictures of files and addresses of which some hold many."""
+
+    paths: Sequence[str]
+    reading: Reading
+
+    def __iter__(self) -> Iterator[str | Item]:
+        return open_each(self.paths, self.reading)
 
 
 def expand_address(address: str, recursive: bool, reading: Reading) -> Iterable[str | Item]:
@@ -73,7 +85,8 @@ def expand_braces(source: str) -> list[str]:
     return [name for each in names for name in expand_braces(each)]
 
 
-def _open_each(paths: Sequence[str], reading: Reading) -> Iterator[str | Item]:
+def open_each(paths: Sequence[str], reading: Reading) -> Iterator[str | Item]:
+    """The pictures of files and addresses, one opened after the other."""
     for path in paths:
         if is_address(path):
             yield from _open_remote(path, reading)

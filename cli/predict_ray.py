@@ -1,0 +1,89 @@
+"""`tpt predict --ray`: the same prediction on a cluster, into a folder of Parquet files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.failures import INTERRUPTED
+from cli.progress import Tally, progress
+from tpt.errors import MethodError
+
+if TYPE_CHECKING:
+    from tpt.streaming.items import Reading
+    from tpt.streaming.predict_job import PredictJob, PredictSettings
+    from tpt.streaming.sources import Found
+
+_ALONE = {"strict": False, "save_state": None, "load_state": None}
+"""Options of a single process, and their values where they were not given."""
+
+
+def check_options(options: dict[str, Any]) -> Any:
+    """The pool of actors; refuse what has no meaning on a cluster.
+
+    Raises:
+        MethodError: an option that would be ignored; no folder for the records.
+        OutputError: the folder holds a run.
+    """
+    from tpt.scale.cluster import read_pool
+    from tpt.scale.output import Parts
+
+    for name, unset in _ALONE.items():
+        if options[name] != unset:
+            said = name.replace("_", "-")
+            raise MethodError(f"--{said} has no meaning with --ray. Leave it out.")
+    if options["form"] not in (None, "parquet"):
+        raise MethodError(
+            "--ray writes Parquet files into a folder; `tpt records convert` makes another form of "
+            "them. Leave --format out."
+        )
+    pool = read_pool(options["actors"], options["actor_cpus"], options["actor_gpus"])
+    Parts(options["output"]).check(options["resume"], options["overwrite"])
+    return pool
+
+
+def run(
+    found: Found,
+    job: PredictJob,
+    wanted: PredictSettings,
+    pool: Any,
+    reading: Reading,
+    options: dict[str, Any],
+    quiet: bool,
+) -> int:
+    """Predict on a cluster and write; the exit code."""
+    from tpt.scale import Predictor, connect, predict
+    from tpt.scale.output import Parts
+
+    parts = Parts(options["output"])
+    settings = {**job.settings, "top_k": options["top_k"], "format": "parquet"}
+    about = {"settings": settings, "run": {**job.environment, "ray": options["ray"]}}
+    tally = Tally(total=None)
+    with parts.claim():
+        done = parts.prepare(about, options["resume"])
+        try:
+            with connect(options["ray"]), parts.write(about) as write, progress(quiet) as show:
+                named = ("top_k", "batch_size", "num_workers", "time_limit")
+                prepared = Predictor.prepare(wanted, job, **{n: options[n] for n in named})
+                for record in predict(found, prepared, pool, reading, set(done.paths)):
+                    write(record)
+                    count(tally, record)
+                    show(tally)
+        except KeyboardInterrupt:
+            click.echo(f"\nInterrupted after {tally.summary()}. Go on with --resume.", err=True)
+            return INTERRUPTED
+    if not quiet:
+        earlier = f" {len(done.paths):,} were done before." if done.paths else ""
+        click.echo(f"{tally.summary()}.{earlier} Records: {parts.folder}", err=True)
+    return 3 if tally.failed or done.failed else 0
+
+
+def count(tally: Tally, record: dict[str, Any]) -> None:
+    """Add a record to the tally."""
+    tally.done += 1
+    tally.failed += "error" in record
+    tally.warned += "warning" in record
+    first, before = record.get("predictions", [])[:1], record.get("zero_shot")
+    tally.changed += bool(first and before and first[0]["index"] != before["index"])
+    tally.skipped += bool(record.get("adapt", {}).get("skipped"))

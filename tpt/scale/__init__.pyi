@@ -1,0 +1,4 @@
+from .cluster import Pool as Pool
+from .cluster import connect as connect
+from .job import predict as predict
+from .predictor import Predictor as Predictor

@@ -1,0 +1,80 @@
+"""A prediction on a cluster as a stream of records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from tpt.errors import ModelError, describe_error
+from tpt.scale.cluster import Pool
+from tpt.scale.predictor import Predictor, Prepared
+from tpt.scale.reading import digest_keys, make_units, read_unit
+from tpt.streaming.items import Reading
+from tpt.streaming.sources import Found
+
+_BLOCK = 8 * 2**20  # bytes of pictures that an actor is given at a time, and that a kill loses
+_READERS = 8  # tasks that read at a time; they need little of a CPU
+
+
+def predict(
+    found: Found,
+    prepared: Prepared,
+    pool: Pool,
+    reading: Reading | None = None,
+    done: set[str] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """The records of sources as plain data, in the order in which they come.
+
+    Tasks read pictures, a pool of actors predicts, this process takes the records. A node that dies
+    takes its open blocks with it, which others compute again.
+
+    Args:
+        found: the sources.
+        prepared: what `Predictor.prepare` gave.
+        pool: the actors.
+        reading: how files that hold many pictures are read.
+        done: keys that are not to be computed again.
+
+    Raises:
+        ModelError: the actors cannot start, or the cluster has failed.
+    """
+    import ray
+
+    units = make_units(found, done or set())
+    if not units:
+        return
+    pool = pool.fit(ray.cluster_resources(), len(units))
+    context = ray.data.DataContext.get_current().copy()
+    context.target_max_block_size = _BLOCK
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    with ray.data.DataContext.current(context):
+        rows: Any = ray.data.from_items(units, override_num_blocks=len(units))
+        rows = rows.map_batches(
+            partial(read_unit, reading=reading or Reading(), done=digest_keys(done or ())),
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=0,  # else they would wait for ever where actors hold all CPUs
+            compute=ray.data.TaskPoolStrategy(min(_READERS, len(units))),
+        )
+        rows = rows.map_batches(
+            Predictor,
+            fn_constructor_args=(prepared,),
+            batch_size=None,
+            batch_format="pyarrow",
+            num_cpus=pool.cpus,
+            num_gpus=pool.gpus or None,
+            compute=ray.data.ActorPoolStrategy(min_size=pool.least, max_size=pool.most),
+        )
+        try:
+            for batch in rows.iter_batches(
+                batch_size=None, batch_format="pyarrow", prefetch_batches=1
+            ):
+                yield from map(json.loads, batch.column("record").to_pylist())
+        except ray.exceptions.RayError as error:
+            raise ModelError(
+                f"The cluster could not go on ({describe_error(error)[:500]}). What was recorded "
+                "is whole; put this right, then go on with --resume."
+            ) from error

@@ -1,0 +1,106 @@
+"""Sources as rows of a Ray data set: a row a picture, with its bytes or why there are none.
+
+Units of work are some paths, or an archive, table or address. A unit is read by a task on any node,
+so the nodes must see the same paths (a shared disk, or addresses). What an earlier run has recorded
+is passed over by the digest of its key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from tpt.errors import TptError, describe_error
+from tpt.images.decode import read_encoded
+from tpt.streaming.items import Item, Reading
+from tpt.streaming.readers.containers import Opened, is_container, open_each
+from tpt.streaming.sources import Found
+
+PATHS_A_UNIT = 32
+_MOST_UNITS = 20_000  # of paths; beyond that a unit has more of them
+_BYTES = 4 * 2**20  # of pictures in a table that a task hands on
+
+
+def make_units(found: Found, done: set[str]) -> list[dict[str, list[str]]]:
+    """The units of work of sources, without files that are done.
+
+    Paths of a pipe are waited for.
+    """
+    paths: list[str] = []
+    containers: list[str] = []
+    for part in found.parts:
+        names: Iterable[Any] = part.paths if isinstance(part, Opened) else part
+        for name in names:
+            many = isinstance(part, Opened) and is_container(name)
+            (containers if many else paths).append(str(name))
+    paths = [path for path in dict.fromkeys(paths) if path not in done]
+    size = max(PATHS_A_UNIT, len(paths) // _MOST_UNITS + 1)
+    chunks = [paths[first : first + size] for first in range(0, len(paths), size)]
+    units = [*([each] for each in dict.fromkeys(containers)), *chunks]
+    return [{"names": [os.fsencode(name) for name in unit]} for unit in units]  # type: ignore[misc]
+
+
+def digest_keys(keys: Iterable[str]) -> Any:
+    """Sorted digests (n,) of 16 bytes: a set that all tasks of a node share without a copy."""
+    import numpy as np
+
+    return np.sort(np.array([_digest(key) for key in keys], dtype="S16"))
+
+
+def read_unit(table: Any, reading: Reading, done: Any) -> Iterator[Any]:
+    """The pictures of a unit (an Arrow table of one row) as Arrow tables of some megabytes.
+
+    Columns: path (bytes: names may be no UTF-8), bytes, error.
+    """
+    rows: list[tuple[bytes, bytes | None, str | None]] = []
+    held = 0
+    for names in table.column("names").to_pylist():
+        for item in open_each([os.fsdecode(name) for name in names], reading):
+            key = item.key if isinstance(item, Item) else item
+            if _is_in(key, done):
+                continue
+            data, error = _read(item)
+            rows.append((os.fsencode(key), data, error))
+            held += len(data or b"")
+            if held >= _BYTES or len(rows) >= PATHS_A_UNIT:
+                yield _make_table(rows)
+                rows, held = [], 0
+    if rows:
+        yield _make_table(rows)
+
+
+def _read(item: str | Item) -> tuple[bytes | None, str | None]:
+    try:
+        if isinstance(item, str):
+            return read_encoded(item), None
+        data: bytes = item.read().read()
+        return data, None
+    except TptError as error:
+        return None, str(error)
+    except Exception as error:
+        return None, f"Reading failed for this image: {describe_error(error)}."
+
+
+def _make_table(rows: list[tuple[bytes, bytes | None, str | None]]) -> Any:
+    import pyarrow as pa
+
+    path, data, error = zip(*rows, strict=True)
+    kinds = {"path": pa.binary(), "bytes": pa.binary(), "error": pa.string()}
+    columns = zip(kinds.items(), (path, data, error), strict=True)
+    return pa.table({name: pa.array(values, kind) for (name, kind), values in columns})
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=16).digest()
+
+
+def _is_in(key: str, done: Any) -> bool:
+    if not len(done):
+        return False
+    import numpy as np
+
+    wanted = np.array(_digest(key), dtype="S16")
+    place = int(np.searchsorted(done, wanted))
+    return place < len(done) and bool(done[place] == wanted)
