@@ -98,6 +98,24 @@ machine_options = group(
 )
 """How and on what a run is computed."""
 
+film_options = group(
+    click.option(
+        "--every",
+        metavar="SECONDS",
+        help="Of a film: a frame every so many seconds [default: 1s; of a live source: all].",
+    ),
+    click.option("--frames", type=click.IntRange(1), help="Of a film: every n-th frame."),
+    click.option("--keyframes", is_flag=True, help="Of a film: its key frames."),
+    click.option(
+        "--smooth",
+        type=click.IntRange(1),
+        metavar="FRAMES",
+        help="Of a film: average the scores over the last frames of a shot.",
+    ),
+    click.option("--video", is_flag=True, help="The source - is a film that is not waited for."),
+)
+"""Films."""
+
 cluster_options = group(
     click.option(
         "--ray",

@@ -12,7 +12,7 @@ import click
 
 from cli import predict_ray
 from cli.failures import INTERRUPTED, plain_errors
-from cli.options import adaptation_options, cluster_options, machine_options
+from cli.options import adaptation_options, cluster_options, film_options, machine_options
 from cli.progress import Tally, progress
 from tpt.errors import SourceError
 from tpt.text import read_value
@@ -67,8 +67,8 @@ if TYPE_CHECKING:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["jsonl", "csv", "table", "parquet"]),
-    help="[default: csv or parquet for such an output, else jsonl]",
+    type=click.Choice(["jsonl", "csv", "table", "parquet", "srt", "vtt"]),
+    help="[default: by the ending of --output, else jsonl]",
 )
 @click.option("--resume", is_flag=True, help="Go on where an earlier run into --output stopped.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing --output.")
@@ -88,6 +88,7 @@ if TYPE_CHECKING:
     metavar="SECONDS",
     help="A picture that takes longer to decode is an error.",
 )
+@film_options
 @cluster_options
 @click.option("--force", is_flag=True, help="Use a prompt file made for another model.")
 @click.option("--quiet", is_flag=True, help="Nothing on stderr but errors.")
@@ -103,8 +104,9 @@ def command(sources: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any
     """
     with plain_errors():
         from tpt.streaming.folders import Search, note_left_out
-        from tpt.streaming.items import Reading
+        from tpt.streaming.items import Reading, Sampling
         from tpt.streaming.output import check_target
+        from tpt.streaming.readers.video import read_every
         from tpt.streaming.sources import Found, find_sources
 
         entries = read_classes(options["classes"])
@@ -114,16 +116,17 @@ def command(sources: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any
         pool = predict_ray.check_options(options) if on_ray else None
         if not on_ray:
             check_target(target, *again)
-        reading = Reading(options["column"])
+        ways = read_every(options["every"]), options["frames"], options["keyframes"]
+        sampling = Sampling(*ways) if any(ways) else None
+        reading = Reading(options["column"], sampling, options["video"])
         search = Search(options["recursive"], options["all_files"], reading=reading)
         found = find_sources(sources, search, sys.stdin if "-" in sources else None)
         if on_ray:
             pass  # a cluster opens archives and tables where they are read
         elif found.is_counted:
             found = Found([list(found)])
-        elif not dry_run:  # a pipe's first path is waited for
-            pictures = iter(found)
-            found = Found([[next(pictures)], pictures], found.live)
+        elif not dry_run and not options["video"]:  # a pipe's first path is waited for
+            found = wait_for_first(found)
         say = (lambda text: None) if quiet else (lambda text: click.echo(text, err=True))
         if search.left_out:
             hint = "" if search.all_files else " --all-files looks inside them."
@@ -178,7 +181,7 @@ def make_target(options: dict[str, Any]) -> Target:
 
     path = options["output"]
     ending = os.path.splitext(path)[1].lower().removeprefix(".")
-    form = options["form"] or (ending if ending in ("csv", "parquet") else "jsonl")
+    form = options["form"] or (ending if ending in ("csv", "parquet", "srt", "vtt") else "jsonl")
     return Target(path, form, options["top_k"])
 
 
@@ -306,8 +309,11 @@ def run(job: PredictJob, target: Target, found: Found, options: dict[str, Any], 
     """Predict and write; the exit code."""
     from tpt.streaming.output import finish, prepare, write_records
     from tpt.streaming.pipeline import stream
+    from tpt.streaming.smoothing import smooth
 
+    window = options["smooth"]
     settings = {**job.settings, "top_k": options["top_k"], "format": target.form}
+    settings |= {} if window is None else {"smooth": window}
     done = prepare(target, settings, job.environment, options["resume"])
     size = options["batch_size"] or job.method.batch_size
     todo, again = plan_rest(found, done, size)
@@ -323,10 +329,12 @@ def run(job: PredictJob, target: Target, found: Found, options: dict[str, Any], 
                 job.views,
                 batch_size=size,
                 num_workers=options["num_workers"],
-                top_k=options["top_k"],
+                top_k=options["top_k"] if window is None else len(job.engine.classes),
                 strict=options["strict"],
                 time_limit=options["time_limit"],
             )
+            if window is not None:
+                records = smooth(records, window, options["top_k"])
             for place, record in enumerate(records):
                 if place < again:
                     continue
@@ -349,9 +357,26 @@ def run(job: PredictJob, target: Target, found: Found, options: dict[str, Any], 
         return INTERRUPTED
     if not quiet:
         where = "" if target.path == "-" else f" Records: {target.path}"
+        if found.dropped:
+            click.echo(
+                f"Note: {found.dropped:,} frames were dropped, because they came faster than they "
+                "could be predicted.",
+                err=True,
+            )
         earlier = f" {len(done.paths):,} were done before." if done else ""
         click.echo(f"{tally.summary()}.{earlier}{where}", err=True)
     return 3 if tally.failed or (done is not None and done.failed) else 0
+
+
+def wait_for_first(found: Found) -> Found:
+    """The same pictures; a pipe's first path is there when this returns."""
+    from tpt.streaming.readers.video import Video
+    from tpt.streaming.sources import Found
+
+    if any(isinstance(part, Video) for part in found.parts):
+        return found
+    pictures = iter(found)
+    return Found([[next(pictures)], pictures], found.live)
 
 
 def plan_rest(found: Found, done: FinishedRecords | None, size: int) -> tuple[Found, int]:

@@ -86,4 +86,5 @@ def count(tally: Tally, record: dict[str, Any]) -> None:
     tally.warned += "warning" in record
     first, before = record.get("predictions", [])[:1], record.get("zero_shot")
     tally.changed += bool(first and before and first[0]["index"] != before["index"])
+    tally.rejected += "rejected" in record
     tally.skipped += bool(record.get("adapt", {}).get("skipped"))

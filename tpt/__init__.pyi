@@ -28,5 +28,6 @@ from .prompts.context import Context as Context
 from .prompts.engine import PromptEngine as PromptEngine
 from .streaming.pipeline import stream as stream
 from .streaming.readers.datasets import rows as rows
+from .streaming.readers.video import video as video
 from .streaming.records import Prediction as Prediction
 from .streaming.records import Record as Record

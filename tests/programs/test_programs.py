@@ -233,3 +233,10 @@ def test_typed_lists_are_scored(tmp_path: Path) -> None:
     assert "| list | words | pairs | right | 95 % interval |" in printed
     assert "| vehicles | 11 | 2 |" in printed
     assert "| all | 103 | 4 |" in printed
+
+
+@pytest.mark.slow
+def test_cuts_are_found_to_the_frame() -> None:
+    printed = run("benchmarks/cuts", "examples/images", "--shots", 3, "--frames", 5)
+    assert "3 shots of 5 frames" in printed
+    assert len(printed.splitlines()) == 11

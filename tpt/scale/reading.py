@@ -12,10 +12,11 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from tpt.errors import TptError, describe_error
+from tpt.errors import MethodError, TptError, describe_error
 from tpt.images.decode import read_encoded
 from tpt.streaming.items import Item, Reading
 from tpt.streaming.readers.containers import Opened, is_container, open_each
+from tpt.streaming.readers.video import is_video
 from tpt.streaming.sources import Found
 
 PATHS_A_UNIT = 32
@@ -33,6 +34,11 @@ def make_units(found: Found, done: set[str]) -> list[dict[str, list[str]]]:
     for part in found.parts:
         names: Iterable[Any] = part.paths if isinstance(part, Opened) else part
         for name in names:
+            if is_video(str(name)):
+                raise MethodError(
+                    f"The film {str(name)!r} cannot be read with --ray, because its frames depend "
+                    "on those before. Run it without."
+                )
             many = isinstance(part, Opened) and is_container(name)
             (containers if many else paths).append(str(name))
     paths = [path for path in dict.fromkeys(paths) if path not in done]

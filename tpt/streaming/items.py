@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
 
-from tpt.errors import ImageError
+from tpt.errors import ImageError, MethodError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,10 +32,47 @@ class Item:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """Which frames of a film are taken: all, where nothing is said.
+
+    Raises:
+        MethodError: more than one way is said, or a number out of its range.
+    """
+
+    every: float | None = None  # seconds from one to the next
+    frames: int | None = None  # every n-th
+    keyframes: bool = False
+
+    def __post_init__(self) -> None:
+        said = (self.every is not None) + (self.frames is not None) + self.keyframes
+        if said > 1:
+            raise MethodError(
+                "--every, --frames and --keyframes each say which frames are taken. Give one."
+            )
+        if self.every is not None and not 0 < self.every < 1e6:
+            raise MethodError(f"--every must be more than 0 seconds; got {self.every}.")
+        if self.frames is not None and self.frames < 1:
+            raise MethodError(f"--frames must be at least 1; got {self.frames}.")
+
+    def takes(self, number: int, time: float, due: float, is_key: bool) -> bool:
+        """Whether a frame is taken; `due` is what `next_due` said of the one taken last, or 0."""
+        if self.every is not None:
+            return time >= due - 1e-6
+        return is_key if self.keyframes else number % (self.frames or 1) == 0
+
+    def next_due(self, time: float) -> float:
+        """From which time on the next frame is taken, after one at `time`: on a grid from 0."""
+        every = self.every or 0.0
+        return every * (int((time + 1e-6) / every) + 1) if every else 0.0
+
+
+@dataclass(frozen=True)
 class Reading:
     """What a user says about the inside of sources that hold many pictures."""
 
     column: str | None = None  # of Parquet files; None: the one that looks like pictures
+    sampling: Sampling | None = None  # of films; None: a frame a second, all of live ones
+    stdin_is_film: bool = False  # `-` is a film, and not a list of paths
 
 
 @dataclass(frozen=True, slots=True, eq=False)

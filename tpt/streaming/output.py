@@ -16,6 +16,8 @@ from tpt.runs.journal import Journal, check_same, open_lines, read_lines
 from tpt.streaming.record_parquet import check_finished, pack, unpack
 from tpt.streaming.record_table import table_header, table_row
 from tpt.streaming.records import Record, csv_header, csv_row
+from tpt.streaming.subtitles import FORMS as SUBTITLES
+from tpt.streaming.subtitles import write_subtitles
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Target:
     """Where records go and in which form."""
 
     path: str  # a file, or "-" for standard output
-    form: str  # "jsonl", "csv", "table" or "parquet"
+    form: str  # "jsonl", "csv", "table", "parquet", "srt" or "vtt"
     top_k: int
 
     @property
@@ -51,7 +53,7 @@ class Target:
 
     @property
     def can_resume(self) -> bool:
-        return self.is_file and self.form != "table"
+        return self.is_file and self.form not in ("table", *SUBTITLES)
 
     @property
     def journal(self) -> Journal:
@@ -76,7 +78,8 @@ def check_target(target: Target, resume: bool, overwrite: bool) -> None:
             "FILE."
         )
     if resume and not target.can_resume:
-        raise MethodError("A table cannot be continued. Use --format jsonl or csv with --resume.")
+        what = "Subtitles" if target.form in SUBTITLES else "A table"
+        raise MethodError(f"{what} cannot be continued. Use --format jsonl or csv with --resume.")
     if target.form == "parquet":
         if not target.is_file:
             raise MethodError("Parquet is written to a file. Give --output FILE.parquet.")
@@ -128,6 +131,8 @@ def finish(target: Target) -> None:
 
 def write_records(target: Target, append: bool) -> AbstractContextManager[Callable[[Record], None]]:
     """A function that writes a record; `append` goes on with what the target holds."""
+    if target.form in SUBTITLES:
+        return write_subtitles(target.path, target.form)
 
     def encode(record: Record) -> str:
         if target.form == "csv":

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
@@ -44,6 +44,7 @@ class Loaded:
     path: str | None
     picture: Picture | None
     error: Failure | None = None
+    item: Item | None = None  # what it was decoded from, where that was one
 
 
 Decoding: TypeAlias = "Ahead[tuple[int, Any], Loaded] | Generator[Loaded, None, None]"
@@ -122,11 +123,25 @@ def _generate(
 ) -> Iterator[Record]:
     check_process()
     with method.serving(), closing(start()) as loaded:
+        shot = -1
         for batch in cut_batches(loaded, batch_size, live=live):
-            for record in predict_batch(batch, method, views, top_k):
+            if _begins(batch[0]):
+                shot += 1
+                method.start_stream()
+            for loaded_one, record in zip(
+                batch, predict_batch(batch, method, views, top_k), strict=True
+            ):
+                item = loaded_one.item
+                if item is not None and item.frame is not None:
+                    record = replace(record, time=item.time, frame=item.frame, shot=max(shot, 0))
                 if strict and record.error is not None:
                     raise ImageError(_name_image(record, record.error.message))
                 yield record
+
+
+def _begins(loaded: Loaded) -> bool:
+    """Whether a shot of a film begins with a picture: then none before it shares its batch."""
+    return loaded.item is not None and loaded.item.begins
 
 
 def cut_batches(
@@ -139,6 +154,9 @@ def cut_batches(
     batch: list[Loaded] = []
     try:
         for item in loaded:
+            if batch and _begins(item):
+                yield batch
+                batch = []
             batch.append(item)
             early = live and isinstance(loaded, Ahead) and len(batch) < size and loaded.is_slow()
             if len(batch) == size or early:
@@ -214,7 +232,7 @@ def _weigh(value: Any) -> int:
 def load_item(index: int, item: Any) -> Loaded:
     """Decode one item; what is wrong with it is data, not an exception."""
     if isinstance(item, Item):
-        return load_as(index, item.key, item.read)
+        return replace(load_as(index, item.key, item.read), item=item)
     return load_as(index, _find_path(item), lambda: item)
 
 

@@ -33,6 +33,7 @@ def make_schema(about: dict[str, Any]) -> Any:
     adapt = {"entropy_before": real, "entropy_after": real, "views_kept": whole, "ms": real}
     fields = {
         **{"path": text, "path_bytes": pa.binary(), "index": whole, "time": real, "frame": whole},
+        "shot": whole,
         **{"label": text, "score": real, "predictions": pa.list_(said)},
         **{"rejected": pa.bool_(), "zero_shot": said},
         "adapt": pa.struct({**adapt, "skipped": pa.bool_()}),
@@ -58,7 +59,7 @@ def from_row(row: dict[str, Any]) -> dict[str, Any]:
     """The plain data that `to_row` took."""
     odd = row.get("path_bytes")
     data: dict[str, Any] = {"path": row["path"] if odd is None else os.fsdecode(odd)}
-    for key in ("index", "time", "frame"):
+    for key in ("index", "time", "frame", "shot"):
         if row.get(key) is not None:
             data[key] = row[key]
     if row.get("error") is not None:

@@ -68,6 +68,9 @@ class Record:
     adapt: Adaptation | None = None  # None for methods that do not adapt
     error: Failure | None = None
     warning: str | None = None  # what was assumed of the picture, in sentences
+    time: float | None = None  # of a film's frame: seconds from the beginning
+    frame: int | None = None  # its number, from 0
+    shot: int | None = None  # that of its shot, from 0
     rejected: bool = False  # it is none of the classes, by a threshold or an "other" class
 
     def to_dict(self) -> dict[str, Any]:
@@ -78,6 +81,8 @@ class Record:
         head: dict[str, Any] = {"path": self.path}
         if self.path is None:
             head["index"] = self.index
+        if self.frame is not None:
+            head |= {"time": self.time, "frame": self.frame, "shot": self.shot}
         if self.error is not None:
             return {**head, "error": asdict(self.error)}
         body: dict[str, Any] = {"predictions": [p.to_dict() for p in self.predictions]}
@@ -120,7 +125,7 @@ def csv_header(top_k: int) -> list[str]:
         *("path", "label", "score", "index", *ranked),
         *("zero_shot_label", "zero_shot_score", "entropy_before", "entropy_after"),
         *("views_kept", "ms", "votes", "skipped", "rejected"),
-        *("error_type", "error_message", "warning"),
+        *("error_type", "error_message", "warning", "time", "frame", "shot"),
     ]
 
 
@@ -147,3 +152,4 @@ def csv_cells(data: dict[str, Any], top_k: int) -> Iterator[Any]:
     yield data.get("rejected", "")
     yield from (data.get("error", {}).get(key, "") for key in ("type", "message"))
     yield data.get("warning", "")
+    yield from (data.get(key, "") for key in ("time", "frame", "shot"))

@@ -32,8 +32,14 @@ from tpt.streaming.folders import (
     walk_folders,
 )
 from tpt.streaming.items import Item
-from tpt.streaming.readers.containers import expand_address, expand_braces, open_paths
+from tpt.streaming.readers.containers import (
+    expand_address,
+    expand_braces,
+    open_paths,
+    video_of,
+)
 from tpt.streaming.readers.remote import is_address
+from tpt.streaming.readers.video import Video, is_camera
 
 _SUGGEST_AMONG = 10_000  # names of a folder that are compared with a misspelt one
 
@@ -94,6 +100,11 @@ class Found:
         """Whether how many there are is known before they are opened."""
         return all(isinstance(part, list) for part in self.parts)
 
+    @property
+    def dropped(self) -> int:
+        """Frames of live films that came faster than they were taken."""
+        return sum(part.dropped for part in self.parts if isinstance(part, Video))
+
     def __iter__(self) -> Iterator[str | Item]:
         return _drop_repeated(self.parts)
 
@@ -143,7 +154,7 @@ def _drop_repeated(found: Sequence[Iterable[str | Item]]) -> Iterator[str | Item
 
 def is_live(sources: Sequence[str]) -> bool:
     """Whether paths come through a pipe, at any pace."""
-    return any(map(_is_pipe, sources))
+    return any(_is_pipe(source) or is_camera(source) for source in sources)
 
 
 def _is_pipe(source: str) -> bool:
@@ -158,6 +169,8 @@ def _is_special(path: str) -> bool:
 
 
 def _expand(source: str, search: Search, stdin: TextIO | None) -> Iterable[str | Item]:
+    if source == "-" and search.reading.stdin_is_film:
+        return video_of("-", search.reading, getattr(stdin or sys.stdin, "buffer", stdin), True)
     if source == "-":
         return _read_stdin(stdin)
     if os.path.isdir(source):

@@ -7,12 +7,14 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from tpt.errors import SourceError
-from tpt.streaming.items import Item, Reading, fail_item
+from tpt.streaming.items import Item, Reading, Sampling, fail_item
 from tpt.streaming.readers.parquet import check_column, is_parquet, iter_parquet
 from tpt.streaming.readers.remote import is_address, iter_remote, list_address, read_address
 from tpt.streaming.readers.tars import is_tar, iter_tar
+from tpt.streaming.readers.video import Video, is_camera, is_video
 
 _BRACES = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
 _MOST_SHARDS = 1_000_000
@@ -20,7 +22,7 @@ _MOST_SHARDS = 1_000_000
 
 def is_container(name: str) -> bool:
     """Whether a file or an address holds many pictures, by its name."""
-    return is_tar(name) or is_parquet(name)
+    return is_tar(name) or is_parquet(name) or is_video(name)
 
 
 def open_paths(paths: Sequence[str], reading: Reading) -> Iterable[str | Item]:
@@ -58,6 +60,8 @@ def expand_address(address: str, recursive: bool, reading: Reading) -> Iterable[
     Raises:
         SourceError: nothing is there, or the package for it is missing.
     """
+    if is_camera(address):
+        return video_of(address, reading)
     named = expand_braces(address)
     if len(named) == 1:
         named = list_address(address, recursive, is_container)
@@ -88,8 +92,12 @@ def expand_braces(source: str) -> list[str]:
 def open_each(paths: Sequence[str], reading: Reading) -> Iterator[str | Item]:
     """The pictures of files and addresses, one opened after the other."""
     for path in paths:
-        if is_address(path):
+        if is_camera(path):
+            yield from video_of(path, reading)
+        elif is_address(path):
             yield from _open_remote(path, reading)
+        elif is_video(path):
+            yield from video_of(path, reading)
         elif is_parquet(path):
             yield from iter_parquet(path, reading.column)
         elif is_tar(path):
@@ -98,9 +106,18 @@ def open_each(paths: Sequence[str], reading: Reading) -> Iterator[str | Item]:
             yield path
 
 
+def video_of(name: str, reading: Reading, file: Any = None, live: bool = False) -> Video:
+    """The frames of a film, as a user wants them sampled."""
+    live = live or is_camera(name)
+    default = Sampling() if live else Sampling(every=1.0)
+    return Video(name, reading.sampling or default, file, live)
+
+
 def _open_remote(address: str, reading: Reading) -> Iterator[str | Item]:
     if is_tar(address):
         yield from iter_remote(address, partial(iter_tar, address))
+    elif is_video(address):
+        yield from iter_remote(address, lambda file: iter(video_of(address, reading, file)))
     elif is_parquet(address):
         yield from iter_remote(address, partial(iter_parquet, address, reading.column))
     else:
