@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from _films import make_film
 from click.testing import Result
 from PIL import Image
 
@@ -97,6 +98,7 @@ def world(tmp_path: Path, tiny_folder: Path) -> Path:
     Image.new("RGB", (40, 36)).save(tmp_path / "photos/one.jpg")
     pictures = [path.read_bytes() for path in (tmp_path / "photos/cat").iterdir()]
     pq.write_table(pa.table({"image": pictures}), tmp_path / "pictures.parquet")
+    make_film(tmp_path / "film.mp4", [tmp_path / "photos/one.jpg"] * 2, 5, size=(64, 48))
     for shard in range(4):
         with tarfile.open(tmp_path / f"shard-{shard:04}.tar", "w") as archive:
             archive.add(tmp_path / "photos/one.jpg", f"{shard}.jpg")
