@@ -50,7 +50,7 @@ def answer_all(folder: Path, views: int) -> list[Row]:
     learned = tpt.PromptEngine(clip, classes, tpt.Context.load(folder / "prompt.safetensors"))
     methods = (tpt.ZeroShot(words), tpt.TPT(words), tpt.TPT(learned))
     make = tpt.Views(clip, n=views)
-    print(f"{'picture':<35}{'shows':<10}" + "".join(f"{title:<24}" for title in TITLES))
+    print(f"{'picture':<37}{'shows':<10}" + "".join(f"{title:<24}" for title in TITLES))
     rows = []
     with (folder / "labels.csv").open(encoding="utf-8", newline="") as lines:
         for line in csv.DictReader(lines):
@@ -88,7 +88,7 @@ def _print(row: Row) -> None:
     for number, (name, score) in enumerate(row.answers):
         mark = "right" if row.right(number) else "wrong"
         cells.append(f"{mark} {name} {score:.0%}")
-    print(f"{row.path.name:<35}{row.label:<10}" + "".join(f"{cell:<24}" for cell in cells))
+    print(f"{row.path.name:<37}{row.label:<10}" + "".join(f"{cell:<24}" for cell in cells))
 
 
 def summary(rows: list[Row]) -> str:

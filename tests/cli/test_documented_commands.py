@@ -29,7 +29,7 @@ from tpt.data.imagenet import subset_ids
 DOCS = Path(__file__).parents[2] / "docs"
 PLAIN_SETS = ("pictures", "photos", "photos_labelled", "pacs/photo", "pacs/sketch", "cifar10/test")
 PLAIN_SETS = (*PLAIN_SETS, "imagenette/val")
-WORDNET_SETS = ("imagenet/val", "imagenet-a", "imagenet-r", "imagenet-c/fog/3")
+WORDNET_SETS = ("imagen", "imagenet/val", "imagenet-a", "imagenet-r", "imagenet-c/fog/3")
 PROMPTS = ("coop", "photo", "imagenette", "cifar10", "base")
 SMALL = {
     "predict": ("--views", "3"),
@@ -104,6 +104,7 @@ def world(tmp_path: Path, tiny_folder: Path) -> Path:
             archive.add(tmp_path / "photos/one.jpg", f"{shard}.jpg")
     (tmp_path / "classes.txt").write_text("cat\ndog\n", encoding="utf-8")
     write_checkpoints(tmp_path)
+    (tmp_path / "imagen/classes.txt").write_text("\n".join(f"{n}={n[1:]}" for n in wordnet))
     context = tpt.Context.from_words(tpt.load_clip("tiny", device="cpu"), "a photo of a")
     for name in PROMPTS:
         context.described(classes=("cat", "dog")).save(tmp_path / f"{name}.safetensors")
