@@ -162,7 +162,7 @@ class FeatureBank:
 
     def _features(self, items: Sequence[tuple[str, Tensor]]) -> list[Tensor]:
         """Unit features (n, E) of every item's views, in one pass."""
-        pixels = torch.cat([part for _, part in items]).to(self.clip.device).float() / 255
+        pixels = torch.cat([part for _, part in items]).to(self.clip.device).float()
         features = self.clip.encode_images(normalise(pixels, self.clip.preprocess)).cpu()
         return list(features.split([len(part) for _, part in items]))
 

@@ -123,7 +123,7 @@ class PackedEncoder:
         """Attention of x (B, n R, D), before its output projection: each row over P and itself."""
         plan, width = self.plan, x.shape[-1]
         qkv = _linear(block.norm_1(x), block.in_weight, block.in_bias)
-        parts = qkv.view(len(x), plan.rows, plan.length, 3, self.heads, -1)
+        parts = qkv.view(len(x), plan.rows, plan.length, 3, self.heads, width // self.heads)
         q, k, v = parts.permute(3, 0, 1, 4, 2, 5)  # (B, n, H, R, D / H) each
         k, v = (torch.cat([self._share(t), t], dim=-2) for t in (k, v))
         scores = (q * (width // self.heads) ** -0.5) @ k.transpose(-1, -2)
