@@ -83,16 +83,16 @@ CHOSEN = (
     "camera-gaussian_noise",
     "cat",
     "cat-fog",
-    "clock-defocus_blur",
+    "clock",
     "cup",
     "cup-contrast",
     "cup-glass_blur",
     "cup-impulse_noise",
     "person-gaussian_noise",
-    "rocket-defocus_blur",
+    "rocket-motion_blur",
     "cue_conflict-bicycle1-airplane2",
     "edges-bicycle1",
-    "edges-elephant1",
+    "edges-keyboard1",
 )
 
 
