@@ -120,3 +120,12 @@ def test_programs_that_a_page_names_exist_with_their_options() -> None:
         source = (ROOT / program).read_text(encoding="utf-8")
         for option in re.findall(r"--[\w-]+", words):
             assert f'"{option}"' in source, (program, option)
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    """Broken links between pages, and docstrings that cannot be read, are warnings."""
+    words = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "docs", str(tmp_path)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "index.html").exists()
