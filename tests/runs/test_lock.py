@@ -19,8 +19,9 @@ from tpt.errors import OutputError
 from tpt.runs.lock import check_free, hold
 
 HOLD = """
-import sys, time
+import signal, sys
 from tpt.runs.lock import hold
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background ignores it
 with hold(sys.argv[1]):
     print("held", flush=True)
     sys.stdin.read()

@@ -213,6 +213,8 @@ def test_by_keyboard_alone(
 ) -> None:
     (tmp_path / "one.png").write_bytes(picture(0))
     page = open_page(serving)
+    # The browser is asked for its dialogs early: the request is not waited for, and Enter is fast.
+    page.on("filechooser", lambda chooser: None)
     seen = []
     for _ in range(12):
         page.keyboard.press("Tab")
