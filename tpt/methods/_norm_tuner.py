@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tpt.errors import MethodError
-from tpt.methods.base import Adapted
+from tpt.methods.base import Adapted, Method
 from tpt.methods.objective import entropy
 from tpt.model.clip import Clip
 from tpt.prompts import PromptEngine
@@ -100,6 +100,48 @@ class NormTuner:
             selected=torch.zeros(len(told), 1, dtype=torch.long, device=told.device),
             view_entropy=entropy(told).unsqueeze(1),
             loss=loss.detach(),
+        )
+
+
+class NormMethod(Method):
+    """A method that reads pictures, tunes layer norms and goes on from batch to batch.
+
+    `adapt` takes a batch (B, 1, 3, H, W) and `tpt.stream` hands over 64 pictures at once. The
+    answer is the one before the batch's own step.
+    """
+
+    keeps_state = True
+    reads_views = False
+    takes_templates = False
+    needs_pictures = True
+    together = 64
+    loss: staticmethod[[Tensor, Tensor, Tensor], Tensor]
+    tunes_text = False
+
+    def __init__(self, engine: PromptEngine, *values: Any, **options: Any) -> None:
+        super().__init__(engine, *values, **options)
+        self._tuner = NormTuner(engine, self.settings, type(self).loss, text=self.tunes_text)
+
+    def reset(self) -> None:
+        """Return the layer norms to their start."""
+        self._tuner.reset()
+
+    def start_stream(self) -> None:
+        self.reset()
+
+    def adapt(self, views: Tensor) -> Adapted:
+        """Predict a batch of pictures (B, 1, 3, H, W), then learn from it.
+
+        Raises:
+            MethodError: pictures of another shape.
+        """
+        with self._one_at_a_time():
+            return self._tuner.adapt(check_pictures(self.engine.clip, views))
+
+    def adapt_features(self, features: Tensor) -> Adapted:
+        raise MethodError(
+            f"{type(self).__name__} tunes the towers, so it needs pictures and not their features. "
+            "Call adapt on a batch (B, 1, 3, H, W), or use tpt.stream."
         )
 
 
