@@ -13,8 +13,8 @@ import click
 
 from cli.evaluating import build, check_extra, read_one, telling_warnings
 from cli.failures import plain_errors
+from cli.option_values import read_classes
 from cli.options import machine_options
-from cli.predict import read_classes
 from cli.progress import Tally, progress
 from tpt.errors import MethodError
 

@@ -19,9 +19,9 @@ from cli.evaluating import (
     telling_warnings,
 )
 from cli.failures import plain_errors
+from cli.option_values import read_assignments, read_classes, read_templates
 from cli.options import adaptation_options, machine_options, run_options
 from cli.outside import describe_outsides, judge_others, read_outsides, tell_outside
-from cli.predict import read_assignments, read_classes, read_templates
 
 if TYPE_CHECKING:
     from tpt.data.labelled_sets import LabelledSet, ReadOptions

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.failures import plain_errors
-from cli.predict import read_classes
+from cli.option_values import read_classes
 from cli.prompt_text import NAME_IT, name_model, note, plain
 from tpt.errors import OutputError, PromptError
 

@@ -10,8 +10,8 @@ import click
 
 from cli.evaluating import check_extra
 from cli.failures import plain_errors
+from cli.option_values import read_assignments, read_classes, read_templates
 from cli.options import adaptation_options, compute_options
-from cli.predict import read_assignments, read_classes, read_templates
 
 MIB = 2**20
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.failures import INTERRUPTED, plain_errors
-from cli.predict import read_classes, read_templates
+from cli.option_values import read_classes, read_templates
 
 if TYPE_CHECKING:
     from coop.outputs import Outputs

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.evaluating import Say, read_one
-from cli.predict import read_assignments
+from cli.option_values import read_assignments
 
 if TYPE_CHECKING:
     from coop.outputs import Outputs

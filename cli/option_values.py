@@ -1,0 +1,68 @@
+"""Values of options that several commands read: class lists, templates, `name=value` settings."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tpt.errors import SourceError
+from tpt.text import read_value
+
+
+def read_classes(value: str | None) -> tuple[str, ...] | None:
+    """The entries of a list of classes, names or "id=name"; None if nothing was given.
+
+    Raises:
+        BadParameter: as `read_class_list`.
+    """
+    from tpt.data.class_files import read_class_list
+
+    try:
+        return None if value is None else read_class_list(value)
+    except SourceError as error:
+        raise click.BadParameter(str(error), param_hint="--classes") from error
+
+
+def read_text(path: str, option: str) -> str:
+    """The text of a file that an option names."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.BadParameter(
+            f'"{path}" cannot be read as UTF-8 text: {error}.', param_hint=option
+        ) from error
+
+
+def read_templates(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Templates as given, or the lines of a file."""
+    if len(values) != 1 or not os.path.isfile(values[0]):
+        return values
+    lines = read_text(values[0], "--template").splitlines()
+    templates = tuple(line.strip() for line in lines if line.strip())
+    if not templates:
+        raise click.BadParameter(
+            f'The template file "{values[0]}" is empty. Give it one template a line.',
+            param_hint="--template",
+        )
+    return templates
+
+
+def read_assignments(values: tuple[str, ...]) -> dict[str, Any]:
+    """`name=value` settings; numbers become numbers, anything else stays text."""
+    found: dict[str, Any] = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals or not name:
+            raise click.BadParameter(
+                f'"{value}" is not of the form NAME=VALUE, for example weight=50.',
+                param_hint="--set",
+            )
+        if name in found or name in ("keep", "steps", "lr", "reset"):
+            where = f"--{name} is an option of its own" if name not in found else "it came before"
+            raise click.BadParameter(f'"{name}" cannot be set here: {where}.', param_hint="--set")
+        found[name] = read_value(text.strip())
+    return found
