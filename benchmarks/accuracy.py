@@ -45,8 +45,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000, help="of each set, at most")
     parser.add_argument("--views", type=int, default=64)
     parser.add_argument("--init", help="prompt file; default: the words 'a photo of a'")
+    parser.add_argument("--precision", default="auto")
     args = parser.parse_args()
-    clip = tpt.load_clip(args.model, device="cpu")
+    clip = tpt.load_clip(args.model, device="cpu", precision=args.precision)
     make = tpt.Views(clip, n=args.views)
     context = tpt.Context.load(args.init) if args.init else None
     for title, (folder, names, every) in SETS.items():

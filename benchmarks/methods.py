@@ -200,8 +200,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000, help="of each set, at most")
     parser.add_argument("--views", type=int, default=64)
     parser.add_argument("--output", type=Path, default=Path("methods"))
+    parser.add_argument("--precision", default="auto")
     args = parser.parse_args()
-    clip = tpt.load_clip(args.model, device="cpu")
+    clip = tpt.load_clip(args.model, device="cpu", precision=args.precision)
     warnings.filterwarnings("ignore", category=UserWarning)  # TDA's, on correlated streams
     results = {}
     for name in SETS:

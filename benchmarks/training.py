@@ -95,7 +95,7 @@ class Ours:
 
 def measure(side: str, method: str, batch: int, args: argparse.Namespace) -> dict[str, Any]:
     """Seconds a step of text and of image, the loss, and peak memory; run in a child process."""
-    clip = tpt.load_clip(args.model, "random", device=args.device)
+    clip = tpt.load_clip(args.model, "random", device=args.device, precision="fp32")
     classes = list(IMAGENET_CLASSNAMES[: args.classes])
     rng = torch.Generator().manual_seed(0)
     size = clip.preprocess.size

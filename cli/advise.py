@@ -143,11 +143,12 @@ def prepare(drawn: LabelledSet, options: dict[str, Any], say: Any) -> Evaluation
     methods = options["methods"]
     if not methods:
         clip = load_clip(
-            options["model"] or DEFAULT_MODEL, options["pretrained"], device=options["device"]
+            options["model"] or DEFAULT_MODEL, options["pretrained"], device="cpu", precision="fp32"
         )
         methods = list_shelf(clip.logit_scale)
         say(f"The model's logit scale is {clip.logit_scale:.0f}; TPT's published rate is for 100.")
-    names = ("model", "pretrained", "views", "batch_size", "precision", "device", "seed")
+    machine = ("batch_size", "micro_batch", "precision", "device")
+    names = ("model", "pretrained", "views", *machine, "seed")
     wanted = EvalSettings(
         specs=parse_methods(methods), starts=Starts({}), **{name: options[name] for name in names}
     )

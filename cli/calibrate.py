@@ -144,7 +144,8 @@ def load_job(options: dict[str, Any], classes: tuple[str, ...] | None, say: Any)
     from tpt.streaming.predict_job import PredictSettings, build_predict_job
 
     names = ("model", "pretrained", "init", "views", "augment", "keep", "steps", "lr", "reset")
-    others = ("method", "gate", "gate_views", "batch_size", "precision", "device", "seed", "force")
+    machine = ("batch_size", "micro_batch", "precision", "device")
+    others = ("method", "gate", "gate_views", *machine, "seed", "force")
     wanted = PredictSettings(
         classes=classes,
         templates=read_templates(options["templates"]),

@@ -20,7 +20,13 @@ from cli.evaluating import (
 )
 from cli.failures import plain_errors
 from cli.option_values import read_assignments, read_classes, read_templates
-from cli.options import adaptation_options, machine_options, run_options
+from cli.options import (
+    MACHINE,
+    adaptation_options,
+    machine_options,
+    run_options,
+    screen_option,
+)
 from cli.outside import describe_outsides, judge_others, read_outsides, tell_outside
 
 if TYPE_CHECKING:
@@ -129,6 +135,7 @@ if TYPE_CHECKING:
 )
 @adaptation_options
 @machine_options
+@screen_option
 @run_options
 @click.option("--dry-run", is_flag=True, help="Read the sets, check everything, print it, stop.")
 def command(sets: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any) -> None:
@@ -277,7 +284,7 @@ def load_evaluation(options: dict[str, Any], walks: tuple[Walk, ...], say: Say) 
     wanted = EvalSettings(
         specs=parse_methods(options["methods"], tuple(inits), shared),
         starts=Starts(inits, read_words(options), options["force"]),
-        **{name: options[name] for name in (*same, "precision", "device", "seed")},
+        **{name: options[name] for name in (*same, *MACHINE, "seed")},
     )
     return build(wanted, walks, say)
 

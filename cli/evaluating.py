@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.failures import INTERRUPTED
+from cli.options import say_precision
 from cli.progress import Tally, progress
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def build(wanted: EvalSettings, walks: tuple[Walk, ...], say: Say) -> Evaluation
         say(f"Warning: {warning.message}")
     clip = evaluation.clip
     say(f"Model: {clip.name}" + (f" ({clip.pretrained})" if clip.pretrained else ""))
+    say_precision(clip, wanted.precision, say)
     if clip.pretrained == "random":
         say("Warning: the weights are random, as asked; the numbers mean nothing.")
     say(f"Methods: {', '.join(spec.name for spec in wanted.specs)}")

@@ -24,7 +24,7 @@ def convert(source: str, target: str, pretrained: str | None) -> None:
         from tpt.model.convert import convert_model
         from tpt.model.load import load_clip, name_folder
 
-        clip = load_clip(name_folder(source), pretrained, device="cpu")
+        clip = load_clip(name_folder(source), pretrained, device="cpu", precision="fp32")
         notes = convert_model(clip, Path(target))
     for note in notes:
         click.echo(f"Note: {note}", err=True)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from tpt.model.clip import Clip
 
 Decorator = Callable[[Any], Any]
 
@@ -19,6 +22,15 @@ def group(*options: Decorator) -> Decorator:
         return command
 
     return decorate
+
+
+def say_precision(clip: Clip, asked: str, say: Callable[[str], None]) -> None:
+    """Tell what "auto" chose, where it is not fp32."""
+    if asked == "auto" and clip.precision != "fp32":
+        say(
+            f"Precision: {clip.precision}, for which the device has units; --precision fp32 is "
+            "slower and as published."
+        )
 
 
 adaptation_options = group(
@@ -67,6 +79,11 @@ adaptation_options = group(
 
 compute_options = group(
     click.option(
+        "--micro-batch",
+        type=click.IntRange(1),
+        help="Views a pass of the image tower [default: what the device takes well].",
+    ),
+    click.option(
         "--num-workers",
         type=click.IntRange(0),
         default=2,
@@ -78,9 +95,10 @@ compute_options = group(
     ),
     click.option(
         "--precision",
-        type=click.Choice(["fp32", "bf16", "fp16"]),
-        default="fp32",
+        type=click.Choice(["auto", "fp32", "tf32", "bf16", "fp16"]),
+        default="auto",
         show_default=True,
+        help="auto: bf16 where the device has units for it.",
     ),
     click.option(
         "--seed", type=int, default=0, show_default=True, help="Seed of the random numbers."
@@ -142,6 +160,15 @@ cluster_options = group(
     ),
 )
 """Many machines."""
+
+screen_option = click.option(
+    "--screen",
+    is_flag=True,
+    help="Rank the views in bf16, encode only the likely ones in fp32 [tpt, ctpt, vte].",
+)
+
+MACHINE = ("precision", "device", "micro_batch", "screen")
+"""Those of them that decide how the model is loaded."""
 
 run_options = group(
     click.option(

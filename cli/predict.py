@@ -12,7 +12,15 @@ import click
 from cli import predict_ray
 from cli.failures import INTERRUPTED, plain_errors
 from cli.option_values import read_assignments, read_classes, read_templates
-from cli.options import adaptation_options, cluster_options, film_options, machine_options
+from cli.options import (
+    MACHINE,
+    adaptation_options,
+    cluster_options,
+    film_options,
+    machine_options,
+    say_precision,
+    screen_option,
+)
 from cli.progress import Tally, progress
 
 if TYPE_CHECKING:
@@ -60,6 +68,7 @@ if TYPE_CHECKING:
 @click.option("--load-state", metavar="FILE", help="Go on from a state that tda has saved.")
 @click.option("--save-state", metavar="FILE", help="Save tda's caches when the stream has ended.")
 @machine_options
+@screen_option
 @click.option("--top-k", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--output", default="-", show_default=True, metavar="FILE|-")
 @click.option(
@@ -166,7 +175,11 @@ def make_settings(options: dict[str, Any], entries: tuple[str, ...] | None) -> P
 
     names = ("model", "pretrained", "init", "views", "augment", "keep", "steps", "lr", "reset")
     others = ("method", "gate", "gate_views", "load_state", "batch_size", "reject", "other")
-    machine = {n: options[n] for n in ("precision", "device", "seed", "force")}
+    machine = {n: options[n] for n in (*MACHINE, "seed", "force")}
+    if options["ray"] is not None and options["screen"]:
+        raise click.UsageError(
+            "--screen has no meaning with --ray, whose actors hold one model each. Leave one out."
+        )
     if options["ray"] is not None:  # the actors have devices, this process has none
         machine["device"] = "cpu"
     return PredictSettings(
@@ -222,6 +235,7 @@ def load_job(options: dict[str, Any], entries: tuple[str, ...] | None, say: Any)
             f"Model: {DEFAULT_MODEL}, the small embedded model. For real work give --model, for "
             "example --model ViT-B-16 --pretrained openai."
         )
+    say_precision(job.clip, options["precision"], say)
     if job.clip.pretrained == "random":
         say("Warning: the weights are random, as asked; the predictions mean nothing.")
     return job
@@ -274,6 +288,7 @@ def run(job: PredictJob, target: Target, found: Found, options: dict[str, Any], 
                 top_k=options["top_k"] if window is None else len(job.engine.classes),
                 strict=options["strict"],
                 time_limit=options["time_limit"],
+                screen=job.screen,
             )
             if window is not None:
                 records = smooth(records, window, options["top_k"])

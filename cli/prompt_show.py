@@ -108,7 +108,7 @@ def find_clip(
             "goes without) ..."
         )
     try:
-        clip = load_clip(name, tag, device=place)
+        clip = load_clip(name, tag, device=place, precision="fp32")
     except TptError as error:
         if model is not None:
             raise

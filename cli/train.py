@@ -13,6 +13,7 @@ import click
 
 from cli.failures import INTERRUPTED, plain_errors
 from cli.option_values import read_classes, read_templates
+from cli.options import say_precision
 
 if TYPE_CHECKING:
     from coop.outputs import Outputs
@@ -144,8 +145,13 @@ def read_view_count(ctx: click.Context, param: click.Parameter, value: str | Non
 @click.option("--beta", type=float, help="tip-adapter's beta [chosen on validation pictures].")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
 @click.option(
-    "--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True
+    "--precision",
+    type=click.Choice(["auto", "fp32", "tf32", "bf16", "fp16"]),
+    default="auto",
+    show_default=True,
+    help="auto: bf16 where the device has units for it.",
 )
+@click.option("--micro-batch", type=click.IntRange(1), help="Views a pass of the image tower.")
 @click.option("--num-workers", type=click.IntRange(0), default=2, show_default=True)
 @click.option("--log", metavar="FILE", help="JSONL log [the output's name with .jsonl].")
 @click.option("--resume", is_flag=True, help="Go on where an earlier start into --output stopped.")
@@ -190,6 +196,7 @@ def run(data: str, options: dict[str, Any]) -> int:
         try:
             job = build_train_job(wanted)
             tell_job(job, watch)
+            say_precision(job.clip, options["precision"], watch.say)
             results = run_job(job, outputs, watch, resume=options["resume"])
         except KeyboardInterrupt:
             click.echo("\nInterrupted. Go on with --resume.", err=True)
@@ -212,7 +219,10 @@ def read_settings(data: str, options: dict[str, Any]) -> Any:
         recipe=recipe,
         classes=read_classes(options["classes"]),
         templates=read_templates(options["templates"]),
-        **{name: options[name] for name in (*direct, "device", "precision", "num_workers")},
+        **{
+            name: options[name]
+            for name in (*direct, "device", "precision", "micro_batch", "num_workers")
+        },
     )
 
 

@@ -18,7 +18,7 @@ from cli.evaluating import (
     telling_warnings,
 )
 from cli.failures import INTERRUPTED, plain_errors
-from cli.options import adaptation_options, machine_options, run_options
+from cli.options import MACHINE, adaptation_options, machine_options, run_options, screen_option
 from cli.train import watching
 from cli.transfer_plan import TransferPlan, plan_run, read_shared
 
@@ -75,6 +75,7 @@ if TYPE_CHECKING:
 @click.option("--pretrained", help="Tag or weight file of an open_clip model; random for random.")
 @adaptation_options
 @machine_options
+@screen_option
 @run_options
 def command(sets: tuple[str, ...], quiet: bool, **options: Any) -> None:
     """Learn a prompt on each SET and test each prompt on all of them: a matrix and its heat map.
@@ -131,7 +132,7 @@ def load_evaluation(plan: TransferPlan, options: dict[str, Any], say: Say) -> Ev
     from tpt.evaluate.transfer import SETTING, cross_methods, name_keys
 
     keys = name_keys(row.name for row in plan.prompts)
-    same = ("views", "augment", "gate", "gate_views", "precision", "device", "seed")
+    same = ("views", "augment", "gate", "gate_views", *MACHINE, "seed")
     wanted = EvalSettings(
         specs=cross_methods(options["methods"], tuple(keys.values()), read_shared(options)),
         starts=Starts({keys[row.name]: row.path for row in plan.prompts}, (), options["force"]),

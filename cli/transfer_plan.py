@@ -146,7 +146,7 @@ def read_learning(options: dict[str, Any], given: Sequence[Prompt]) -> Learning:
     first = given[0].path if given else None
     job = PredictSettings(model=options["model"], pretrained=options["pretrained"], init=first)
     model, pretrained = choose_model(job, None if first is None else Context.load(first))
-    same = ("shots", "seed", "epochs", "device", "precision", "num_workers")
+    same = ("shots", "seed", "epochs", "device", "precision", "micro_batch", "num_workers")
     return Learning(model=model, pretrained=pretrained, **{name: options[name] for name in same})
 
 

@@ -43,7 +43,8 @@ class TrainSettings:
     model: str = "lite"
     pretrained: str | None = None
     device: str = "auto"
-    precision: str = "fp32"
+    precision: str = "auto"
+    micro_batch: int | None = None
     num_workers: int = 2
 
 
@@ -64,7 +65,7 @@ class TrainJob:
     def describe(self) -> dict[str, Any]:
         """Every setting that decides what comes out; no device, no number of threads."""
         wanted = asdict(self.settings)
-        for name in ("device", "num_workers", "model", "pretrained"):
+        for name in ("device", "num_workers", "micro_batch", "model", "pretrained"):
             del wanted[name]
         return {
             **wanted,
@@ -107,8 +108,13 @@ def build_train_job(wanted: TrainSettings) -> TrainJob:
     templates = wanted.templates or (preset,)
     check_templates(templates)
     clip = load_clip(
-        wanted.model, wanted.pretrained, device=wanted.device, precision=wanted.precision
+        wanted.model,
+        wanted.pretrained,
+        device=wanted.device,
+        precision=wanted.precision,
+        micro_batch=wanted.micro_batch,
     )
+    wanted = replace(wanted, precision=clip.precision)  # what "auto" was is compared by --resume
     bank = FeatureBank(clip, wanted.recipe.augment or "crop", wanted.num_workers)
     return TrainJob(wanted, clip, dataset, bank, templates)
 

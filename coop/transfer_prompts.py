@@ -48,7 +48,8 @@ class Learning:
     model: str = "lite"
     pretrained: str | None = None
     device: str = "auto"
-    precision: str = "fp32"
+    precision: str = "auto"
+    micro_batch: int | None = None
     num_workers: int = 2
 
 
@@ -261,10 +262,11 @@ def learn_prompts(
         device=learning.device,
         precision=learning.precision,
         seed=learning.seed,
+        micro_batch=learning.micro_batch,
     )
     results = {}
     for source in sources:
-        wanted = make_settings(learning, source.path)
+        wanted = replace(make_settings(learning, source.path), precision=clip.precision)
         bank = FeatureBank(clip, wanted.recipe.augment or "crop", wanted.num_workers)
         job = TrainJob(wanted, clip, source.dataset, bank, (DEFAULT_TEMPLATE,))
         watch.say(f"{source.name}: learning a prompt from {len(source.drawn):,} pictures.")

@@ -45,7 +45,7 @@ class Row:
 def answer_all(folder: Path, views: int) -> list[Row]:
     """Every picture of `labels.csv`, printed as soon as it is answered."""
     classes = (folder / "classes.txt").read_text(encoding="utf-8").split("\n")[:-1]
-    clip = tpt.load_clip("lite")
+    clip = tpt.load_clip("lite", precision="fp32")  # the same answers everywhere
     words = tpt.PromptEngine(clip, classes, tpt.Context.from_words(clip, "a photo of a"))
     learned = tpt.PromptEngine(clip, classes, tpt.Context.load(folder / "prompt.safetensors"))
     methods = (tpt.ZeroShot(words), tpt.TPT(words), tpt.TPT(learned))

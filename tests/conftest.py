@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from tiny_model import fill_from_seed, write_tiny
 
 import tpt
+from tpt.model import precision
 from tpt.model.load import EMBEDDED
 
 # The same inputs in every run, however slow the machine is.
@@ -72,6 +74,15 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tiny(folder)
     EMBEDDED["tiny"] = folder
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exact_precision(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Digits are compared, so `auto` is fp32 here on every machine; bf16 has tests of its own."""
+    pytestconfig.stash["has_bf16_units"] = precision.has_bf16_units
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tpt.model.precision.has_bf16_units", lambda: False)
+        yield
 
 
 @pytest.fixture(scope="session")

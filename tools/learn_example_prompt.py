@@ -93,7 +93,14 @@ def main() -> None:
             raise SystemExit(f"{args.data} has none of {', '.join(PLACES)}, or too few classes.")
         print(f"{len(shown)} classes: {', '.join(shown)}")
         recipe = RecipeSettings(context_words="a photo of a", epochs=args.epochs)
-        wanted = TrainSettings(str(table), recipe, classes=tuple(shown), test="none", device="cpu")
+        wanted = TrainSettings(
+            str(table),
+            recipe,
+            classes=tuple(shown),
+            test="none",
+            device="cpu",
+            precision="fp32",
+        )
         run = prepare_run(build_train_job(wanted), SHOTS, SEED, Printing())
         for epoch in train_prompt(run, None, Printing()):
             if epoch.number % 10 == 9 or epoch.number + 1 == args.epochs:

@@ -17,7 +17,6 @@ from PIL import Image
 from tiny_model import name_tiny
 
 from cli.main import main
-from tpt.evaluate import evaluation as evaluate
 from tpt.evaluate import runner
 from tpt.model.load import load_clip
 from tpt.streaming import pipeline as streaming
@@ -40,8 +39,7 @@ def run_in_process(*args: object, stdin: str | bytes | None = None) -> Result:
 @pytest.fixture
 def run_tpt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Run `tpt ARGS` in this process; an exception that the command lets through fails the test."""
-    for place in (job, evaluate):
-        monkeypatch.setattr(place, "load_clip", _load_once)
+    monkeypatch.setattr(job, "load_clip", _load_once)
     return run_in_process
 
 
@@ -49,8 +47,7 @@ def run_tpt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
 def run_tpt_once() -> Iterator[Callable[..., Result]]:
     """The same for runs that several tests of a module look at; they need absolute paths."""
     with pytest.MonkeyPatch.context() as patch:
-        for place in (job, evaluate):
-            patch.setattr(place, "load_clip", _load_once)
+        patch.setattr(job, "load_clip", _load_once)
         yield run_in_process
 
 

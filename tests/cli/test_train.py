@@ -248,7 +248,6 @@ def test_a_head_is_for_its_own_classes(train: Train, run_tpt: Run) -> None:
 def test_a_head_is_evaluated_beside_zero_shot(
     train: Train, run_tpt: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tpt.evaluate.evaluation.load_clip", predict_job.load_clip)
     train("pets", "--output", "p.safetensors", "--method", "lpp", "--shots", 2)
     words = ("--init", "p.safetensors", "--methods", "zero-shot,zero", "--views", 2)
     result = run_tpt("eval", "pets", *words, "--output", "out")

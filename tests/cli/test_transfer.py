@@ -18,7 +18,6 @@ from PIL import Image
 import coop.transfer_prompts
 from cli import evaluating
 from tpt import Context
-from tpt.evaluate import evaluation as evaluate
 from tpt.streaming import predict_job as job
 
 Run = Callable[..., Result]
@@ -29,8 +28,7 @@ QUICK = ("--shots", 2, "--epochs", 2, "--num-workers", 0)
 @pytest.fixture
 def transfer(run_tpt: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run `tpt transfer ARGS` with the model that `run_tpt` keeps loaded."""
-    for module in (coop.transfer_prompts, evaluate):
-        monkeypatch.setattr(module, "load_clip", job.load_clip)
+    monkeypatch.setattr(coop.transfer_prompts, "load_clip", job.load_clip)
     return lambda *args: run_tpt("transfer", *args)
 
 

@@ -20,14 +20,15 @@ from tpt.evaluate.evaluation import EvalSettings, build_evaluation, total_lines
 from tpt.evaluate.method_pool import Starts
 from tpt.evaluate.method_specs import parse_methods
 from tpt.evaluate.walks import Walk, plan_walks
+from tpt.streaming import predict_job
 
 CLASSES = ("cat", "dog", "horse")
 
 
 @pytest.fixture(autouse=True)
 def _load_once(tiny: tpt.Clip, monkeypatch: pytest.MonkeyPatch) -> None:
-    load = functools.partial(_load_tiny, tiny, evaluate.load_clip)
-    monkeypatch.setattr(evaluate, "load_clip", load)
+    load = functools.partial(_load_tiny, tiny, predict_job.load_clip)
+    monkeypatch.setattr(predict_job, "load_clip", load)
 
 
 def _load_tiny(tiny: tpt.Clip, load: Any, name: str, *rest: Any, **more: Any) -> tpt.Clip:

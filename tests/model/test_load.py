@@ -419,8 +419,8 @@ def test_auto_is_the_cpu_where_there_is_nothing_else(monkeypatch: pytest.MonkeyP
     ("precision", "text"),
     [
         ("fp16", "fp16 is not computed on a CPU. Use bf16"),
-        ("fp8", 'Unknown precision "fp8": expected fp32, bf16 or fp16.'),
-        ("float32", "expected fp32, bf16 or fp16."),
+        ("fp8", 'Unknown precision "fp8": expected auto, fp32, tf32, bf16 or fp16.'),
+        ("float32", "expected auto, fp32, tf32, bf16 or fp16."),
     ],
 )
 def test_a_precision_that_is_not_there_is_an_error(precision: str, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,7 +37,9 @@ def asked(tiny: tpt.Clip, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any
 
     def load(name: str, pretrained: str | None, **options: Any) -> tpt.Clip:
         calls.append({"name": name, "pretrained": pretrained, **options})
-        return tiny
+        clip = copy.copy(tiny)
+        clip.precision = options["precision"].replace("auto", "fp32")
+        return clip
 
     monkeypatch.setattr(job, "load_clip", load)
     return calls
@@ -71,13 +74,15 @@ def test_what_was_said_arrives_where_it_belongs(
     build: Callable[..., PredictJob], asked: list[dict[str, Any]]
 ) -> None:
     said = {"keep": 0.5, "steps": 2, "lr": 0.1, "reset": "stream"}
-    made = build(**said, views=8, augment="augmix", seed=5, precision="bf16", device="cuda:1")
+    made = build(
+        **said, views=8, augment="augmix", seed=5, precision="bf16", device="cuda:1", micro_batch=3
+    )
     assert vars(made.method.settings) == said  # type: ignore[attr-defined]
     assert (made.views.n, made.views.kind, made.views.seed) == (8, "augmix", 5)
     assert asked == [
         {
             **{"name": "tiny", "pretrained": None, "device": "cuda:1"},
-            **{"precision": "bf16", "seed": 5},
+            **{"precision": "bf16", "seed": 5, "micro_batch": 3},
         }
     ]
     assert {**said, "views": 8, "augment": "augmix", "views_kept": 4}.items() <= (

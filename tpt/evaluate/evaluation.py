@@ -22,7 +22,6 @@ from tpt.images.views import Views
 from tpt.methods import Method
 from tpt.methods.registry import find_method, make_settings
 from tpt.model.clip import Clip
-from tpt.model.load import load_clip
 from tpt.prompts import Context
 from tpt.streaming.predict_job import (
     DEFAULT_VIEWS,
@@ -30,7 +29,9 @@ from tpt.streaming.predict_job import (
     check_gate_views,
     choose_model,
     describe_environment,
+    load_models,
 )
+from tpt.streaming.screen import Screen, check_screened
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,9 @@ class EvalSettings:
     gate_views: int | None = None
     reject: str | None = None  # a threshold, "off", or None: the prompts' own
     batch_size: int | None = None  # for methods whose images of a batch decide together
-    precision: str = "fp32"
+    precision: str = "auto"
+    micro_batch: int | None = None
+    screen: bool = False
     device: str = "auto"
     seed: int = 0
 
@@ -62,6 +65,7 @@ class Evaluation:
     walks: tuple[Walk, ...]
     settings: dict[str, Any]  # decides what the predictions say
     environment: dict[str, Any]  # worth knowing besides
+    screen: Screen | None = None
 
     @property
     def seed(self) -> int:
@@ -88,6 +92,7 @@ class Evaluation:
             batch_size=batch_size,
             num_workers=num_workers,
             done=done,
+            screen=self.screen,
         )
 
     def count_sentences(self) -> int:
@@ -125,7 +130,7 @@ def build_evaluation(wanted: EvalSettings, walks: Sequence[Walk]) -> Evaluation:
         TptError: anything that would fail later, now and in a sentence.
     """
     check_options(wanted)
-    clip = _load(wanted)
+    clip, screen = _load(wanted)
     gate = None if wanted.gate is None else (wanted.gate, wanted.gate_views or 1)
     reads = any(_reads_views(spec) for spec in wanted.specs)
     count = (wanted.views or DEFAULT_VIEWS) if reads else 1
@@ -136,15 +141,18 @@ def build_evaluation(wanted: EvalSettings, walks: Sequence[Walk]) -> Evaluation:
         "model": clip.name,
         "pretrained": clip.pretrained,
         "weights": clip.digest,
-        "precision": wanted.precision,
+        "precision": clip.precision,
         "seed": wanted.seed,
         **({"views": count, "augment": views.kind} if reads else {}),
         **({"reject": wanted.reject} if wanted.reject is not None else {}),
+        **({"screen": True} if screen else {}),
         **({"gate": wanted.gate, "gate_views": wanted.gate_views or 1} if gate else {}),
         "methods": [pool.describe(spec) for spec in wanted.specs],
         "sets": [_describe_walk(walk) for walk in walks],
     }
-    evaluation = Evaluation(clip, pool, views, tuple(walks), settings, describe_environment(clip))
+    evaluation = Evaluation(
+        clip, pool, views, tuple(walks), settings, describe_environment(clip), screen
+    )
     for walk in walks:
         for note in walk.notes:
             warnings.warn(f"{walk.set.name}: {note}", UserWarning, stacklevel=2)
@@ -170,19 +178,28 @@ def check_options(wanted: EvalSettings) -> None:
                 "picture alone. Leave it out, or add another method, such as tpt."
             )
     check_gate_views(wanted.gate_views, wanted.gate, wanted.views)
+    for spec in wanted.specs if wanted.screen else ():
+        if _reads_views(spec) or not reads:
+            check_screened(spec.method, wanted.precision)
 
 
 def _reads_views(spec: MethodSpec) -> bool:
     return find_method(spec.method).reads_views(make_settings(spec.method, spec.options))
 
 
-def _load(wanted: EvalSettings) -> Clip:
+def _load(wanted: EvalSettings) -> tuple[Clip, Screen | None]:
     """The model that was asked for, or that the prompt files were made for."""
     first = next(iter(wanted.starts.prompts.values()), None)
     job = PredictSettings(model=wanted.model, pretrained=wanted.pretrained, init=first)
     name, pretrained = choose_model(job, None if first is None else Context.load(first))
-    return load_clip(
-        name, pretrained, device=wanted.device, precision=wanted.precision, seed=wanted.seed
+    return load_models(
+        name,
+        pretrained,
+        wanted.precision,
+        wanted.screen,
+        device=wanted.device,
+        seed=wanted.seed,
+        micro_batch=wanted.micro_batch,
     )
 
 

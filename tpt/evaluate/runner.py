@@ -10,6 +10,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from tpt.methods import Adapted, Method
 from tpt.streaming._stages import describe_failure, settle
 from tpt.streaming.pipeline import Loaded, cut_batches, decode_ahead, encode, load_as
 from tpt.streaming.records import PLACES, Failure
+from tpt.streaming.screen import Screen
 
 TOP = 5  # classes a line
 Methods = dict[str, Method]
@@ -46,6 +48,7 @@ def run_walk(
     batch_size: int = 1,
     num_workers: int = 2,
     done: int = 0,
+    screen: Screen | None = None,
 ) -> Generator[Line, None, None]:
     """The lines of predictions.jsonl of one walk; a generator.
 
@@ -59,6 +62,7 @@ def run_walk(
         done: so many lines of this walk are there already. The walk starts again at the border of
             a batch, so that numbers are those of an unbroken run, and leaves those lines out.
             Pass 0 for methods that keep state; their state is not restored.
+        screen: encode in full precision only the views that the methods are likely to keep.
     """
     for by_name in methods.values():
         for method in by_name.values():
@@ -69,7 +73,9 @@ def run_walk(
         for batch in cut_batches(loaded, batch_size):
             told: dict[int, list[Line]] = {item.index: [] for item in batch}
             for variant in walk.variants:
-                for index, line in _run_variant(batch, samples, variant, methods, views, seed):
+                for index, line in _run_variant(
+                    batch, samples, variant, methods, views, seed, screen
+                ):
                     told[index].append(line)
             lines = [line for item in batch for line in told[item.index]]
             yield from lines[skip:]
@@ -100,6 +106,7 @@ def _run_variant(
     methods: dict[str, Methods],
     views: Views,
     seed: int,
+    screen: Screen | None = None,
 ) -> Iterator[tuple[int, Line]]:
     """(place of the picture, line) of one batch in one variant."""
     items = [_change(item, variant, seed) for item in batch]
@@ -107,7 +114,10 @@ def _run_variant(
     started = time.perf_counter()
     every = [method for by_name in methods.values() for method in by_name.values()]
     count = None if any(method.reads_views for method in every) else 1
-    found = encode(good, every[0].engine.clip, views, count) if good else []
+    clip = every[0].engine.clip
+    readers = [method.go_on for method in every if method.reads_views]
+    look = partial(screen.encode, clip, methods=readers) if screen and count is None else None
+    found = encode(good, clip, views, count, look) if good else []
     image_ms = (time.perf_counter() - started) * 1e3 / max(1, len(good))
     encoded = dict(zip((item.index for item in good), found, strict=True))
     told: dict[tuple[str, int], Answer | Failure] = {}

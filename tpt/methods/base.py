@@ -19,6 +19,7 @@ from torch import Tensor
 from tpt.errors import MethodError
 from tpt.methods.reading import Reading
 from tpt.model.clip import Clip
+from tpt.model.precision import multiplying
 from tpt.model.surroundings import Lock, steady
 from tpt.prompts import PromptEngine
 from tpt.prompts.checks import check_templates
@@ -196,7 +197,7 @@ class Method:
         images = 1 if self.keeps_state else clip.images_a_pass(len(batch))
         if self.together is not None:
             images = len(batch)
-        with self._one_at_a_time():
+        with self._one_at_a_time(), multiplying(clip.precision, clip.device):
             result = join_images([self._adapt(part) for part in batch.split(images)])
         return result if features.ndim == 3 else result.image(0)
 

@@ -43,7 +43,7 @@ def build_model(
     Args:
         config: what to build.
         weights: the file to read, or None for random weights drawn from `seed`.
-        precision: "fp32", "bf16" or "fp16".
+        precision: "fp32", "tf32", "bf16" or "fp16"; the last for the image tower alone.
         device: where it is to be.
         seed: of the random weights; where a file is read, they are written over.
     """
@@ -55,7 +55,9 @@ def build_model(
         digest = digest_weights(model)
     foreign = "timm_model_name" in config.model["vision_cfg"]
     foreign |= bool(config.text.get("tower") or config.text.get("hf_model_name"))
-    factory._set_model_device_and_precision(model, device, precision, foreign)
+    lower = model.visual if precision == "fp16" else model
+    factory._set_model_device_and_precision(lower, device, precision, foreign)
+    model.to(device)
     preprocess = factory.merge_preprocess_dict(factory.PreprocessCfg(), config.preprocess)
     preprocess["centre"] = config.preprocess.get("centre")
     preprocess["size"] = getattr(model.visual, "image_size", preprocess["size"])

@@ -22,7 +22,10 @@ from tpt.model._building import digest_weights
 from tpt.model._config import ModelConfig
 from tpt.model._image_tower import find_image_tower
 from tpt.model._text_tower import find_text_tower
+from tpt.model.precision import multiplying
 from tpt.model.surroundings import steady
+
+_WORDS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Clip:
         pretrained: the weights' tag, likewise.
         micro_batch: most views a pass of the image tower takes; default 4 views of 224 x 224 on a
             CPU (large batches are slower there) and 256 elsewhere, scaled to the picture's size.
+        precision: what `load_clip` was asked for; default: what the weights' type says.
         digest: of the weights, if it is known (`digest_weights`); default: looked at when needed.
         config: what the model was built of, where `load_clip` built it.
 
@@ -66,6 +70,7 @@ class Clip:
         micro_batch: int | None = None,
         digest: str | None = None,
         config: ModelConfig | None = None,
+        precision: str | None = None,
     ) -> None:
         length = getattr(tokenizer, "context_length", None)
         find_text_tower(model, length)  # a refused model is left as it was
@@ -80,6 +85,7 @@ class Clip:
         # exp(logit_scale), the factor in front of the cosine (100 for the published CLIPs). Read
         # once: on a GPU every look at it would wait for the device.
         self.logit_scale = float(cast(Tensor, model.logit_scale).exp())
+        self.precision = precision or _WORDS.get(self.image_dtype, "fp32")
         self.micro_batch = micro_batch or self._default_micro_batch()
         self._has_told = False  # that the passes had to become smaller
 
@@ -106,6 +112,12 @@ class Clip:
         named = self.model.named_parameters()
         matrices = (p.dtype for name, p in named if name.endswith("c_fc.weight"))
         return next(matrices, self.text.token_embedding.weight.dtype)
+
+    @property
+    def image_dtype(self) -> torch.dtype:
+        """The type in which the image tower takes pictures: that of its convolutions."""
+        weights = self.model.visual.parameters()  # type: ignore[union-attr]
+        return next((p.dtype for p in weights if p.ndim == 4), self.dtype)
 
     @property
     def width(self) -> int:
@@ -144,12 +156,13 @@ class Clip:
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
         """Unit features (n, E), float32, of normalised pictures (n, 3, H, W)."""
-        images = images.to(self.device, self.dtype)
+        images = images.to(self.device, self.image_dtype)
         while True:
             size = self.micro_batch
             passes = math.ceil(len(images) / size)
             try:
-                return torch.cat([self._encode(part) for part in images.tensor_split(passes)])
+                with multiplying(self.precision, self.device):
+                    return torch.cat([self._encode(part) for part in images.tensor_split(passes)])
             except Exception as error:
                 if size == 1 or not is_out_of_memory(error):
                     raise

@@ -24,6 +24,7 @@ from tpt.model._folders import CONFIG_FILE, check_folder, fetch_repository, read
 from tpt.model._hf_text import check_installed, width_of, with_text_facts
 from tpt.model._weights import find_weights
 from tpt.model.clip import Clip
+from tpt.model.precision import choose_precision
 from tpt.model.surroundings import steady
 
 EMBEDDED = {"lite": Path(__file__).parent / "embedded" / "lite"}
@@ -52,7 +53,7 @@ def load_clip(
     pretrained: str | None = None,
     *,
     device: str | torch.device = "auto",
-    precision: str = "fp32",
+    precision: str = "auto",
     seed: int = 0,
     micro_batch: int | None = None,
 ) -> Clip:
@@ -66,7 +67,9 @@ def load_clip(
         pretrained: for an open_clip name, a tag ("openai"), a local weight file, or "random" for
             random weights drawn from `seed`. Not used with the other kinds of name.
         device: "auto" (a CUDA device, else Apple's, else the CPU), "cpu", "cuda", "cuda:1", "mps".
-        precision: "fp32", "bf16" or "fp16" (not on a CPU) for the towers' matrix products.
+        precision: of the towers' matrix products: "auto" (bf16 where the device has units for it,
+            see `tpt.model.precision`), "fp32", "tf32" (on CUDA devices), "bf16", or "fp16" (not on
+            a CPU; the image tower alone).
         seed: for random weights only.
         micro_batch: see `Clip`.
 
@@ -75,7 +78,7 @@ def load_clip(
             this machine does not have, a text tower that context vectors cannot enter.
     """
     place = find_device(device)
-    check_precision(precision, place)
+    precision = choose_precision(precision, place)
     known, weights, config = _resolve(name, pretrained)
     try:
         config, folder, file = _fetch(known, weights, config)
@@ -93,6 +96,7 @@ def load_clip(
         micro_batch=micro_batch,
         digest=digest,
         config=config,
+        precision=precision,
     )
 
 
@@ -133,17 +137,6 @@ def find_device(device: str | torch.device) -> torch.device:
     if place.type not in ("cpu", "cuda", "mps"):
         raise ModelError(f'Device "{device}" is not supported: expected auto, cpu, cuda or mps.')
     return place
-
-
-def check_precision(precision: str, device: torch.device) -> None:
-    """Refuse precisions that do not exist, and half precision where it is not computed."""
-    if precision not in ("fp32", "bf16", "fp16"):
-        raise ModelError(f'Unknown precision "{precision}": expected fp32, bf16 or fp16.')
-    if precision == "fp16" and device.type == "cpu":
-        raise ModelError(
-            "Precision fp16 is not computed on a CPU. Use bf16 (about twice as fast as fp32 on "
-            "processors that have it) or fp32."
-        )
 
 
 def list_models() -> list[ModelInfo]:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from tpt.model.clip import Clip
+from tpt.prompts._passes import bytes_of_graph, encode_in_passes
 from tpt.prompts.token_rows import PromptRows
 
 _ROWS_A_PASS = 512  # bounds memory where no graph is kept
@@ -31,6 +31,7 @@ class FullEncoder:
         self.clip = clip
         self.ids = _cut_padding(rows.ids, clip.text.masked_id).to(clip.device)
         self.slots = rows.slots.to(clip.device)
+        self.bytes_a_row = bytes_of_graph(clip, self.ids.shape[1])
 
     def __call__(self, vectors: Tensor) -> Tensor:
         batch, classes = len(vectors), len(self.ids)
@@ -38,13 +39,8 @@ class FullEncoder:
             vectors = vectors.unsqueeze(1).expand(-1, classes, -1, -1)
         ids = self.ids.repeat(batch, 1)  # (B * K, L)
         slots = self.slots.repeat(batch, 1)
-        parts = zip(
-            ids.split(_ROWS_A_PASS),
-            slots.split(_ROWS_A_PASS),
-            vectors.flatten(0, 1).split(_ROWS_A_PASS),
-            strict=True,
-        )
-        features = torch.cat([self._encode(*part) for part in parts])
+        tensors = ids, slots, vectors.flatten(0, 1)
+        features = encode_in_passes(self._encode, tensors, self.bytes_a_row, _ROWS_A_PASS)
         return F.normalize(features.float(), dim=-1).view(batch, classes, -1)
 
     def _encode(self, ids: Tensor, slots: Tensor, vectors: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from tpt.model._text_tower import TextTower
 from tpt.model.clip import Clip
+from tpt.prompts._passes import bytes_of_graph, encode_in_passes
 from tpt.prompts.token_rows import PromptRows, pooled_columns
 
 _STEP = 8  # rows are a multiple of this long: what matrix units like
@@ -96,8 +97,12 @@ class PackedEncoder:
         self.final = _read_norm(tower.ln_final)
         self.projection = tower.projection
         self.tokens, self.places = _embed(tower, self.plan)
+        self.bytes_a_context = bytes_of_graph(clip, len(plan.ids))
 
     def __call__(self, vectors: Tensor) -> Tensor:
+        return encode_in_passes(self._encode, (vectors,), self.bytes_a_context, len(vectors))
+
+    def _encode(self, vectors: Tensor) -> Tensor:
         x = self._put_in(vectors)  # (B, n R, D)
         for block in self.blocks[:-1]:
             x = x + block.scale_1(_apply(block.out, self._attend(block, x)))

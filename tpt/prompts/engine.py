@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tpt.errors import PromptError
 from tpt.model.clip import Clip
+from tpt.model.precision import multiplying
 from tpt.model.surroundings import Lock, steady
 from tpt.prompts._full_length import FullEncoder
 from tpt.prompts._shared_prefix import PackedEncoder
@@ -140,9 +141,10 @@ class PromptEngine:
                 f"Context vectors have shape {tuple(vectors.shape)}; this engine's context expects "
                 f"({shape}), or (B, {shape}) for a batch."
             )
-        if vectors.ndim == single:
-            return self._mix(self._encode(vectors.unsqueeze(0)).squeeze(0))
-        return self._mix(self._encode(vectors))
+        with multiplying(self.clip.precision, self.clip.device):
+            if vectors.ndim == single:
+                return self._mix(self._encode(vectors.unsqueeze(0)).squeeze(0))
+            return self._mix(self._encode(vectors))
 
     # What every image starts from is a constant of the engine, computed when first asked for and
     # shared by all methods on it. It outlives the caller, who may be in inference mode or in one of

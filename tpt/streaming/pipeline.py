@@ -29,6 +29,7 @@ from tpt.streaming._ahead import Ahead, map_ahead
 from tpt.streaming._stages import describe_failure, settle
 from tpt.streaming.items import Item
 from tpt.streaming.records import Adaptation, Failure, Prediction, Record
+from tpt.streaming.screen import Screen
 
 TIME_LIMIT = 60.0
 """Seconds that the decoding of one image may take."""
@@ -61,6 +62,7 @@ def stream(
     top_k: int = 5,
     strict: bool = False,
     time_limit: float | None = TIME_LIMIT,
+    screen: Screen | None = None,
 ) -> Iterator[Record]:
     """Predict every image of an iterable; a generator of records in the same order.
 
@@ -79,6 +81,7 @@ def stream(
         strict: raise `ImageError` at the first bad image, after the records before it.
         time_limit: seconds after which the decoding of an image is given up, where there are
             decoding threads; None: never.
+        screen: encode in full precision only the views that it finds likely to be kept.
 
     Raises:
         MethodError: a setting out of its range, a single path in place of an iterable, views made
@@ -109,15 +112,15 @@ def stream(
     # Batches of a sequence never depend on the clock, nor do those that decide together.
     listed = isinstance(images, Sequence) or not getattr(images, "live", True)
     live = not listed and method.together is None
-    return _generate(loaded, method, views, batch_size, top_k, strict, live)
+    predict = partial(predict_batch, method=method, views=views, top_k=top_k, screen=screen)
+    return _generate(loaded, method, predict, batch_size, strict, live)
 
 
 def _generate(
     start: Callable[[], Decoding],
     method: Method,
-    views: Views,
+    predict: Callable[[list[Loaded]], Iterator[Record]],
     batch_size: int,
-    top_k: int,
     strict: bool,
     live: bool,
 ) -> Iterator[Record]:
@@ -128,9 +131,7 @@ def _generate(
             if _begins(batch[0]):
                 shot += 1
                 method.start_stream()
-            for loaded_one, record in zip(
-                batch, predict_batch(batch, method, views, top_k), strict=True
-            ):
+            for loaded_one, record in zip(batch, predict(batch), strict=True):
                 item = loaded_one.item
                 if item is not None and item.frame is not None:
                     record = replace(record, time=item.time, frame=item.frame, shot=max(shot, 0))
@@ -251,12 +252,12 @@ def load_as(index: int, path: str | None, find: Callable[[], Any]) -> Loaded:
 
 
 def predict_batch(
-    batch: list[Loaded], method: Method, views: Views, top_k: int
+    batch: list[Loaded], method: Method, views: Views, top_k: int, screen: Screen | None = None
 ) -> Iterator[Record]:
     """Records of one batch, bad images included, in order."""
     started = time.perf_counter()
     good = [item for item in batch if item.picture is not None]
-    outcomes = adapt_batch(good, method, views)
+    outcomes = adapt_batch(good, method, views, screen=screen)
     ms = (time.perf_counter() - started) * 1e3 / max(1, len(good))
     for item in batch:
         yield make_record(item, item.error or outcomes[item.index], method, top_k, ms)
@@ -277,7 +278,11 @@ def make_record(
 
 
 def adapt_batch(
-    items: list[Loaded], method: Method, views: Views, rows: Mapping[int, Tensor] | None = None
+    items: list[Loaded],
+    method: Method,
+    views: Views,
+    rows: Mapping[int, Tensor] | None = None,
+    screen: Screen | None = None,
 ) -> dict[int, Adapted | Failure]:
     """The outcome of every image, by its index, or why there is none.
 
@@ -289,6 +294,7 @@ def adapt_batch(
         method: what predicts.
         views: what makes their views.
         rows: features (`method.first_views`, E) by index, where they are encoded already.
+        screen: how views are encoded where the method reads all of them.
     """
     if method.needs_pictures:
         return adapt_pictures(items, method, views)
@@ -299,13 +305,17 @@ def adapt_batch(
     while items:
         if method.first_views != encoded:
             encoded = method.first_views
-            found = encode(items, method.engine.clip, views, encoded)
+            clip = method.engine.clip
+            look = clip.encode_views
+            if screen is not None and encoded is None:
+                look = partial(screen.encode, clip, methods=[method])
+            found = encode(items, clip, views, encoded, look)
             rows, items = part_failures(found, items, outcomes)
             if not items:
                 break
-        look = partial(begin, rows=rows, method=method)
+        start = partial(begin, rows=rows, method=method)
         one, all_ = method.keeps_state, method.together is not None
-        begun = settle(look, items, "The method", alone=one, whole=all_)
+        begun = settle(start, items, "The method", alone=one, whole=all_)
         told, items = part_failures(begun, items, outcomes)
         outcomes |= {index: out for index, (out, undecided) in told.items() if not undecided}
         items = [item for item in items if item.index not in outcomes]
@@ -365,7 +375,11 @@ DIVERGED = Failure(
 
 
 def encode(
-    items: Sequence[Loaded], clip: Clip, views: Views, count: int | None = None
+    items: Sequence[Loaded],
+    clip: Clip,
+    views: Views,
+    count: int | None = None,
+    look: Callable[[Tensor], Tensor] | None = None,
 ) -> list[Tensor | Failure]:
     """Encode the images' views, each once.
 
@@ -374,6 +388,7 @@ def encode(
         clip: the model.
         views: what makes their views.
         count: how many views are encoded, the first ones; default all.
+        look: makes features (B, N, E) of views; default `clip.encode_views`.
 
     Returns:
         Unit features (N, E) of each image, or why it has none.
@@ -385,7 +400,7 @@ def encode(
         for first in range(0, len(group), room):
             pictures = [item.picture for item in group[first : first + room]]
             made = views.plain(pictures) if count == 1 else views(pictures)
-            parts.append(clip.encode_views(made[:, :count]))
+            parts.append((look or clip.encode_views)(made[:, :count]))
         features = torch.cat(parts)  # (B, N, E)
         finite = features.isfinite().all(-1).all(-1).tolist()
         return [row if fine else OVERFLOW for row, fine in zip(features, finite, strict=True)]

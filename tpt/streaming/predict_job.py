@@ -25,6 +25,7 @@ from tpt.model.clip import Clip
 from tpt.model.load import load_clip
 from tpt.prompts import Context, PromptEngine
 from tpt.streaming.readings import choose_reading
+from tpt.streaming.screen import Screen, check_screened
 
 DEFAULT_MODEL = "lite"
 DEFAULT_VIEWS = 64
@@ -53,7 +54,9 @@ class PredictSettings:
     reject: str | None = None  # a threshold, "off", or None: the prompt's own
     other: str | None = None  # a class that stands for everything else
     load_state: str | None = None  # of an earlier stream, for methods that keep some
-    precision: str = "fp32"
+    precision: str = "auto"
+    micro_batch: int | None = None
+    screen: bool = False
     device: str = "auto"
     seed: int = 0
     force: bool = False
@@ -69,6 +72,7 @@ class PredictJob:
     views: Views
     settings: dict[str, Any]  # decides what the records say
     environment: dict[str, Any]  # worth knowing besides
+    screen: Screen | None = None
 
 
 def build_predict_job(wanted: PredictSettings) -> PredictJob:
@@ -78,20 +82,26 @@ def build_predict_job(wanted: PredictSettings) -> PredictJob:
         TptError: anything that would fail later, now and in a sentence.
     """
     check_method_options(wanted)
+    if wanted.screen:
+        check_screened(find_method(wanted.method).name, wanted.precision)
     context = Context.load(wanted.init) if wanted.init is not None else None
     _choose_classes(wanted, context)
-    return assemble_job(wanted, load_model(wanted, context), context)
+    name, pretrained = choose_model(wanted, context)
+    how = {"device": wanted.device, "seed": wanted.seed, "micro_batch": wanted.micro_batch}
+    clip, screen = load_models(name, pretrained, wanted.precision, wanted.screen, **how)
+    return assemble_job(wanted, clip, context, screen)
 
 
 def load_model(wanted: PredictSettings, context: Context | None) -> Clip:
     """The model that is asked for, or the one that the prompt was made for."""
     name, pretrained = choose_model(wanted, context)
-    return load_clip(
-        name, pretrained, device=wanted.device, precision=wanted.precision, seed=wanted.seed
-    )
+    how = {"device": wanted.device, "seed": wanted.seed, "micro_batch": wanted.micro_batch}
+    return load_models(name, pretrained, wanted.precision, False, **how)[0]
 
 
-def assemble_job(wanted: PredictSettings, clip: Clip, context: Context | None) -> PredictJob:
+def assemble_job(
+    wanted: PredictSettings, clip: Clip, context: Context | None, screen: Screen | None = None
+) -> PredictJob:
     """The job on a model and a prompt (that of `wanted.init`) that are loaded already.
 
     Raises:
@@ -123,6 +133,7 @@ def assemble_job(wanted: PredictSettings, clip: Clip, context: Context | None) -
         facts["reading"] = {k: v for k, v in asdict(method.reading).items() if v is not None}
     if method.reads_views:
         facts |= {"views": views.n, "augment": views.kind}
+        facts |= {"screen": True} if screen else {}
         if facts.get("keep") is not None:
             facts["views_kept"] = count_kept(views.n, facts["keep"])
     return PredictJob(
@@ -133,7 +144,22 @@ def assemble_job(wanted: PredictSettings, clip: Clip, context: Context | None) -
         _describe(wanted, engine, facts),
         # `settings` has the digest of the context that came from `init`.
         {"init": wanted.init, **describe_environment(clip)},
+        screen,
     )
+
+
+def load_models(
+    name: str, pretrained: str | None, precision: str, screens: bool, **settings: Any
+) -> tuple[Clip, Screen | None]:
+    """The model, and the one in bf16 that looks first, if a run screens.
+
+    Under `precision="auto"` a run that screens is one in fp32.
+    """
+    if not screens:
+        return load_clip(name, pretrained, precision=precision, **settings), None
+    high = "fp32" if precision == "auto" else precision
+    low = load_clip(name, pretrained, precision="bf16", **settings)
+    return load_clip(name, pretrained, precision=high, **settings), Screen(low)
 
 
 def check_gate_views(gate_views: int | None, gate: float | None, views: int | None) -> None:
@@ -240,7 +266,7 @@ def _describe(
         "model": clip.name,
         "pretrained": clip.pretrained,
         "weights": clip.digest,
-        "precision": wanted.precision,
+        "precision": clip.precision,
         "method": find_method(wanted.method).name,
         **facts,
         "seed": wanted.seed,
