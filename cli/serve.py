@@ -152,7 +152,7 @@ def command(quiet: bool, dry_run: bool, host: str, port: int, **options: Any) ->
         if dry_run:
             base = Service(settings).load(wanted)
             names = base.classes
-            click.echo(f"model    {base.clip.name} on {base.clip.device}, {wanted.precision}")
+            click.echo(f"model    {base.clip.name} on {base.clip.device}, {base.clip.precision}")
             click.echo(f"method   {wanted.method}")
             click.echo(f"classes  {'of each request' if names is None else len(names)}")
             return

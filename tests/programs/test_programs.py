@@ -76,6 +76,17 @@ def test_an_attack_is_survived_or_not(data: Path) -> None:
 
 
 @pytest.mark.slow
+def test_precisions_are_compared(data: Path) -> None:
+    printed = run("benchmarks/agreement", data, "--images", 4, "--views", 8)
+    assert "8 views, 4 pictures, " in printed
+    assert "bf16 features' mean cosine to fp32's 0.99" in printed
+    for how in ("bf16", "screened"):
+        for method in ("ctpt", "tpt", "vte", "zero"):
+            assert re.search(rf"^{how} +{method} *: first class [\d.]+ %, kept views", printed, re.M)
+    assert "encoding, screened for tpt: " in printed
+
+
+@pytest.mark.slow
 def test_accuracy_is_printed_by_set(data: Path) -> None:
     printed = run("benchmarks/accuracy", data, "--images", 2, "--views", 4)
     assert len(printed.splitlines()) == 4

@@ -385,9 +385,9 @@ def test_batches_of_a_list_never_depend_on_the_clock(
     sizes: list[int] = []
     predict, load = pipeline.predict_batch, pipeline.load_picture
 
-    def count(batch: list[Any], *rest: Any) -> Any:
+    def count(batch: list[Any], **rest: Any) -> Any:
         sizes.append(len(batch))
-        return predict(batch, *rest)
+        return predict(batch, **rest)
 
     def slow(item: Any) -> Any:
         time.sleep(0.1)
