@@ -33,6 +33,7 @@ from tpt.corrupt.corruptions import corrupt
 LONGEST = 320  # pixels, longest side of what is written
 QUALITY = 90  # JPEG quality
 SEVERITY = 3
+SMALL = 40  # pixels, longest side of a thumbnail
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,8 @@ CHOSEN = (
     "edges-bicycle1",
     "edges-keyboard1",
 )
+THUMBNAILS = ("camera", "cat", "cup", "person")
+BESIDE = ("person", *(f"{name}-small" for name in THUMBNAILS))
 
 
 def find_photo(photo: Photo) -> Path:
@@ -159,12 +162,16 @@ def make_examples(output: Path, data: Path | None, everything: bool) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     rows, written = [], 0
     made = candidates(data)
-    for stem in made if everything else CHOSEN:
+    for name in () if everything else THUMBNAILS:
+        small = made[name][1].copy()
+        small.thumbnail((SMALL, SMALL), Image.Resampling.LANCZOS)
+        made[f"{name}-small"] = (name, small)
+    for stem in made if everything else (*CHOSEN, *BESIDE):
         file = folder / f"{stem}.jpg"
         if stem in made:
             made[stem][1].save(file, quality=QUALITY, optimize=True)
             written += 1
-        if file.exists():
+        if file.exists() and (everything or stem not in BESIDE):
             label = made[stem][0] if stem in made else stem.split("-")[1].rstrip("0123456789")
             rows.append((f"images/{file.name}", label))
     with (output / "labels.csv").open("w", encoding="utf-8", newline="") as lines:

@@ -56,7 +56,8 @@ def test_every_example_image_gets_its_documented_record(run_tpt: Run) -> None:
     names = [Path(record["path"]).name for record in records]
     with (EXAMPLES / "labels.csv").open(encoding="utf-8", newline="") as file:
         labels = {Path(row["path"]).name: row["label"] for row in csv.DictReader(file)}
-    assert sorted(names) == sorted(labels)
+    assert sorted(names) == sorted(path.name for path in (EXAMPLES / "images").iterdir())
+    assert set(labels) < set(names)
     classes = (EXAMPLES / "classes.txt").read_text().split()
     for record in records:
         assert list(record) == ["path", "predictions", "zero_shot", "adapt"]
@@ -68,8 +69,9 @@ def test_every_example_image_gets_its_documented_record(run_tpt: Run) -> None:
             assert classes[prediction["index"]] == prediction["label"]
         assert list(record["adapt"]) == ["entropy_before", "entropy_after", "views_kept", "ms"]
         assert record["adapt"]["views_kept"] == 3
-    right = [r for r in records if r["predictions"][0]["label"] == labels[Path(r["path"]).name]]
-    assert len(right) >= len(records) / 2  # of 43 classes
+    first = {Path(r["path"]).name: r["predictions"][0]["label"] for r in records}
+    right = [name for name, label in labels.items() if first[name] == label]
+    assert len(right) >= len(labels) / 2  # of 43 classes
 
 
 def test_the_records_are_those_of_the_python_names(run_tpt: Run, make_images: Make) -> None:

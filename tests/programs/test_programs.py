@@ -82,7 +82,9 @@ def test_precisions_are_compared(data: Path) -> None:
     assert "bf16 features' mean cosine to fp32's 0.99" in printed
     for how in ("bf16", "screened"):
         for method in ("ctpt", "tpt", "vte", "zero"):
-            assert re.search(rf"^{how} +{method} *: first class [\d.]+ %, kept views", printed, re.M)
+            assert re.search(
+                rf"^{how} +{method} *: first class [\d.]+ %, kept views", printed, re.M
+            )
     assert "encoding, screened for tpt: " in printed
 
 
@@ -142,7 +144,8 @@ def test_the_example_prompt_can_be_learned(data: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_demo_answers_every_example_and_draws_a_sheet(tmp_path: Path) -> None:
     printed = run("examples/demo", "--views", 4, "--output", tmp_path / "demo.jpg").splitlines()
-    pictures = sorted(path.name for path in (ROOT / "examples/images").iterdir())
+    rows = (ROOT / "examples/labels.csv").read_text().splitlines()[1:]
+    pictures = sorted(Path(row.split(",")[0]).name for row in rows)
     assert sorted(line.split()[0] for line in printed[1:-1]) == pictures
     assert printed[-1].startswith("zero-shot: ")
     assert "TPT + learned prompt: " in printed[-1]
