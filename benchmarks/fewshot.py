@@ -1,7 +1,7 @@
 """Accuracy by shots of every training method, on folders of real pictures, with the embedded model.
 
+    python benchmarks/fewshot.py DATA --work DIR --short              # three sets, 20 minutes
     python benchmarks/fewshot.py DATA --work DIR                      # every set, some twelve hours
-    python benchmarks/fewshot.py DATA --work DIR --sets imagenette    # one set, forty minutes
     python benchmarks/fewshot.py DATA --work DIR --sets imagenette --methods CoCoOp --shots 1,16
     python benchmarks/fewshot_report.py DIR                           # what is there, as tables
 
@@ -11,9 +11,10 @@ table can be made again by hand:
 
     tpt train DIR/imagenette.csv --shots 1,2,4,8,16 --seeds 1,2,3 --output coop.safetensors
 
-Shots come from pictures that the embedded model was not trained on (as CLIP was not trained on
-CoOp's), except for Caltech101, of which too few are left; test pictures are always others.
-Every finished run is a line of `DIR/<set>.jsonl`; runs that are there are not run again.
+Test pictures are never among those that shots are drawn from. Every finished run is a line of
+`DIR/<set>.jsonl`, and runs that are there are not run again; image features are encoded once a set
+and kept in `DIR/<set>.features.safetensors`. A run's seconds are those of training alone.
+`--short` takes the methods of the picture at 1, 4 and 16 shots, two seeds, 600 test pictures, bf16.
 """
 
 from __future__ import annotations
@@ -28,55 +29,58 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _common import CALTECH, IMAGENETTE
+from _fewshot import ENSEMBLE, SEEDS, SETS, SHORT, SHOTS, SINGLE, plan, thin
+from safetensors.torch import load_file, save_file
 
 import tpt
 from coop.features import FeatureBank
 from coop.head_run import fit_head
 from coop.recipes import HEADS, RecipeSettings
-from coop.run import context_of, fit_probe, measure, measure_run, prepare_run, train_prompt
+from coop.run import (
+    Run,
+    context_of,
+    epoch_views,
+    fit_probe,
+    measure,
+    measure_run,
+    prepare_run,
+    train_prompt,
+)
 from coop.scoring import score, template_logits
 from coop.train_job import TrainJob, TrainSettings
 from tpt.data.training_sets import read_training_set
 
-SHOTS, SEEDS = (1, 2, 4, 8, 16), (1, 2, 3)
-SINGLE = "a photo of a {}."
-ENSEMBLE = (  # the public program's seven, and the single one
-    "itap of a {}.",
-    "a bad photo of the {}.",
-    "a origami {}.",
-    "a photo of the large {}.",
-    "a {} in a video game.",
-    "art of the {}.",
-    "a photo of the small {}.",
-    SINGLE,
-)
-WORDS = "a photo of a"
-METHODS: dict[str, dict[str, Any]] = {
-    "CoOp, M = 16": {},
-    "CoOp, M = 4": {"context_length": 4},
-    "CoOp, M = 4, from words": {"context_words": WORDS},
-    "CoOp, M = 4, from words, lr 0.02": {"context_words": WORDS, "lr": 0.02},
-    "CoOp, M = 16, middle": {"position": "middle"},
-    "CoOp, M = 16, class-specific": {"class_specific": True},
-    "CoCoOp": {"method": "cocoop"},
-    "KgCoOp": {"method": "kgcoop"},
-    "E2MIM": {"method": "e2mim"},
-    "linear probe": {"method": "linear-probe"},
-    "Tip-Adapter": {"method": "tip-adapter"},
-    "Tip-Adapter-F": {"method": "tip-adapter-f"},
-    "GDA": {"method": "gda"},
-    "LP++": {"method": "lpp"},
-}
-ABLATION: dict[str, dict[str, Any]] = {
-    "E2MIM without text term": {"method": "e2mim", "mi_text": 0.0},
-    "E2MIM without image term": {"method": "e2mim", "mi_image": 0.0},
-    "E2MIM without mixing": {"method": "e2mim", "mixup": 0.0},
-    "E2MIM without critic": {"method": "e2mim", "critic": False},
-    "E2MIM without ensemble": {"method": "e2mim", "alpha": 1.0},
-    "E2MIM, ensemble alone": {"method": "e2mim", "mi_text": 0.0, "mi_image": 0.0},
-}
-BASE_TO_NEW = ("CoOp, M = 16", "CoOp, M = 4, from words", "CoCoOp", "KgCoOp", "E2MIM")
+Only = Callable[[str, str, int, int], bool]
+"""Whether to run a (method, split of the classes, shots, seed)."""
+
+
+class KeptBank(FeatureBank):
+    """A feature bank that a file remembers: a run that goes on encodes nothing twice."""
+
+    def __init__(self, clip: tpt.Clip, path: Path) -> None:
+        super().__init__(clip)
+        self.path = path
+        for name, feature in load_file(path).items() if path.exists() else ():
+            seed, view, file = name.split("|", 2)
+            if view:
+                self._views[file, int(seed), int(view)] = feature
+            else:
+                self._plain[file] = feature
+        self._kept = self._count()
+
+    def keep(self) -> None:
+        if self._count() == self._kept:
+            return
+        made = {f"||{file}": feature for file, feature in self._plain.items()}
+        for (file, seed, view), feature in self._views.items():
+            made[f"{seed}|{view}|{file}"] = feature.clone()  # not a part of all views' tensor
+        part = self.path.with_suffix(".part")
+        save_file(made, part)
+        part.replace(self.path)
+        self._kept = self._count()
+
+    def _count(self) -> int:
+        return len(self._plain) + len(self._views)
 
 
 class Quiet:
@@ -92,60 +96,21 @@ class Quiet:
         pass
 
 
-def rows_of(root: Path, names: dict[str, str], pool: int, every: int = 1) -> list[list[str]]:
-    """(path, label, split) of each n-th file of a folder: the first `pool` train, the rest test."""
-    rows = []
-    for folder in sorted(root.iterdir()):
-        label = names.get(folder.name, folder.name.replace("_", " "))
-        for place, file in enumerate(sorted(folder.iterdir())[::every]):
-            rows.append([str(file.resolve()), label, "train" if place < pool else "test"])
-    return rows
-
-
-def caltech_rows(root: Path) -> list[list[str]]:
-    """Every fifth picture was held out of the model's training: those are the test."""
-    rows = []
-    for folder in sorted(root.iterdir()):
-        if folder.name == "Faces_easy":  # as the published split has it
-            continue
-        label = CALTECH.get(folder.name, folder.name.replace("_", " "))
-        for place, file in enumerate(sorted(folder.iterdir())):
-            rows.append([str(file.resolve()), label, "train" if place % 5 else "test"])
-    return rows
-
-
-SETS: dict[str, Callable[[Path], list[list[str]]]] = {
-    "cifar10": lambda data: rows_of(data / "cifar10/test", {}, 100),
-    "imagenette": lambda data: rows_of(data / "imagenette/val", IMAGENETTE, 40),
-    "pacs_photo": lambda data: rows_of(data / "pacs/photo", {}, 20, every=5),
-    "pacs_sketch": lambda data: rows_of(data / "pacs/sketch", {}, 20),
-    "caltech101": lambda data: caltech_rows(data / "caltech101"),
-}
-
-
 def write_csv(path: Path, rows: list[list[str]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["path", "label", "split"], *rows])
 
 
-def plan(name: str) -> list[tuple[str, dict[str, Any], tuple[int, ...], str]]:
-    """(label, options, shots, split of the classes) of every run of a set."""
-    runs: list[tuple[str, dict[str, Any], tuple[int, ...], str]]
-    runs = [(label, options, SHOTS, "all") for label, options in METHODS.items()]
-    runs += [(label, METHODS[label], (16,), "base") for label in BASE_TO_NEW]
-    if name != "caltech101":  # a hundred classes: what is compared with itself is left out
-        runs += [(label, options, (1, 4, 16), "all") for label, options in ABLATION.items()]
-        runs.append(("CoOp, M = 16, no cached views", {"cache_views": 0}, (4,), "all"))
-    return runs
-
-
 def run_set(
-    data: Path, work: Path, name: str, clip: tpt.Clip, only: Callable[[str, int, int], bool]
+    work: Path, name: str, clip: tpt.Clip, only: Callable[[str, str, int, int], bool]
 ) -> None:
     table = work / f"{name}.csv"
-    write_csv(table, SETS[name](data))
     dataset = read_training_set(str(table))
-    bank = FeatureBank(clip)
+    bank = KeptBank(clip, work / f"{name}.features.safetensors")
+    zero_shot(
+        TrainJob(TrainSettings(str(table)), clip, dataset, bank, (SINGLE,)), work / f"{name}.json"
+    )
+    bank.keep()
     log = work / f"{name}.jsonl"
     done = {key_of(line) for line in read_lines(log)}
     for label, options, shots, split in plan(name):
@@ -155,20 +120,29 @@ def run_set(
         job = TrainJob(settings, clip, dataset, bank, (SINGLE,))
         for count in shots:
             for seed in SEEDS:
-                if (label, split, count, seed) in done or not only(label, count, seed):
+                if (label, split, count, seed) in done or not only(label, split, count, seed):
                     continue
                 line = {"set": name, "method": label, "split": split, **one(job, count, seed)}
+                bank.keep()
                 with log.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(line) + "\n")
-    zero_shot(
-        TrainJob(TrainSettings(str(table)), clip, dataset, bank, (SINGLE,)), work / f"{name}.json"
+                Quiet().say(tell(line))
+
+
+def tell(line: dict[str, Any]) -> str:
+    return (
+        f"{line['set']}, {line['method']}, {line['shots']} shots, seed {line['seed']}: "
+        f"{100 * line['accuracy']['test']:.1f} %, {line['seconds']:.1f} s "
+        f"(and {line['encoding']:.1f} s of encoding)"
     )
 
 
 def one(job: TrainJob, shots: int, seed: int) -> dict[str, Any]:
     """Run once; accuracies and seconds."""
     watch = Quiet()
+    begun = time.perf_counter()
     run = prepare_run(job, shots, seed, watch)
+    encode(run, watch)
     started = time.perf_counter()
     if job.settings.recipe.method == "linear-probe":
         learned: Any = fit_probe(run, watch)
@@ -188,7 +162,16 @@ def one(job: TrainJob, shots: int, seed: int) -> dict[str, Any]:
         "harmonic": found["harmonic"],
         "template_harmonic": found["template_harmonic"],
         "seconds": seconds,
+        "encoding": started - begun,
     }
+
+
+def encode(run: Run, watch: Quiet) -> None:
+    """Fill the bank with what the run reads, so that its seconds are those of training."""
+    bank, recipe = run.job.bank, run.recipe
+    measure(bank, run.draw.val, watch, "validation pictures")
+    if recipe.cache_views and recipe.method not in ("linear-probe", "lpp"):
+        epoch_views(bank, run.train, run.seed, recipe, watch)
 
 
 def zero_shot(job: TrainJob, path: Path) -> None:
@@ -210,27 +193,50 @@ def key_of(line: dict[str, Any]) -> tuple[str, str, int, int]:
     return line["method"], line["split"], line["shots"], line["seed"]
 
 
+def claim(work: Path, facts: dict[str, Any]) -> None:
+    """Take a folder for runs of these settings, or go on in one that has them."""
+    work.mkdir(parents=True, exist_ok=True)
+    path = work / "settings.json"
+    found = json.loads(path.read_text()) if path.exists() else facts
+    differs = [f"{name} {found.get(name)}" for name in facts if found.get(name) != facts[name]]
+    if differs:
+        raise SystemExit(
+            f"{work} holds runs with {', '.join(differs)}; this one asks for "
+            f"{', '.join(f'{name} {value}' for name, value in facts.items())}. Ask for the same, "
+            "or give another --work."
+        )
+    path.write_text(json.dumps(facts))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--sets", default=",".join(SETS))
-    parser.add_argument("--methods", help="only these rows of the table, with commas")
+    parser.add_argument("--methods", help="only these rows of the table, with semicolons")
     parser.add_argument("--shots", default=",".join(map(str, SHOTS)))
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
+    parser.add_argument("--images", type=int, help="at most so many test pictures of a set")
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
+    parser.add_argument("--short", action="store_true", help="other defaults, for half an hour")
+    if "--short" in sys.argv:
+        parser.set_defaults(**SHORT)
     args = parser.parse_args()
     shots, seeds = (set(map(int, text.split(","))) for text in (args.shots, args.seeds))
+    methods = None if args.methods is None else args.methods.split(";")
 
-    def only(label: str, count: int, seed: int) -> bool:
-        named = args.methods is None or label in args.methods.split(",")
-        return named and count in shots and seed in seeds
+    def only(label: str, split: str, count: int, seed: int) -> bool:
+        wanted = methods is None or label in methods
+        return wanted and count in shots and seed in seeds and not (args.short and split != "all")
 
-    args.work.mkdir(parents=True, exist_ok=True)
+    facts = {"data": str(args.data.resolve()), "images": args.images, "precision": args.precision}
+    claim(args.work, facts)
     torch.set_num_threads(1)  # so small a model gains nothing from more; run two sets side by side
-    clip = tpt.load_clip("lite", device="cpu", precision="fp32")
+    clip = tpt.load_clip("lite", device="cpu", precision=args.precision)
     for name in args.sets.split(","):
         started = time.perf_counter()
-        run_set(args.data, args.work, name, clip, only)
+        write_csv(args.work / f"{name}.csv", thin(SETS[name](args.data), args.images))
+        run_set(args.work, name, clip, only)
         print(f"{name}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
 
 

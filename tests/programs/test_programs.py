@@ -125,12 +125,22 @@ def test_a_long_run_of_broken_pictures_stays_sound() -> None:
 
 @pytest.mark.slow
 def test_few_shot_runs_become_tables_and_curves(data: Path, tmp_path: Path) -> None:
-    small = ("--sets", "caltech101", "--shots", 1, "--seeds", 1)
-    run("benchmarks/fewshot", data, "--work", tmp_path, *small, "--methods", "linear probe,KgCoOp")
+    sets = ("--sets", "caltech101", "--shots", 1, "--seeds", 1)
+    heads = "linear probe;Tip-Adapter;Tip-Adapter-F;GDA;LP++"
+    words = ("benchmarks/fewshot", data, "--work", tmp_path, "--images", 3)
+    run(*words, *sets, "--methods", "CoOp, M = 4, from words;CoCoOp;KgCoOp;E2MIM")
+    features = (tmp_path / "caltech101.features.safetensors").read_bytes()
+    run(*words, *sets, "--methods", f"{heads};KgCoOp")  # the latter is there
+    assert (tmp_path / "caltech101.features.safetensors").read_bytes() == features
+    assert len((tmp_path / "caltech101.jsonl").read_text().splitlines()) == 9
     printed = run("benchmarks/fewshot_report", tmp_path)
-    assert "| method, by shots | 1 |" in printed
-    assert "| KgCoOp |" in printed
+    assert "3 test pictures" in printed
+    assert "| method, by shots | 1 | seconds, 1 |" in printed
+    for method in ("CoOp, M = 4, from words", "CoCoOp", "KgCoOp", "E2MIM", *heads.split(";")):
+        assert f"| {method} |" in printed
     assert (tmp_path / "caltech101.png").stat().st_size > 1000
+    refused = fail("benchmarks/fewshot", data, "--work", tmp_path, *sets)
+    assert refused.startswith(f"{tmp_path} holds runs with images 3; this one asks for ")
 
 
 @pytest.mark.slow

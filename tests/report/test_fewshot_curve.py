@@ -89,6 +89,19 @@ def test_the_picture_has_a_line_a_method_and_a_dashed_one_for_the_hand_crafted_p
     assert list(probe[0].get_xdata()) == [1]  # at the place of 4 shots
 
 
+def test_many_methods_stand_side_by_side_above_a_floor(tmp_path: Path, figures: list[Any]) -> None:
+    many = [Point(f"method {n}", shots, 1, 0.9 - n / 10) for n in range(6) for shots in (1, 4)]
+    draw_curve([*many, HAND], "pets, tiny", tmp_path / "c.png", floor=0.6)
+    (axes,) = figures[0].axes
+    places = [line[0].get_xdata()[0] for line in axes.containers]
+    assert len(set(places)) == 6
+    assert sum(places) == pytest.approx(0)
+    assert len({line[0].get_marker() for line in axes.containers}) == 6
+    assert axes.get_ylim()[0] == 60
+    draw_curve(POINTS, "pets, tiny", tmp_path / "c.png", floor=0.1)
+    assert figures[1].axes[0].get_ylim()[0] > 40  # nothing is below
+
+
 def test_names_in_any_script_and_with_any_sign_can_be_drawn(
     tmp_path: Path, figures: list[Any]
 ) -> None:

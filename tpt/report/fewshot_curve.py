@@ -13,7 +13,7 @@ from tpt.report._figures import make_figure, save_figure
 from tpt.runs.whole_files import write_whole
 
 ALL = "all"
-
+MARKERS = "osD^vP*X<>"  # beside ten colours, so that lines differ without them
 
 MISSING_LIBRARY = (
     "The curve needs matplotlib to be drawn. Install it: pip install "
@@ -65,10 +65,11 @@ def write_curve(points: Sequence[Point], path: Path) -> None:
     write_whole(path, text.getvalue().encode(), "curve")
 
 
-def draw_curve(points: Sequence[Point], title: str, path: Path) -> None:
+def draw_curve(points: Sequence[Point], title: str, path: Path, floor: float | None = None) -> None:
     """Draw accuracy (percent) against shots as PNG: lines with the spread over seeds.
 
-    Hand-crafted prompts, which need no shots, are dashed lines.
+    Hand-crafted prompts, which need no shots, are dashed black lines. Lines that come from below
+    `floor`, in [0, 1], begin at the picture's lower edge; the CSV file has all of them.
 
     Raises:
         OutputError: matplotlib is not installed.
@@ -79,24 +80,29 @@ def draw_curve(points: Sequence[Point], title: str, path: Path) -> None:
     methods = list(dict.fromkeys(point.method for point in points))
     counts = sorted({p.shots for p in points if p.seed is not None and p.shots is not None})
     places = {shots: place for place, shots in enumerate([*counts, None])}
-    for number, method in enumerate(methods):
-        colour = f"C{number}"
-        mine = [point for point in points if point.method == method]
-        if mine[0].seed is None:
-            axes.axhline(100 * mine[0].accuracy, color=colour, linestyle="--", label=method)
-            continue
+    learned = list(dict.fromkeys(point.method for point in points if point.seed is not None))
+    width = 0.4 if len(learned) > 4 else 0.0  # many stand side by side, or they hide each other
+    for method in methods:
+        if method not in learned:
+            height = next(100 * point.accuracy for point in points if point.method == method)
+            axes.axhline(height, color="black", linestyle="--", linewidth=1, label=method)
+    for number, method in enumerate(learned):
+        colour, mark = f"C{number}", MARKERS[number % len(MARKERS)]
+        aside = width * ((number + 0.5) / len(learned) - 0.5)
         rows = summarise(points, method)
-        x = [places[row[0]] for row in rows]
+        x = [places[row[0]] + aside for row in rows]
         y = [100 * row[1] for row in rows]
-        axes.errorbar(
-            x, y, [100 * row[2] for row in rows], color=colour, marker="o", capsize=3, label=method
-        )
+        style = {"marker": mark, "markersize": 5, "linewidth": 1.2, "capsize": 2}
+        spread = [100 * row[2] for row in rows]
+        axes.errorbar(x, y, spread, color=colour, label=method, **style)
     used = {p.shots for p in points if p.seed is not None}
     shown = [shots for shots in places if shots in used]
     axes.set_xticks([places[s] for s in shown], [ALL if s is None else str(s) for s in shown])
     axes.set(xlabel="labelled pictures a class (shots)", ylabel="accuracy (%)")
     axes.set_title(title, parse_math=False)  # a "$" in a name is a "$"
     axes.grid(alpha=0.3)
+    if floor is not None and 100 * floor > axes.get_ylim()[0]:
+        axes.set_ylim(bottom=100 * floor)
     legend = figure.legend(loc="outside lower center", ncols=2, fontsize="small")
     for text in legend.get_texts():
         text.set_parse_math(False)
