@@ -182,10 +182,12 @@ async def overload(
     load: Load, address: str, process: subprocess.Popen[str], seconds: float, queue: int
 ) -> None:
     """Ten times as many requests as can be answered, whatever becomes of those before."""
+    await send_all(load, address, 8, 16)  # the first ones wait for what the rest find ready
     started = time.perf_counter()
-    await send_all(load, address, 2, 8)
-    service = (time.perf_counter() - started) / 8
+    await send_all(load, address, 8, 32)
+    service = (time.perf_counter() - started) / 32
     tasks: list[asyncio.Future[Sent]] = []
+    began = time.perf_counter()
     before, until = read_memory(process), time.perf_counter() + seconds
     async with connect(address) as client:
         while time.perf_counter() < until:
@@ -193,9 +195,11 @@ async def overload(
             await asyncio.sleep(service / 10)
         middle = read_memory(process)
         sent = await asyncio.gather(*tasks)
+    under = (time.perf_counter() - began) / max(1, sum(status == 200 for status, *_ in sent))
     print(f"overload: {len(sent)} requests in {seconds:g} s at {service:.3f} s each: {tell(sent)}")
     print(
-        f"overload: queue x service time {queue * service:.1f} s; memory {before} MB before, "
+        f"overload: queue x service time {queue * service:.1f} s, as it was under load "
+        f"{queue * under:.1f} s; memory {before} MB before, "
         f"{middle} MB at its end, {read_memory(process)} MB after"
     )
 
