@@ -216,12 +216,17 @@ def load_job(options: dict[str, Any], entries: tuple[str, ...] | None, say: Any)
                 "state to save. Leave it out, or use --method tda."
             )
         check_state_path(options["save_state"])
-    if job.method.together is not None:
+    if job.method.together is not None and not job.method.needs_pictures:
         say(
             f"Note: {job.method.batch_size} images decide about one another at a time "
             "(--batch-size), so results depend on which images stand together."
         )
     elif job.method.keeps_state:
+        if job.method.needs_pictures:
+            say(
+                f"Note: {job.method.batch_size} images are learned from at a time (--batch-size), "
+                "on a copy of the model in float32."
+            )
         say(
             "Note: results depend on the order of the images, because the method learns from each; "
             "sorted or video-like images can make it worse than zero-shot."

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from every_method import TOWERS
 from PIL import Image
 
 import tpt
@@ -19,6 +20,7 @@ from tpt.data.imagenet import simple_templates
 from tpt.data.layouts import LAYOUTS
 from tpt.evaluate.runner import judge
 from tpt.methods import Method
+from tpt.methods.registry import make_method
 from tpt.prompts.prompt_info import PromptInfo
 
 Run = Callable[..., Result]
@@ -548,6 +550,24 @@ def test_a_method_that_learns_from_the_stream_has_one_stream_a_set(
         for line in lines_of("out", name):
             alone = said_by(tiny, method, f"{name}/{line['key']}", views=1)
             assert line["methods"]["tda"]["top"] == alone["top"]
+
+
+@pytest.mark.parametrize("name", TOWERS)
+def test_methods_that_tune_towers_are_given_the_pictures(
+    run_tpt: Run, make_images: Make, tiny: tpt.Clip, name: str
+) -> None:
+    make_images(*names_of("one", "cat", "dog", count=3), *names_of("two", "cat", "dog", count=3))
+    methods = ("--methods", f"zero-shot,vte,{name}", "--views", 2, "--batch-size", 4)
+    assert run_tpt("eval", "one", "two", *methods, "--output", "out").exit_code == 0
+    for part in ("one", "two"):
+        lines = lines_of("out", part)
+        method = make_method(name, tpt.PromptEngine(tiny, ("cat", "dog")))
+        paths = [f"{part}/{line['key']}" for line in lines]
+        told = tpt.stream(paths, method, tpt.Views(tiny, n=1), batch_size=4)
+        for line, record in zip(lines, told, strict=True):
+            best, probability = line["methods"][name]["top"][0]
+            assert best == record.predictions[0].index
+            assert probability == pytest.approx(record.predictions[0].score, abs=1e-5)
 
 
 def test_prompts_have_names_and_start_all_methods_where_none_says_which(

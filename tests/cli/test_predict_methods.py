@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
-from every_method import METHODS
+from every_method import ALL, METHODS, TOWERS
 
 import tpt
 from tpt.methods.registry import make_settings
@@ -83,13 +83,13 @@ def settings_of(output: str) -> dict[str, Any]:
 # --- every method ---
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ALL)
 def test_every_method_gives_every_image_its_record(predict: Predict, name: str) -> None:
     records = records_of(predict("--method", name))
     assert [record["path"] for record in records] == NAMES
     kind = "votes" if name == "zero" else "score"
     for record in records:
-        adapt = [] if name == "zero_shot" else ["adapt"]
+        adapt = [] if name in ("zero_shot", *TOWERS) else ["adapt"]  # no views to tell of
         assert list(record) == ["path", "predictions", "zero_shot", *adapt]
         values = [prediction[kind] for prediction in record["predictions"]]
         assert values == sorted(values, reverse=True)
@@ -100,14 +100,14 @@ def test_every_method_gives_every_image_its_record(predict: Predict, name: str) 
         assert sum(values) == pytest.approx(1, abs=1e-5) or name == "zero"
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ALL)
 def test_every_method_starts_from_zero_shot(predict: Predict, name: str) -> None:
     plain = records_of(predict("--method", "zero_shot"))
     for record, zero_shot in zip(records_of(predict("--method", name)), plain, strict=True):
         assert record["zero_shot"] == pytest.approx(zero_shot["predictions"][0], abs=1e-5)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ALL)
 def test_the_settings_file_holds_the_methods_settings(predict: Predict, name: str) -> None:
     assert predict("--method", name, "--output", "out.jsonl").exit_code == 0
     settings = settings_of("out.jsonl")
@@ -453,6 +453,63 @@ def test_a_gated_run_is_continued_to_the_same_bytes(predict: Predict, still_cloc
     other = predict("--gate", 0.9, *options[2:], "--resume")
     assert other.exit_code == 1
     assert "made with other settings (gate threshold;" in other.stderr
+
+
+# --- methods that tune the towers ---
+
+
+@pytest.mark.parametrize("name", TOWERS)
+def test_methods_that_tune_towers_go_on_from_batch_to_batch(
+    predict: Predict, clip: tpt.Clip, name: str
+) -> None:
+    before = [p.clone() for p in clip.model.parameters()]
+    rates = ("--method", name, "--lr", 0.01)
+    whole = records_of(predict(*rates))
+    halves = records_of(predict(*rates, "--batch-size", 4))
+    plain = records_of(predict("--method", "zero_shot"))
+    near = {"rel": 1e-4}
+    for place, (one, other) in enumerate(zip(whole, halves, strict=True)):
+        same = other["predictions"][0]["score"] == pytest.approx(
+            one["predictions"][0]["score"], **near
+        )
+        assert same is (place < 4)  # the second half meets what the first has taught
+    for record, zero_shot in zip(halves, plain, strict=True):
+        assert record["zero_shot"] == pytest.approx(zero_shot["predictions"][0], abs=1e-5)
+    assert all(
+        torch.equal(p, q) for p, q in zip(clip.model.parameters(), before, strict=True)
+    )  # the caller's weights
+
+
+@pytest.mark.parametrize("name", TOWERS)
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--resume", "--output", "o.jsonl"), "--resume cannot go on with a method that keeps"),
+        (("--gate", 0.9), "--gate has no meaning with"),
+        (("--views", 4), "--views has no meaning with"),
+        (("--keep", 0.1), "--keep has no meaning with"),
+        (("--save-state", "s.safetensors"), "has no meaning with --method"),
+        (("--load-state", "s.safetensors"), "has no meaning with"),
+        (TEMPLATES, "starts from one template, but 2 were given"),
+        (("--set", "optimizer=SGD"), 'Unknown optimizer "SGD": expected Adam or AdamW.'),
+    ],
+)
+def test_what_has_no_meaning_where_towers_are_tuned_is_refused(
+    predict: Predict, name: str, options: tuple[str, ...], words: str
+) -> None:
+    assert_refused(predict("--method", name, *options), words)
+
+
+def test_a_tower_without_layer_norms_is_refused(run_tpt: Callable[..., Result]) -> None:
+    words = ("predict", "0.png", "--classes", "cat,dog", "--method", "tent", "--model", "lite")
+    Path("0.png").touch()
+    assert_refused(run_tpt(*words), "image tower has no layer norms to tune", "Use a vision tr")
+
+
+def test_a_stream_of_batches_in_order_is_told(predict: Predict) -> None:
+    stderr = predict("--method", "tent", paths=NAMES[:1]).stderr
+    assert "Note: results depend on the order of the images" in stderr
+    assert "Note: 64 images are learned from at a time" in stderr
 
 
 # --- state ---

@@ -31,7 +31,7 @@ def engine(golden: SimpleNamespace) -> tpt.PromptEngine:
 def test_the_registry_holds_every_method() -> None:
     assert list(METHODS) == [
         *("zero_shot", "tpt", "vte", "zero", "mta", "tps", "ctpt", "tda"),
-        *("oga", "stata", "rtpt"),
+        *("oga", "stata", "rtpt", "tent", "batclip"),
     ]
     for name, info in METHODS.items():
         assert info.name == name

@@ -128,7 +128,11 @@ def _run_variant(
         rows = {index: row for index, row in here.items() if isinstance(row, Tensor)}
         if rows:
             features = torch.stack(list(rows.values()))
-            answers = judge(features, [labels[index] for index in rows], methods[result_set.name])
+            by_name = methods[result_set.name]
+            plain = None
+            if any(method.needs_pictures for method in by_name.values()):
+                plain = views.plain([item.picture for item in good if item.index in rows])
+            answers = judge(features, [labels[index] for index in rows], by_name, plain)
             told |= {(result_set.name, i): a for i, a in zip(rows, answers, strict=True)}
     for item in items:
         for result_set in variant.result_sets:
@@ -165,8 +169,12 @@ def _describe_line(answer: Answer | Failure, image_ms: float) -> Line:
     return {"error": {"type": answer.type, "message": answer.message}}
 
 
-def judge(features: Tensor, labels: Sequence[int], methods: Methods) -> list[Answer]:
+def judge(
+    features: Tensor, labels: Sequence[int], methods: Methods, plain: Tensor | None = None
+) -> list[Answer]:
     """What every method says of B images, given their view features (B, N, E).
+
+    Methods that encode pictures themselves are given `plain`, the plain views (B, 1, 3, H, W).
 
     Returns:
         For each image, by the method's name, its entry in a line, or why there is none.
@@ -175,8 +183,12 @@ def judge(features: Tensor, labels: Sequence[int], methods: Methods) -> list[Ans
     for name, method in methods.items():
 
         def work(places: Sequence[int], method: Method = method) -> list[dict[str, Any] | Failure]:
-            part = features[list(places)] if len(places) < len(labels) else features
-            out = method.adapt_features(part if method.reads_views else part[:, :1])
+            if method.needs_pictures:
+                assert plain is not None
+                out = method.adapt(plain[list(places)])
+            else:
+                part = features[list(places)] if len(places) < len(labels) else features
+                out = method.adapt_features(part if method.reads_views else part[:, :1])
             outs = [out.image(number) for number in range(len(places))]
             return [_summarise(o, labels[p], method) for o, p in zip(outs, places, strict=True)]
 

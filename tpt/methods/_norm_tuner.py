@@ -42,17 +42,17 @@ class NormTuner:
         text: tune the text tower's layer norms too, and compute the class features anew each step.
 
     Raises:
-        MethodError: a model without layer norms, a few-shot head, a CoCoOp context.
+        MethodError: an image tower without layer norms, a few-shot head, a CoCoOp context.
     """
 
     def __init__(self, engine: PromptEngine, settings: Any, loss: Loss, *, text: bool) -> None:
         if engine.conditional or engine.has_head:
             raise MethodError(
                 "A method that tunes the towers needs one set of class features from words or from "
-                "learned vectors, but this prompt is a CoCoOp context or a few-shot head. Use "
-                "another prompt."
+                "learned vectors, but this prompt is a CoCoOp context or a few-shot head, which has "
+                "nothing to tune towards. Use another prompt."
             )
-        self.settings, self.loss, self.text = settings, loss, text
+        self.settings, self.loss, self.text, self.plain = settings, loss, text, engine
         model = copy.deepcopy(engine.clip.model).float()
         self.clip = Clip(model, engine.clip.tokenizer)
         # The full-length path runs the tower's own modules, so gradients reach their weights.
@@ -61,10 +61,12 @@ class NormTuner:
         )
         norms = [m for m in model.modules() if isinstance(m, nn.LayerNorm)]
         self.weights = [p for norm in norms for p in norm.parameters()]
-        if not self.weights:
+        tower = getattr(model, "visual", model)
+        if not any(isinstance(module, nn.LayerNorm) for module in tower.modules()):
             raise MethodError(
-                "This model has no layer norms to tune (a ResNet has batch norms). Use a vision "
-                "transformer, or another method."
+                "This model's image tower has no layer norms to tune: a convolutional one, such as "
+                "the embedded model's, has batch norms. Use a vision transformer (--model "
+                "ViT-B-16, say), or another method."
             )
         self.start = [p.detach().clone() for p in self.weights]
         with torch.no_grad():
@@ -94,9 +96,12 @@ class NormTuner:
         loss.backward()
         self.optimizer.step()
         told = logits.detach()
+        with torch.no_grad():  # zero-shot is the untouched model's answer, at one more pass
+            features = self.plain.clip.encode_images(pictures)
+            initial = self.plain.logits(features, self.plain.start_features())
         return Adapted(
             logits=told,
-            initial_logits=told.clone(),
+            initial_logits=initial,
             selected=torch.zeros(len(told), 1, dtype=torch.long, device=told.device),
             view_entropy=entropy(told).unsqueeze(1),
             loss=loss.detach(),
@@ -107,7 +112,7 @@ class NormMethod(Method):
     """A method that reads pictures, tunes layer norms and goes on from batch to batch.
 
     `adapt` takes a batch (B, 1, 3, H, W) and `tpt.stream` hands over 64 pictures at once. The
-    answer is the one before the batch's own step.
+    answer is the one before the batch's own step; zero-shot's is that of the untouched model.
     """
 
     keeps_state = True

@@ -38,6 +38,7 @@ class MethodInfo:
     together: int | None = None  # images a batch, where those of a batch decide together
     gradient: bool = False  # whether it takes optimiser steps
     takes_templates: bool = True  # else the context is tuned, and templates have no place
+    needs_pictures: bool = False  # whether it encodes them itself, with towers that it tunes
 
     @property
     def method(self) -> type[Method]:
@@ -86,6 +87,14 @@ class MethodInfo:
         return self.method(engine, **chosen)
 
 
+_TOWERS: dict[str, Any] = {  # those that tune layer norms, batch after batch
+    "needs_views": False,
+    "needs_pictures": True,
+    "keeps_state": True,
+    "together": 64,
+    "gradient": True,
+    "takes_templates": False,
+}
 _BUILT_IN = (
     MethodInfo(
         *("zero_shot", "tpt.methods.zero_shot:ZeroShot", "Zero-shot CLIP", "2103.00020"),
@@ -158,6 +167,18 @@ _BUILT_IN = (
         gradient=True,
         takes_templates=False,
     ),
+    MethodInfo(
+        *("tent", "tpt.methods.tent:TENT", "TENT", "2006.10726"),
+        "sharpen the image tower's layer norms on a stream of corrupted images",
+        "a backward pass of the image tower; a copy of the model",
+        **_TOWERS,
+    ),
+    MethodInfo(
+        *("batclip", "tpt.methods.batclip:BATCLIP", "BATCLIP", "2412.02837"),
+        "tune both towers' layer norms on a stream of corrupted images",
+        "a backward pass of both towers; a copy of the model",
+        **_TOWERS,
+    ),
 )
 
 METHODS: Mapping[str, MethodInfo] = MappingProxyType({info.name: info for info in _BUILT_IN})
@@ -225,6 +246,7 @@ def load_plugin(entry: EntryPoint) -> MethodInfo:
         together=method.together if isinstance(method.together, int) else None,
         gradient=method.gradient,
         takes_templates=method.takes_templates,
+        needs_pictures=method.needs_pictures is True,
     )
 
 
