@@ -49,8 +49,8 @@ class NormTuner:
         if engine.conditional or engine.has_head:
             raise MethodError(
                 "A method that tunes the towers needs one set of class features from words or from "
-                "learned vectors, but this prompt is a CoCoOp context or a few-shot head, which has "
-                "nothing to tune towards. Use another prompt."
+                "learned vectors, but this prompt is a CoCoOp context or a few-shot head, which "
+                "has nothing to tune towards. Use another prompt."
             )
         self.settings, self.loss, self.text, self.plain = settings, loss, text, engine
         model = copy.deepcopy(engine.clip.model).float()
