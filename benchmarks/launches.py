@@ -8,12 +8,14 @@ of ViT-B/16's depth runs on the CPU as it would on a GPU (the pictures of a batc
 products), and a dispatch mode counts. An operator that only looks at its input otherwise (a view)
 costs nothing, any other counts as one kernel, those that prepare something on the host among them;
 a fused attention is one. A synchronisation is whatever brings numbers to Python: `item`, `tolist`,
-`cpu`, `bool`, an index by a mask. The counts do not depend on width or weights.
+`cpu`, `bool`, an index by a mask. What `cpu` gave lies on the host from there on and costs nothing.
+The counts do not depend on width or weights.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,7 +29,8 @@ import torch
 from open_clip.model import CLIP
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_leaves
 
 import tpt
 import tpt.images.resample
@@ -51,31 +54,70 @@ class Counts:
     waits: Counter[str] = field(default_factory=Counter)
 
 
+class _Host:
+    """Which tensors were fetched, by the memory they lie in; it is held, so that none reuses it."""
+
+    def __init__(self) -> None:
+        self.held: dict[int, Any] = {}
+
+    def add(self, *found: Any) -> None:
+        for tensor in _tensors(found):
+            memory = tensor.untyped_storage()
+            self.held[memory.data_ptr()] = memory
+
+    def has(self, *found: Any) -> bool:
+        """Whether any lies there: no operator takes tensors from both."""
+        return any(t.untyped_storage().data_ptr() in self.held for t in _tensors(found))
+
+
+def _tensors(found: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(found) if type(leaf) is Tensor and leaf.numel()]
+
+
 class _Kernels(TorchDispatchMode):
-    def __init__(self, counts: Counts) -> None:
+    def __init__(self, counts: Counts, host: _Host) -> None:
         super().__init__()
-        self.counts = counts
+        self.counts, self.host = counts, host
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
+        if self.host.has(args, kwargs):
+            result = func(*args, **(kwargs or {}))
+            self.host.add(result)
+            return result
         if name in _WAITING or (name.startswith("index") and _has_mask(args)):
-            self.counts.waits[name] += 1
+            if not _counts_steps():
+                self.counts.waits[name] += 1
         elif not _is_view(func) and not name.startswith(_FREE):
             self.counts.kernels[name] += 1
         return func(*args, **(kwargs or {}))
 
 
+def _counts_steps() -> bool:
+    """Whether an optimiser reads its step, which it keeps on the host."""
+    frame = sys._getframe(2)
+    while frame is not None and "optim" not in frame.f_code.co_filename:
+        frame = frame.f_back  # type: ignore[assignment]
+    return frame is not None
+
+
 class _Fetches(TorchFunctionMode):
     """What reads a tensor's memory never reaches the dispatcher."""
 
-    def __init__(self, counts: Counts) -> None:
+    def __init__(self, counts: Counts, host: _Host) -> None:
         super().__init__()
-        self.counts = counts
+        self.counts, self.host = counts, host
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _FETCHING:
-            self.counts.waits[func.__name__] += 1
-        return func(*args, **(kwargs or {}))
+        if func not in _FETCHING or self.host.has(args):
+            return func(*args, **(kwargs or {}))
+        self.counts.waits[func.__name__] += 1
+        if func is not Tensor.cpu:
+            return func(*args, **(kwargs or {}))
+        with _disable_current_modes():  # on a CPU `cpu` copies nothing
+            fetched = args[0].clone()
+        self.host.add(fetched)
+        return fetched
 
 
 def _is_view(func: Any) -> bool:
@@ -91,8 +133,8 @@ def _has_mask(args: tuple[Any, ...]) -> bool:
 @contextmanager
 def counting() -> Iterator[Counts]:
     """Count what is asked of the device inside."""
-    counts = Counts()
-    with _Fetches(counts), _Kernels(counts):
+    counts, host = Counts(), _Host()
+    with _Fetches(counts, host), _Kernels(counts, host):
         yield counts
 
 
@@ -141,7 +183,7 @@ def _measure(classes: int, batch: int, layers: int, augment: str, name: str) -> 
         "tower": lambda: clip.encode_views(made),
         "method": lambda: method.adapt_features(features),
         "predict": lambda: list(predict_batch(items, method, views, 5)),
-        "encode": lambda: encode(items, clip, views),
+        "encode": lambda: encode(items, clip, views, check=method.weighs_others),
         "judge": partial(judge, features, [0] * batch, {name: method}),
     }
     found = {}

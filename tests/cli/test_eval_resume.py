@@ -351,7 +351,7 @@ def test_ctrl_c_tells_what_was_done_and_how_to_go_on(
 ) -> None:
     words = ("eval", "two", *WORDS, "--output")
     run_tpt(*words, "whole")
-    adapt, calls = tpt.TPT.adapt_features, [0]
+    adapt, calls = tpt.TPT.adapt_checked, [0]
 
     def interrupt(self: tpt.TPT, features: Any) -> Any:
         calls[0] += 1
@@ -360,7 +360,7 @@ def test_ctrl_c_tells_what_was_done_and_how_to_go_on(
         return adapt(self, features)
 
     with monkeypatch.context() as patch:
-        patch.setattr(tpt.TPT, "adapt_features", interrupt)
+        patch.setattr(tpt.TPT, "adapt_checked", interrupt)
         result = run_tpt(*words, "out")
     assert result.exit_code == 130
     assert "\nInterrupted after 2 of 4 images in " in result.stderr

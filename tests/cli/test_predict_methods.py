@@ -562,7 +562,7 @@ def test_a_correlated_stream_is_warned_of_in_a_line(predict: Predict, quiet: boo
 def test_ctrl_c_promises_no_resume_where_state_is_lost(
     predict: Predict, monkeypatch: pytest.MonkeyPatch, save: tuple[str, ...]
 ) -> None:
-    adapt, calls = tpt.TDA.adapt_features, []
+    adapt, calls = tpt.TDA.adapt_checked, []
 
     def interrupt(self: tpt.TDA, features: torch.Tensor) -> tpt.Adapted:
         calls.append(1)
@@ -570,7 +570,7 @@ def test_ctrl_c_promises_no_resume_where_state_is_lost(
             raise KeyboardInterrupt
         return adapt(self, features)
 
-    monkeypatch.setattr(tpt.TDA, "adapt_features", interrupt)
+    monkeypatch.setattr(tpt.TDA, "adapt_checked", interrupt)
     result = predict("--method", "tda", "--output", "out.jsonl", *save)
     assert result.exit_code == 130
     assert "Interrupted after 2 of 8 images in " in result.stderr

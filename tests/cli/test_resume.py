@@ -162,7 +162,7 @@ def test_ctrl_c_tells_what_was_done_and_how_to_go_on(
 ) -> None:
     make_images("1.png", "2.png", "3.png", "4.png")
     words = ("predict", ".", *FAST, *output)
-    adapt = tpt.TPT.adapt_features
+    adapt = tpt.TPT.adapt_checked
     calls: list[int] = []
 
     def interrupt(self: tpt.TPT, features: Any) -> Any:
@@ -172,7 +172,7 @@ def test_ctrl_c_tells_what_was_done_and_how_to_go_on(
         return adapt(self, features)
 
     with monkeypatch.context() as patch:
-        patch.setattr(tpt.TPT, "adapt_features", interrupt)
+        patch.setattr(tpt.TPT, "adapt_checked", interrupt)
         result = run_tpt(*words)
     assert result.exit_code == 130
     assert "\nInterrupted after 2 of 4 images in " in result.stderr

@@ -28,6 +28,18 @@ def test_kernels_do_not_depend_on_the_class_list(counts: dict[str, Counts]) -> N
     assert few["method"].kernels == counts["method"].kernels
 
 
+def test_a_batch_waits_for_the_device_once(counts: dict[str, Counts]) -> None:
+    assert counts["predict"].waits == {"cpu": 1}
+    assert not counts["encode"].waits
+    assert counts["judge"].waits == {"cpu": 1}
+
+
+@pytest.mark.parametrize("name", ["zero-shot", "vte", "zero", "mta", "tps", "ctpt", "rtpt"])
+def test_no_method_waits_for_the_device(name: str) -> None:
+    found = measure(classes=3, batch=2, layers=1, augment="crop", name=name)
+    assert found["predict"].waits == found["judge"].waits == {"cpu": 1}
+
+
 def test_what_is_counted() -> None:
     x = torch.ones(3, 4)
     with counting() as counts:
@@ -35,8 +47,10 @@ def test_what_is_counted() -> None:
         (y + 1).sum().item()
         x[x > 0].tolist()
         x.softmax(-1)
+        fetched = x.cpu()  # from here on the host
+        float((fetched + 1).sum())
     assert dict(counts.kernels) == {"add": 1, "sum": 1, "gt": 1, "_softmax": 1}
-    assert dict(counts.waits) == {"_local_scalar_dense": 1, "index": 1, "tolist": 1}
+    assert dict(counts.waits) == {"_local_scalar_dense": 1, "index": 1, "tolist": 1, "cpu": 1}
 
 
 @pytest.mark.slow

@@ -21,8 +21,9 @@ from tpt.data.labelled_sets import Sample, open_source
 from tpt.evaluate.walks import Variant, Walk
 from tpt.images.views import Views
 from tpt.methods import Adapted, Method
+from tpt.methods.fetching import fetch_outcome, find_sound
 from tpt.streaming._stages import describe_failure, settle
-from tpt.streaming.pipeline import Loaded, cut_batches, decode_ahead, encode, load_as
+from tpt.streaming.pipeline import OVERFLOW, Loaded, cut_batches, decode_ahead, encode, load_as
 from tpt.streaming.records import PLACES, Failure
 from tpt.streaming.screen import Screen
 
@@ -117,7 +118,8 @@ def _run_variant(
     clip = every[0].engine.clip
     readers = [method.go_on for method in every if method.reads_views]
     look = partial(screen.encode, clip, methods=readers) if screen and count is None else None
-    found = encode(good, clip, views, count, look) if good else []
+    check = any(method.weighs_others for method in every)
+    found = encode(good, clip, views, count, look, check) if good else []
     image_ms = (time.perf_counter() - started) * 1e3 / max(1, len(good))
     encoded = dict(zip((item.index for item in good), found, strict=True))
     told: dict[tuple[str, int], Answer | Failure] = {}
@@ -163,6 +165,8 @@ def _describe_line(answer: Answer | Failure, image_ms: float) -> Line:
         broken = {name: told for name, told in answer.items() if isinstance(told, Failure)}
         if not broken:
             return {"image_ms": round(image_ms, 3), "methods": answer}
+        if OVERFLOW in broken.values():  # the tower's failure, and no method's
+            return _describe_line(OVERFLOW, image_ms)
         told = next(iter(broken.values()))
         mark = " " if told is _UNSTABLE else ": "
         answer = Failure(told.type, f"{', '.join(broken)}{mark}{told.message}")
@@ -183,14 +187,18 @@ def judge(
     for name, method in methods.items():
 
         def work(places: Sequence[int], method: Method = method) -> list[dict[str, Any] | Failure]:
+            part = features[list(places)] if len(places) < len(labels) else features
+            part, sound = find_sound(part)
             if method.needs_pictures:
                 assert plain is not None
                 out = method.adapt(plain[list(places)])
             else:
-                part = features[list(places)] if len(places) < len(labels) else features
-                out = method.adapt_features(part if method.reads_views else part[:, :1])
-            outs = [out.image(number) for number in range(len(places))]
-            return [_summarise(o, labels[p], method) for o, p in zip(outs, places, strict=True)]
+                out = method.adapt_checked(part if method.reads_views else part[:, :1])
+            out, (fine,) = fetch_outcome(out, sound)
+            return [
+                _summarise(out.image(number), labels[place], method) if fine[number] else OVERFLOW
+                for number, place in enumerate(places)
+            ]
 
         started = time.perf_counter()
         size = method.together or len(labels)
@@ -215,7 +223,7 @@ def _summarise(out: Adapted, label: int, method: Method) -> dict[str, Any] | Fai
     """One image's entry in a line, less its time."""
     if not out.is_finite:
         return _UNSTABLE
-    raw = out.logits.double().cpu()
+    raw = out.logits.double()
     logits = method.reading.scale(raw) if method.gives_probabilities else raw
     order = logits.argsort(descending=True, stable=True)
     best = order[:TOP].tolist()

@@ -180,7 +180,6 @@ class Method:
         count = None if self.reads_views else 1
         return self.adapt_features(encode_views(self.engine.clip, views, count))
 
-    @steady()
     def adapt_features(self, features: Tensor) -> Adapted:
         """Adapt to unit view features (N, E), or to B images' (B, N, E). View 0 is the plain one.
 
@@ -190,16 +189,27 @@ class Method:
         Raises:
             MethodError: features that are not finite unit vectors of the expected shape.
         """
+        result = self.adapt_checked(check_features(self.engine.clip, features))
+        return result if features.ndim == 3 else result.image(0)
+
+    @steady()
+    def adapt_checked(self, features: Tensor) -> Adapted:
+        """Adapt to B images' features (B, N, E), known to be float32 and finite on the device.
+
+        `Clip.encode_views` gives such rows, of unit length. A check would wait for the device.
+        """
         clip = self.engine.clip
-        batch = check_features(clip, features)
-        if not self.reads_views:
-            batch = batch[:, :1]
+        batch = features if self.reads_views else features[:, :1]
         images = 1 if self.keeps_state else clip.images_a_pass(len(batch))
         if self.together is not None:
             images = len(batch)
         with self._one_at_a_time(), multiplying(clip.precision, clip.device):
-            result = join_images([self._adapt(part) for part in batch.split(images)])
-        return result if features.ndim == 3 else result.image(0)
+            return join_images([self._adapt(part) for part in batch.split(images)])
+
+    @property
+    def weighs_others(self) -> bool:
+        """Whether an image's outcome depends on others, before it or in its batch."""
+        return bool(self.keeps_state) or self.together is not None
 
     @property
     def batch_size(self) -> int:
@@ -217,13 +227,13 @@ class Method:
         return None if self.reads_views else 1
 
     def begin(self, features: Tensor) -> tuple[Adapted, Tensor | None]:
-        """The outcome of B images from their first views (B, `first_views`, E).
+        """The outcome of B images from their first views (B, `first_views`, E), not checked.
 
         Returns:
             The outcome, and (B,) True for images that `go_on` has to see with all their views; None
             where there is none.
         """
-        return self.adapt_features(features), None
+        return self.adapt_checked(features), None
 
     @property
     def go_on(self) -> Method:

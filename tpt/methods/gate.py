@@ -104,34 +104,33 @@ class Gate(Method):
         first = encode_views(clip, views, self.settings.views)
         first = first if views.ndim == 5 else first.unsqueeze(0)  # (B, n, E)
         result, needs = self.leave(first)
-        if bool(needs.any()):
-            features, batch = first[needs], views if views.ndim == 5 else views.unsqueeze(0)
-            rest = batch[needs.to(batch.device), self.settings.views :]
+        places = needs.nonzero().squeeze(1)
+        if len(places):
+            features, batch = first[places], views if views.ndim == 5 else views.unsqueeze(0)
+            rest = batch[places.to(batch.device), self.settings.views :]
             if self.reads_views and rest.numel():
                 features = torch.cat([features, encode_views(clip, rest)], dim=1)
-            result = _merge(result, self.method.adapt_features(features), needs)
+            result = _merge(result, self.method.adapt_features(features), places)
         return result if views.ndim == 5 else result.image(0)
 
-    def adapt_features(self, features: Tensor) -> Adapted:
-        batch = check_features(self.engine.clip, features)
-        result, needs = self.leave(batch)
-        if bool(needs.any()):
-            result = _merge(result, self.method.adapt_features(batch[needs]), needs)
-        return result if features.ndim == 3 else result.image(0)
+    def adapt_checked(self, features: Tensor) -> Adapted:
+        result, needs = self._leave(features)
+        places = needs.nonzero().squeeze(1)
+        if len(places):
+            result = _merge(result, self.method.adapt_checked(features[places]), places)
+        return result
 
     @property
     def first_views(self) -> int:
         return int(self.settings.views)
 
     def begin(self, features: Tensor) -> tuple[Adapted, Tensor | None]:
-        return self.leave(features)
+        return self._leave(features)
 
     @property
     def go_on(self) -> Method:
         return self.method
 
-    @steady()
-    @torch.no_grad()
     def leave(self, features: Tensor) -> tuple[Adapted, Tensor]:
         """The gate's decision: what B images are if skipped, and which may not be.
 
@@ -145,7 +144,12 @@ class Gate(Method):
         Raises:
             MethodError: features that are not finite unit vectors of the expected shape.
         """
-        first = check_features(self.engine.clip, features)[:, : self.settings.views]
+        return self._leave(check_features(self.engine.clip, features))
+
+    @steady()
+    @torch.no_grad()
+    def _leave(self, features: Tensor) -> tuple[Adapted, Tensor]:
+        first = features[:, : self.settings.views]
         parts = first.split(self.engine.clip.images_a_pass(len(first)))
         looks = [take_first_look(self, part, keep=1.0) for part in parts]
         scores = [_score(look, part) for look, part in zip(looks, parts, strict=True)]
@@ -179,22 +183,22 @@ def _vote(logits: Tensor) -> Tensor:
     return F.one_hot(logits.argmax(-1), logits.shape[-1])
 
 
-def _merge(left: Adapted, done: Adapted, needs: Tensor) -> Adapted:
-    """All B images: those that were adapted from `done` (b rows), the others from `left` (B)."""
+def _merge(left: Adapted, done: Adapted, places: Tensor) -> Adapted:
+    """All B images: those at `places` (b,), adapted, from `done`; the others from `left` (B)."""
     if done.adapted is None:  # it is known where the method is a gate itself
-        done = replace(done, adapted=needs[needs])
-    return Adapted(**{name: _merge_field(name, left, done, needs) for name in vars(left)})  # type: ignore[arg-type]
+        done = replace(done, adapted=torch.ones_like(places, dtype=torch.bool))
+    return Adapted(**{name: _merge_field(name, left, done, places) for name in vars(left)})  # type: ignore[arg-type]
 
 
-def _merge_field(name: str, left: Adapted, done: Adapted, needs: Tensor) -> Tensor | None:
+def _merge_field(name: str, left: Adapted, done: Adapted, places: Tensor) -> Tensor | None:
     """One field of both: rows of `left` are padded to the size of `done`'s, with NaN or -1."""
     new, old = getattr(done, name), getattr(left, name)
     if new is None:
         return None
     padding = float("nan") if new.is_floating_point() else -1
-    merged = new.new_full((len(needs), *new.shape[1:]), padding)
+    merged = new.new_full((len(left.logits), *new.shape[1:]), padding)
     if old is not None:
         size = min(old.shape[-1], merged.shape[-1]) if merged.ndim > 1 else None
         merged[..., :size] = old[..., :size]
-    merged[needs] = new
+    merged[places] = new
     return merged

@@ -17,7 +17,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tpt.methods.base import Adapted, Method
@@ -69,7 +68,8 @@ def count_votes(logits: Tensor, view_entropy: Tensor, voters: Tensor) -> tuple[T
         by the voters.
     """
     named = logits.argmax(-1)  # (B, N)
-    votes = F.one_hot(named.gather(1, voters), logits.shape[-1]).sum(1)  # (B, K)
+    classes = torch.arange(logits.shape[-1], device=named.device)
+    votes = (named.gather(1, voters).unsqueeze(-1) == classes).sum(1)  # (B, K)
     order = select_confident(view_entropy, 1.0)  # (B, N), all of them
     named = named.gather(1, torch.cat([order[:, voters.shape[1] :], voters], dim=1))
     ties = votes == votes.amax(-1, keepdim=True)  # (B, K)

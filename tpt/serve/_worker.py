@@ -138,7 +138,9 @@ def _adapt_mixed(batch: Sequence[Ticket], items: Sequence[Loaded]) -> dict[int, 
     rows: dict[int, Tensor] = {}
     for group in _group(batch, lambda one: (one.views.n, one.views.kind, one.method.first_views)):
         some, first = [items[p] for p in group], batch[group[0]]
-        found = encode(some, first.views.clip, first.views, first.method.first_views)
+        check = any(batch[p].method.weighs_others for p in group)
+        count = first.method.first_views
+        found = encode(some, first.views.clip, first.views, count, check=check)
         rows |= part_failures(found, some, outcomes)[0]
     for group in _group(batch, lambda one: id(one.method)):
         whole, first = [items[p] for p in group if p in rows], batch[group[0]]

@@ -23,6 +23,7 @@ from tpt.errors import ImageError, MethodError
 from tpt.images.decode import Picture, is_one_image, load_picture
 from tpt.images.views import Views
 from tpt.methods.base import Adapted, Method
+from tpt.methods.fetching import fetch_outcome, find_sound
 from tpt.model.clip import Clip
 from tpt.model.surroundings import check_process
 from tpt.streaming._ahead import Ahead, map_ahead
@@ -309,7 +310,7 @@ def adapt_batch(
             look = clip.encode_views
             if screen is not None and encoded is None:
                 look = partial(screen.encode, clip, methods=[method])
-            found = encode(items, clip, views, encoded, look)
+            found = encode(items, clip, views, encoded, look, check=method.weighs_others)
             rows, items = part_failures(found, items, outcomes)
             if not items:
                 break
@@ -329,7 +330,7 @@ def adapt_pictures(
     """The outcome of every image under a method that tunes the image tower on all of them."""
 
     def work(group: Sequence[Loaded]) -> list[Adapted]:
-        out = method.adapt(views.plain([item.picture for item in group]))
+        out, _ = fetch_outcome(method.adapt(views.plain([item.picture for item in group])))
         return [out.image(place) for place in range(len(group))]
 
     outcomes: dict[int, Adapted | Failure] = {}
@@ -355,11 +356,17 @@ def part_failures(
 def begin(
     items: Sequence[Loaded], rows: Mapping[int, Tensor], method: Method
 ) -> list[tuple[Adapted, bool] | Failure]:
-    """(outcome, whether it is undecided) of images with these features, or its divergence."""
-    out, undecided = method.begin(torch.stack([rows[item.index] for item in items]))
-    needs = [False] * len(items) if undecided is None else undecided.tolist()
-    each = [(out.image(place), need) for place, need in enumerate(needs)]
-    return [(one, need) if need or one.is_finite else DIVERGED for one, need in each]
+    """(outcome, whether it is undecided) of images with these features, or why there is none."""
+    features, sound = find_sound(torch.stack([rows[item.index] for item in items]))
+    out, undecided = method.begin(features)
+    undecided = torch.zeros_like(sound) if undecided is None else undecided
+    out, (fine, needs) = fetch_outcome(out, sound, undecided)
+    told: list[tuple[Adapted, bool] | Failure] = []
+    for place, need in enumerate(needs):
+        one = out.image(place)
+        told.append((one, need) if need or one.is_finite else DIVERGED)
+        told[place] = told[place] if fine[place] else OVERFLOW
+    return told
 
 
 OVERFLOW = Failure(
@@ -380,6 +387,7 @@ def encode(
     views: Views,
     count: int | None = None,
     look: Callable[[Tensor], Tensor] | None = None,
+    check: bool = True,
 ) -> list[Tensor | Failure]:
     """Encode the images' views, each once.
 
@@ -389,6 +397,8 @@ def encode(
         views: what makes their views.
         count: how many views are encoded, the first ones; default all.
         look: makes features (B, N, E) of views; default `clip.encode_views`.
+        check: wait for the device to know whose features are not finite. Without it they are among
+            the features, for whoever fetches the outcome to look at (`find_sound`).
 
     Returns:
         Unit features (N, E) of each image, or why it has none.
@@ -402,6 +412,8 @@ def encode(
             made = views.plain(pictures) if count == 1 else views(pictures)
             parts.append((look or clip.encode_views)(made[:, :count]))
         features = torch.cat(parts)  # (B, N, E)
+        if not check:
+            return list(features)
         finite = features.isfinite().all(-1).all(-1).tolist()
         return [row if fine else OVERFLOW for row, fine in zip(features, finite, strict=True)]
 
