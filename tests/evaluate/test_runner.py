@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from threading import current_thread
 from typing import Any
 
 import numpy as np
@@ -237,6 +238,26 @@ def test_reading_a_set_reads_no_line_of_another(tmp_path: Path) -> None:
     }
     path.write_bytes(path.read_bytes().replace(b'"two"', b"\0\0\0\0\0"))
     assert [line["key"] for line in read_set(str(path), "one", places)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_corruptions_are_made_by_other_threads(
+    tiny: tpt.Clip, views: tpt.Views, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    (walk,) = plan_walks([make_set()], corruptions=[("gaussian_noise", 4), ("contrast", 1)])
+    methods = make_methods(tiny, walk, "zero-shot")
+    expected = [forget_ms(line) for line in run_walk(walk, methods, views, batch_size=3)]
+    names = []
+
+    def note(*words: Any) -> Any:
+        names.append(current_thread().name)
+        return corrupt(*words)
+
+    monkeypatch.setattr("tpt.evaluate.runner.corrupt", note)
+    lines = run_walk(walk, methods, views, batch_size=3, num_workers=workers)
+    assert [forget_ms(line) for line in lines] == expected
+    assert len(names) == 8
+    assert set(names) == ({"tpt-decode"} if workers else {current_thread().name})
 
 
 def test_methods_that_keep_state_have_a_stream_for_each_head(

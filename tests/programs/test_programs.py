@@ -34,6 +34,15 @@ def test_speed_agrees_with_the_plain_recipe() -> None:
 
 
 @pytest.mark.slow
+def test_throughput_is_measured_end_to_end() -> None:
+    small = ("--model", "lite", "--views", 2, "--classes", 3, "--images", 2, "--few", 1)
+    printed = run("benchmarks/throughput", *small, "--repeats", 1, "--sizes", "64x48")
+    assert "2 JPEGs of 64x48: decode " in printed
+    for command in ("predict", "eval"):
+        assert re.search(rf"^  tpt {command}: [\d.-]+ pictures a second", printed, re.M)
+
+
+@pytest.mark.slow
 def test_training_agrees_with_the_plain_recipe() -> None:
     small = ("--model", "lite", "--classes", 4, "--steps", 1, "--case", "CoCoOp, batch 8")
     printed = run("benchmarks/training", *small)

@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -22,8 +23,17 @@ from tpt.evaluate.walks import Variant, Walk
 from tpt.images.views import Views
 from tpt.methods import Adapted, Method
 from tpt.methods.fetching import fetch_outcome, find_sound
+from tpt.streaming._ahead import Ahead, map_ahead
 from tpt.streaming._stages import describe_failure, settle
-from tpt.streaming.pipeline import OVERFLOW, Loaded, cut_batches, decode_ahead, encode, load_as
+from tpt.streaming.pipeline import (
+    OVERFLOW,
+    Loaded,
+    cut_batches,
+    decode_ahead,
+    encode,
+    load_as,
+    weigh_pixels,
+)
 from tpt.streaming.records import PLACES, Failure
 from tpt.streaming.screen import Screen
 
@@ -59,7 +69,7 @@ def run_walk(
         views: what makes the views; only view 0 is made where no method reads more.
         seed: for corruptions on the fly.
         batch_size: pictures adapted together.
-        num_workers: decoding threads.
+        num_workers: decoding threads, and as many that corrupt.
         done: so many lines of this walk are there already. The walk starts again at the border of
             a batch, so that numbers are those of an unbroken run, and leaves those lines out.
             Pass 0 for methods that keep state; their state is not restored.
@@ -73,11 +83,13 @@ def run_walk(
     with closing(decode_ahead(samples, num_workers, batch_size, load_sample)) as loaded:
         for batch in cut_batches(loaded, batch_size):
             told: dict[int, list[Line]] = {item.index: [] for item in batch}
-            for variant in walk.variants:
-                for index, line in _run_variant(
-                    batch, samples, variant, methods, views, seed, screen
-                ):
-                    told[index].append(line)
+            with closing(_change_ahead(batch, walk.variants, seed, num_workers)) as changed:
+                for variant in walk.variants:
+                    items = list(islice(changed, len(batch)))
+                    for index, line in _run_variant(
+                        items, samples, variant, methods, views, screen
+                    ):
+                        told[index].append(line)
             lines = [line for item in batch for line in told[item.index]]
             yield from lines[skip:]
             skip = 0
@@ -101,16 +113,14 @@ def load_sample(index: int, sample: Sample) -> Loaded:
 
 
 def _run_variant(
-    batch: list[Loaded],
+    items: list[Loaded],
     samples: Sequence[Sample],
     variant: Variant,
     methods: dict[str, Methods],
     views: Views,
-    seed: int,
     screen: Screen | None = None,
 ) -> Iterator[tuple[int, Line]]:
     """(place of the picture, line) of one batch in one variant."""
-    items = [_change(item, variant, seed) for item in batch]
     good = [item for item in items if item.picture is not None]
     started = time.perf_counter()
     every = [method for by_name in methods.values() for method in by_name.values()]
@@ -143,6 +153,20 @@ def _run_variant(
                 line: Line = {"set": result_set.name, "key": item.path, "label": label}
                 answer = item.error or told[result_set.name, item.index]
                 yield item.index, line | _describe_line(answer, image_ms)
+
+
+def _change_ahead(
+    batch: Sequence[Loaded], variants: Sequence[Variant], seed: int, num_workers: int
+) -> Ahead[Any, Loaded] | Generator[Loaded, None, None]:
+    """The pictures of a batch as every variant has them, made while another is looked at."""
+    changes = any(variant.corruption is not None for variant in variants)
+    return map_ahead(
+        lambda pair: _change(*pair, seed),
+        ((item, variant) for variant in variants for item in batch),
+        num_workers if changes else 0,
+        len(batch),
+        weigh=lambda one: weigh_pixels(one) if isinstance(one, Loaded) else 0,
+    )
 
 
 def _change(item: Loaded, variant: Variant, seed: int) -> Loaded:

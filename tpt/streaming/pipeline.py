@@ -206,7 +206,7 @@ def decode_ahead(
         ahead,
         take=own,
         fail=fail,
-        weigh=_weigh,
+        weigh=weigh_pixels,
         time_limit=time_limit,
     )
 
@@ -224,7 +224,7 @@ def own_item(item: Any) -> Any:
     return load_picture(item)  # PIL's are loaded in place, and one object may be many frames
 
 
-def _weigh(value: Any) -> int:
+def weigh_pixels(value: Any) -> int:
     """The bytes of a decoded picture, or of an item that has pixels."""
     held = value[1] if isinstance(value, tuple) else value.picture
     held = held.pixels if isinstance(held, Picture) else held
