@@ -224,12 +224,12 @@ class injecting:  # noqa: N801  # a context manager
         self.saved = pipeline.load_item, pipeline.begin, pipeline.encode, pipeline.describe
         load, begin, encode_views, describe = self.saved
 
-        def load_or_fail(index: int, item: Any) -> Any:
+        def load_or_fail(index: int, item: Any, decode: Any = None) -> Any:
             if index in self.hangs:
                 self.release.wait()
             if self.faults.get(index) == "decode":
                 return pipeline.load_as(index, None, fail)
-            return load(index, item)
+            return load(index, item, decode)
 
         def fail() -> None:
             raise ValueError("injected")

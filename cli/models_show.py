@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import asdict
 
@@ -20,23 +21,40 @@ from cli.failures import plain_errors
     default="fp32",
     show_default=True,
 )
+@click.option(
+    "--classes",
+    type=click.IntRange(1),
+    default=1000,
+    show_default=True,
+    metavar="K",
+    help="Of the text side's cost: the first K of ImageNet's class names.",
+)
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
-def show(name: str, pretrained: str | None, device: str, precision: str, form: str) -> None:
+def show(
+    name: str, pretrained: str | None, device: str, precision: str, classes: int, form: str
+) -> None:
     """Show what a model is: kind, towers, sizes, preprocessing, digest and cost.
 
     NAME is a name of `tpt models`, hf-hub:ORG/REPO, local-dir:/path, a folder or an archive of
     OpenAI's. The digest is of the weights: two forms of the same weights have the same, and a
     prompt made for one fits the other. One picture is run through the model, to count operations.
+    Those of the text side are of a prompt that starts from "a photo of a" and is tuned by one step.
     """
     with plain_errors():
+        from open_clip import IMAGENET_CLASSNAMES
+
         from tpt.model.describe import VIEWS, describe_model
         from tpt.model.load import find_device, load_clip, name_folder
+        from tpt.prompts import PromptEngine
+        from tpt.prompts.operations import count_text_operations
 
         place = find_device(device)
         clip = load_clip(name_folder(name), pretrained, device=place, precision=precision)
         card = describe_model(clip)
+        names = itertools.islice(itertools.cycle(IMAGENET_CLASSNAMES), classes)
+        text = count_text_operations(PromptEngine(clip, list(names)))
     if form == "json":
-        click.echo(json.dumps(asdict(card), indent=1))
+        click.echo(json.dumps({**asdict(card), "text_operations": asdict(text)}, indent=1))
         return
     numbers = {key: ", ".join(f"{v:g}" for v in getattr(card, key)) for key in ("mean", "std")}
     height, width = card.image_size
@@ -53,7 +71,9 @@ def show(name: str, pretrained: str | None, device: str, precision: str, form: s
         **numbers,
         "precision": card.precision,
         "digest": card.digest or "unknown",
-        f"{VIEWS} views": f"{card.operations / 1e9:,.4g} GFLOP in the image tower",
+        f"{VIEWS} views": f"{card.operations / 1e9:,.4g} GFLOP a picture in the image tower",
+        f"{classes:,} classes": f"{text.picture / 1e9:,.4g} GFLOP a picture in the text tower "
+        f"(tuning and prediction), {text.once / 1e9:,.4g} once for the class list",
     }
     for key, value in rows.items():
         click.echo(f"{key:16} {value}")

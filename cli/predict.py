@@ -95,6 +95,13 @@ if TYPE_CHECKING:
     metavar="SECONDS",
     help="A picture that takes longer to decode is an error.",
 )
+@click.option(
+    "--decode-in",
+    type=click.Choice(["threads", "processes"]),
+    default="threads",
+    show_default=True,
+    help="In processes a decoder that crashes costs its picture alone.",
+)
 @film_options
 @cluster_options
 @click.option("--force", is_flag=True, help="Use a prompt file made for another model.")
@@ -257,7 +264,7 @@ def describe(job: PredictJob, target: Target, options: dict[str, Any], images: i
         "classes": shown,
         "text path": job.engine.path,
         "batch size": options["batch_size"] or "auto",
-        "workers": options["num_workers"],
+        "workers": f"{options['num_workers']} {options['decode_in']}",
         "output": f"{target.path} ({target.form})",
         **job.environment,
     }
@@ -293,6 +300,7 @@ def run(job: PredictJob, target: Target, found: Found, options: dict[str, Any], 
                 top_k=options["top_k"] if window is None else len(job.engine.classes),
                 strict=options["strict"],
                 time_limit=options["time_limit"],
+                decode_in=options["decode_in"],
                 screen=job.screen,
             )
             if window is not None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tpt.streaming.predict_job import PredictJob, PredictSettings
     from tpt.streaming.sources import Found
 
-_ALONE = {"strict": False, "save_state": None, "load_state": None}
+_ALONE = {"strict": False, "save_state": None, "load_state": None, "decode_in": "threads"}
 """Options of a single process, and their values where they were not given."""
 
 

@@ -9,9 +9,15 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
+import archives
+import foreign_models
+import plain_answers
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("tpt", "coop", "cli")
@@ -82,18 +88,45 @@ def test_the_wheel_holds_the_packages_and_their_data_and_nothing_else(wheel: Pat
         assert name in names
 
 
-@pytest.mark.slow
-def test_an_installed_wheel_predicts_from_another_folder(wheel: Path, tmp_path: Path) -> None:
-    home = tmp_path / "env"
-    run(sys.executable, "-m", "venv", home, folder=tmp_path)
+@pytest.fixture(scope="module")
+def home(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with the wheel and what it depends on, without extras and this checkout."""
+    folder = tmp_path_factory.mktemp("core")
+    home = folder / "env"
+    run(sys.executable, "-m", "venv", home, folder=folder)
     python = home / "bin" / "python"
-    run(python, "-m", "pip", "install", "-q", "--no-deps", wheel, folder=tmp_path)
-    # What it depends on is borrowed as it is; a checkout that is installed there for editing is
-    # not: Python does not look into .pth files of such a folder.
-    site = sysconfig.get_path("purelib", vars={"base": str(home)})
-    Path(site, "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    run(python, "-m", "pip", "install", "-q", "--no-deps", wheel, folder=folder)
+    site = Path(sysconfig.get_path("purelib", vars={"base": str(home)}))
+    (about,) = site.glob("tpt_runtime-*.dist-info")
+    for path in find_core_files(metadata.Distribution.at(about)):  # borrowed as they are
+        if not (site / path.name).exists():
+            (site / path.name).symlink_to(path)
+    return home
+
+
+def find_core_files(package: metadata.Distribution) -> set[Path]:
+    """What stands in this site-packages of what a package needs, and of what that needs."""
+    found: set[Path] = set()
+    seen: set[str] = set()
+    todo = [package]
+    while todo:
+        for line in todo.pop().requires or ():
+            needed = Requirement(line)
+            wanted = needed.marker is None or needed.marker.evaluate({"extra": ""})
+            if not wanted or canonicalize_name(needed.name) in seen:
+                continue
+            seen.add(canonicalize_name(needed.name))
+            there = metadata.distribution(needed.name)
+            todo.append(there)
+            tops = {file.parts[0] for file in there.files or ()} - {"..", "__pycache__"}
+            found |= {Path(str(there.locate_file(top))) for top in tops}
+    return found
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_predicts_from_another_folder(home: Path, tmp_path: Path) -> None:
+    python, tpt = home / "bin" / "python", home / "bin" / "tpt"
     shutil.copyfile(ROOT / "examples" / "images" / "cat.jpg", tmp_path / "photo.jpg")
-    tpt = home / "bin" / "tpt"
     found = run(python, "-c", "import tpt, coop, cli; print(tpt.__file__)", folder=tmp_path)
     assert found.stdout.startswith(str(home))
     assert run(tpt, "eval", "--help", folder=tmp_path).stdout.startswith("Usage: tpt eval")
@@ -101,3 +134,39 @@ def test_an_installed_wheel_predicts_from_another_folder(wheel: Path, tmp_path: 
     record = json.loads(done.stdout)
     assert record["path"] == "photo.jpg"
     assert len(record["predictions"]) == 2
+
+
+@pytest.mark.slow
+def test_without_transformers_all_but_its_text_towers_works(home: Path, tmp_path: Path) -> None:
+    """Models of every format answer as they do beside transformers."""
+    models = tmp_path / "models"
+    models.mkdir()
+    for kind in ("clip", "siglip", "chinese_clip"):
+        foreign_models.save(foreign_models.build(kind), models / kind)
+    archives.script(archives.build(archives.VIT), models / "ViT.pt")
+    archives.script(archives.build(archives.RESNET), models / "RN.pt")
+    ours = plain_answers.answer_all(models)
+    foreign = models / "foreign"
+    foreign.mkdir()
+    text = {"hf_model_name": "roberta-base", "hf_tokenizer_name": "roberta-base"}
+    config = {"embed_dim": 24, "vision_cfg": archives.VIT, "text_cfg": text}
+    (foreign / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    (foreign / "open_clip_model.safetensors").write_bytes(b"")
+    program = shutil.copy(plain_answers.__file__, tmp_path)
+    done = run(home / "bin" / "python", program, models, folder=tmp_path)
+    told = json.loads(done.stdout)
+    assert not told["imported"]
+    answers = told["answers"]
+    assert answers.pop("foreign") == missing(f'The text tower of "local-dir:{foreign}"')
+    chinese = f'"local-dir:{models / "chinese_clip"}" in open_clip\'s format'
+    assert answers["chinese_clip"].pop("converted") == missing(f"The text tower of {chinese}")
+    assert ours["chinese_clip"].pop("converted") == ours["chinese_clip"]["digest"]
+    assert answers == ours
+
+
+def missing(what: str) -> str:
+    """How a model is refused that needs the extra."""
+    return (
+        f"{what} is one of transformers, which is not installed here. Install it with: "
+        'pip install "tpt-runtime[hf]".'
+    )

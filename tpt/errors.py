@@ -60,6 +60,31 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def name_failure(error: Exception, what: str) -> tuple[str, str]:
+    """(the public type, a message with what can be done) of what one image fails with.
+
+    Args:
+        error: what a stage raised.
+        what: the stage, as the beginning of a sentence.
+    """
+    if isinstance(error, TptError):
+        return _public_type(error), str(error)
+    if is_out_of_memory(error):
+        return (
+            "OutOfMemoryError",
+            f"{what} needs more memory than there is. Use fewer --views, --precision bf16 or "
+            "--device cpu.",
+        )
+    return type(error).__name__, f"{what} failed for this image: {describe_error(error)}."
+
+
+def _public_type(error: TptError) -> str:
+    """The error's type, or the public one that a private type of ours stands for."""
+    kinds = type(error).__mro__
+    public = (k for k in kinds if not k.__module__.startswith("tpt.") or k.__module__ == __name__)
+    return next(public).__name__
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """' Did you mean "x" or "y"?' for the known words nearest to `word`, else ''."""
     by_lower = {name.lower(): name for name in known}

@@ -73,8 +73,11 @@ def test_show_tells_what_a_model_is_by_name_and_by_path(
     rows = dict(line.split(maxsplit=1) for line in result.stdout.splitlines() if "  " in line)
     assert rows["pictures"] == "64 x 64, shortest, bicubic"
     assert rows["kind"] == "open_clip"
-    assert "GFLOP in the image tower" in result.stdout
-    facts = json.loads(run_tpt("models", "show", str(tiny_folder), "--format", "json").stdout)
+    assert "GFLOP a picture in the image tower" in result.stdout
+    assert rows["1,000"].startswith("classes")
+    words = ("models", "show", str(tiny_folder), "--classes", "7", "--format", "json")
+    facts = json.loads(run_tpt(*words).stdout)
+    assert facts["text_operations"]["classes"] == 7
     assert facts["digest"] == rows["digest"]
     assert facts["name"] == f"local-dir:{tiny_folder}"
 

@@ -356,7 +356,7 @@ def test_without_transformers_its_text_towers_are_refused_before_anything_is_bui
     monkeypatch.setattr(tpt.model.load, "build_model", None)
     monkeypatch.setattr(open_clip.hf_model, "transformers", None)
     message = message_of(name, "random")
-    assert f'The text tower of "{name}" is a model of transformers, which is not' in message
+    assert f'The text tower of "{name}" is one of transformers, which is not' in message
     assert 'pip install "tpt-runtime[hf]"' in message
 
 

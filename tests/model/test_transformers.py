@@ -23,14 +23,17 @@ from foreign_models import (
     make_processor,
     save,
     save_bert_words,
+    save_gemma_words,
     transformers,
 )
+from open_clip import hf_model
 from PIL import Image
 from torch import Tensor
 
 import tpt
 from tpt.errors import ModelError
-from tpt.model._building import _make
+from tpt.model._building import _make, make_tokenizer
+from tpt.model._config import ModelConfig
 from tpt.model._folders import read_folder
 from tpt.prompts.engine import encode_sentences
 
@@ -113,17 +116,21 @@ def test_two_thousand_names_have_the_same_tokens(pair: Any) -> None:
 
 @pytest.mark.parametrize("size", [(32, 32), (75, 50), (41, 97), (20, 23), (250, 33)])
 @pytest.mark.parametrize("resample", [2, 3])
+@pytest.mark.parametrize("squash", [False, True])
 def test_pictures_are_prepared_as_theirs_to_a_grey_level(
-    pair: Any, tmp_path: Path, size: tuple[int, int], resample: int
+    pair: Any, tmp_path: Path, size: tuple[int, int], resample: int, squash: bool
 ) -> None:
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (*size, 3), dtype=np.uint8)
     processor = make_processor(pair.kind, 32, resample=resample)
+    if squash and pair.kind != "siglip":
+        processor.size, processor.do_center_crop = {"height": 32, "width": 32}, False
     for file in pair.folder.iterdir():
         (tmp_path / file.name).symlink_to(file)
     (tmp_path / "preprocessor_config.json").unlink()
     processor.save_pretrained(tmp_path)
     facts = read_folder_here(tmp_path)
+    assert facts.resize_mode == ("squash" if squash or pair.kind == "siglip" else "shortest")
     clip = tpt.Clip(pair.clip.model, pair.clip.tokenizer)
     clip.preprocess = facts
     ours = tpt.Views(clip, n=1).plain([Image.fromarray(pixels)])[0, 0]
@@ -495,6 +502,12 @@ def test_a_config_that_is_not_read_is_refused(
         ({"crop_size": {"height": 30, "width": 30}}, "crops to {'height': 30, 'width': 30}"),
         ({"do_resize": False}, 'sets "do_resize or do_rescale"'),
         ({"rescale_factor": 1}, 'sets "rescale_factor" to 1'),
+        ({"do_pad": True}, 'sets "do_pad" to True'),
+        ({"size": {"longest_edge": 32}}, "resizes to {'longest_edge': 32}"),
+        (
+            {"size": {"shortest_edge": 32}, "do_center_crop": False},
+            "expected a resize of the short",
+        ),
         ({"resample": 0}, 'sets "resample" to 0'),
         ({"resample": [3]}, 'sets "resample"'),
         ({"image_mean": [0.5]}, 'sets "image_mean"'),
@@ -590,3 +603,23 @@ def test_a_link_out_of_the_folder_is_not_followed(folder: Path, tmp_path: Path) 
         assert "is a link to a file outside its model folder" in refusal(folder)
         (folder / file).unlink()
         (tmp_path / file).rename(folder / file)
+
+
+@pytest.mark.parametrize("kind", ["siglip", "chinese_clip"])
+@pytest.mark.parametrize("clean", ["lower", "whitespace", "canonicalize"])
+def test_without_transformers_open_clips_folders_have_the_same_tokens(
+    kind: str, clean: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where their tokenizer is data; else the extra is named before anything is fetched."""
+    {"siglip": save_gemma_words, "chinese_clip": save_bert_words}[kind](tmp_path)
+    text = {"hf_tokenizer_name": "org/words", "context_length": 12, "vocab_size": 30_000}
+    text["tokenizer_kwargs"] = {"clean": clean}
+    config = ModelConfig({"text_cfg": text, "vision_cfg": {}}, {})
+    theirs = make_tokenizer(config, tmp_path, "x")
+    monkeypatch.setattr(hf_model, "transformers", None)
+    ours = make_tokenizer(config, tmp_path, "x")
+    assert (type(theirs).__name__, type(ours).__name__) == ("HFTokenizer", "FileTokenizer")
+    names = class_names()[::7]
+    assert torch.equal(ours(names), theirs(names))
+    with pytest.raises(ModelError, match=r'The tokenizer of "ViT-B-16-SigLIP" is one of .*\[hf\]'):
+        tpt.load_clip("ViT-B-16-SigLIP", "webli", device="cpu")

@@ -252,6 +252,13 @@ def test_a_service_is_put_under_load() -> None:
     assert not re.search("[1-9] wrong", printed)
 
 
+def test_decoding_in_processes_is_compared_with_threads() -> None:
+    printed = run("benchmarks/decoding", "--pictures", 6, "--turns", 1)
+    assert [line.split()[0] for line in printed.splitlines()] == [
+        *("threads", "processes", "ratio", "start")
+    ]
+
+
 def test_fuzzing_finds_no_fault() -> None:
     printed = run("benchmarks/fuzz_decoding", "--inputs", 60)
     assert "faults        0" in printed

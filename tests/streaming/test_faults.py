@@ -77,10 +77,10 @@ def break_decoding(patch: pytest.MonkeyPatch, method: Any, views: Any, error: Ex
 def break_copying(patch: pytest.MonkeyPatch, method: Any, views: Any, error: Exception) -> None:
     own = pipeline.own_item
 
-    def raising(item: Any) -> Any:
+    def raising(item: Any, *rest: Any) -> Any:
         if is_bad(item):
             raise error
-        return own(item)
+        return own(item, *rest)
 
     patch.setattr(pipeline, "own_item", raising)
 

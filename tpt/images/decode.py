@@ -89,17 +89,25 @@ def load_picture(source: object, max_pixels: int | None = None) -> Picture:
     Raises:
         ImageError: whatever is wrong with the image, in one line that names it.
     """
+    encoded = read_source(source)
+    if encoded is not None:
+        return load_encoded(*encoded, max_pixels)
     notes: list[str] = []
-    encoded = _read(source)
-    if encoded is None:
-        pixels = _from_memory(source, notes)
-        content = hashlib.sha256(repr(pixels.shape).encode())
-        content.update(pixels.data)
-    else:
-        name, data = encoded
-        pixels = _decode(data, name, notes, MAX_PIXELS if max_pixels is None else max_pixels)
-        content = hashlib.sha256(data)
-    return Picture(pixels, content.hexdigest(), " ".join(dict.fromkeys(notes)) or None)
+    pixels = _from_memory(source, notes)
+    content = hashlib.sha256(repr(pixels.shape).encode())
+    content.update(pixels.data)
+    return Picture(pixels, content.hexdigest(), _join(notes))
+
+
+def load_encoded(name: str, data: bytes, max_pixels: int | None = None) -> Picture:
+    """`load_picture` of encoded bytes, which messages call `name`."""
+    notes: list[str] = []
+    pixels = _decode(data, name, notes, MAX_PIXELS if max_pixels is None else max_pixels)
+    return Picture(pixels, hashlib.sha256(data).hexdigest(), _join(notes))
+
+
+def _join(notes: list[str]) -> str | None:
+    return " ".join(dict.fromkeys(notes)) or None
 
 
 def decode_image(source: object) -> Pixels:
@@ -134,8 +142,12 @@ def is_one_image(images: Any) -> bool:
 # --- what it came as ---
 
 
-def _read(source: object) -> tuple[str, bytes] | None:
-    """How messages name an encoded image, and its bytes; None for an image in memory."""
+def read_source(source: object) -> tuple[str, bytes] | None:
+    """How messages name an encoded image, and its bytes; None for an image in memory.
+
+    Raises:
+        ImageError: it cannot be read, or is no image by its first bytes.
+    """
     if isinstance(source, (str, os.PathLike)):
         return _read_file(os.fsdecode(source))
     if isinstance(source, (bytes, bytearray, memoryview)):

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from open_clip import factory
+from open_clip import factory, hf_model
 from torch import nn
 
 from tpt.model._config import ModelConfig
 from tpt.model._hf_json import FAMILIES
 from tpt.model._hf_text import build_text_tower
+from tpt.model._hf_tokenizer import FILES as TOKENIZER_FILES
 from tpt.model._hf_tokenizer import read_tokenizer
 from tpt.model._towers import BertTower, ImageTower
 from tpt.model._weights import list_files, load_weights
@@ -107,6 +108,18 @@ def check_size(config: ModelConfig, weights: Path) -> None:
         )
 
 
+def has_tokenizer(folder: Path, config: ModelConfig) -> bool:
+    """Whether, without transformers, a folder of open_clip's format has a tokenizer that is read.
+
+    Where it is installed, it reads the same files as open_clip would have it read.
+    """
+    text = config.text
+    options = (text.get("tokenizer_kwargs") or {}).keys() - {"clean"}
+    odd = text.get("hf_model_name") or text.get("tokenizer_mode") or options
+    missing = hf_model.transformers is None and bool(text.get("hf_tokenizer_name"))
+    return missing and not odd and (folder / TOKENIZER_FILES[0]).is_file()
+
+
 def make_tokenizer(config: ModelConfig, folder: Path | None, name: str) -> Any:
     """The tokenizer that a config names: CLIP's own, or data to be read.
 
@@ -115,7 +128,7 @@ def make_tokenizer(config: ModelConfig, folder: Path | None, name: str) -> Any:
         folder: where a tokenizer's files are, in place of the hub repository that `config` names.
         name: what the model is called, for the errors.
     """
-    if config.kind in FAMILIES and folder is not None:
+    if folder is not None and (config.kind in FAMILIES or has_tokenizer(folder, config)):
         return read_tokenizer(folder, config, name)
     text = config.text
     length = text.get("context_length") or factory.DEFAULT_CONTEXT_LENGTH

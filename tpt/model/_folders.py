@@ -16,7 +16,7 @@ from tpt.model._hf_config import CONFIG_FILE as HF_CONFIG_FILE
 from tpt.model._hf_config import is_model_folder, read_model_config
 from tpt.model._hf_json import FAMILIES
 from tpt.model._hf_preprocess import FILES as PREPROCESS_FILES
-from tpt.model._hf_text import with_text_facts
+from tpt.model._hf_text import check_installed, with_text_facts
 from tpt.model._hf_tokenizer import FILES, LARGEST, OLD_FILES
 from tpt.model._weights import HF_NAMES, find_weights, list_files, list_names
 from tpt.text import read_json
@@ -107,7 +107,9 @@ def fetch_repository(name: str) -> tuple[ModelConfig, Path | None, Path]:
         if _fetch_some(repository, HF_CONFIG_FILE) is None:
             raise error
         return _fetch_foreign(repository, name)
-    config = with_text_facts(read_config(path, name), path.parent, name)
+    config = read_config(path, name)
+    check_installed(config.text, name)
+    config = with_text_facts(config, path.parent, name)
     return config, None, Path(fetch(repository))
 
 

@@ -51,6 +51,8 @@ def read_preprocess(folder: Path, name: str, family: str, image_size: int) -> di
     facts |= {key: value for key, value in found.items() if key in facts and value is not None}
     if facts["do_resize"] is not True or facts["do_rescale"] is not True:
         raise refused(name, "do_resize or do_rescale", False)
+    if found.get("do_pad"):
+        raise refused(name, "do_pad", found["do_pad"])
     if not number(0.0039, 0.0040)(facts["rescale_factor"]):
         raise refused(name, "rescale_factor", facts["rescale_factor"])
     if not isinstance(facts["resample"], int) or facts["resample"] not in _FILTERS:

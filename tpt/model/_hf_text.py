@@ -91,15 +91,22 @@ _CHECKS: dict[str, Check] = {
 }
 
 
-def check_installed(name: str) -> None:
-    """Refuse a model whose text tower cannot be built here.
+def check_installed(text: Mapping[str, Any], name: str, form: str = "") -> None:
+    """Refuse a model whose text tower or tokenizer cannot be made here, before it is fetched.
+
+    Args:
+        text: its `text_cfg`.
+        name: of the model.
+        form: what follows the name, for a form of a model that has others too.
 
     Raises:
         ModelError: transformers is not installed.
     """
-    if hf_model.transformers is None:
+    part = "text tower" if text.get("hf_model_name") else "tokenizer"
+    needs = text.get("hf_model_name") or text.get("hf_tokenizer_name")
+    if needs and hf_model.transformers is None:
         raise ModelError(
-            f'The text tower of "{name}" is a model of transformers, which is not installed here. '
+            f'The {part} of "{name}"{form} is one of transformers, which is not installed here. '
             'Install it with: pip install "tpt-runtime[hf]".'
         )
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from open_clip import factory
+from open_clip.tokenizer import get_clean_fn
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 
@@ -74,7 +75,7 @@ class FileTokenizer:
 
 
 def read_tokenizer(folder: Path, config: ModelConfig, name: str) -> Any:
-    """The tokenizer of a model folder that `transformers` wrote.
+    """The tokenizer of a model folder that `transformers` wrote, or whose config is open_clip's.
 
     Raises:
         ModelError: no tokenizer in the folder, or one that cannot be read.
@@ -83,10 +84,11 @@ def read_tokenizer(folder: Path, config: ModelConfig, name: str) -> Any:
     for file in reversed(FILES[1:]):  # tokenizer_config.json has the last word
         if (folder / file).is_file():
             said |= _read_table(folder / file, name)
-    family, length = config.kind, config.text["context_length"]
+    family, words = config.kind, config.text.get("vocab_size", 49_408)
+    length = config.text.get("context_length") or factory.DEFAULT_CONTEXT_LENGTH
     inner = _read_inner(folder, family, said, name)
     if inner is None:
-        if family == "clip" and config.text["vocab_size"] == 49_408:
+        if family == "clip" and words == 49_408:
             return factory.SimpleTokenizer(context_length=length)
         raise ModelError(
             f'"{name}" has no tokenizer that is read here (tokenizer.json; for CLIP also '
@@ -94,16 +96,19 @@ def read_tokenizer(folder: Path, config: ModelConfig, name: str) -> Any:
             "installed, AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) may write "
             "tokenizer.json."
         )
-    pad_id = inner.token_to_id(_word(said.get("pad_token"), _PAD[family]))
+    pad_id = inner.token_to_id(_word(said.get("pad_token"), _PAD.get(family, "[PAD]")))
     if pad_id is None:
         pad_id = inner.padding["pad_id"] if inner.padding else 0
     highest = max(inner.get_vocab(with_added_tokens=True).values(), default=0)
-    if highest >= config.text["vocab_size"]:
+    if highest >= words:
         raise ModelError(
             f'The tokenizer of "{name}" knows words up to number {highest:,}, but its model has '
-            f"{config.text['vocab_size']:,}. The folder's files are of different models."
+            f"{words:,}. The folder's files are of different models."
         )
-    clean = _cleaning(family, said.get("tokenizer_class"))
+    if family in _PAD:
+        clean = _cleaning(family, said.get("tokenizer_class"))
+    else:  # open_clip says it in its config
+        clean = get_clean_fn((config.text.get("tokenizer_kwargs") or {}).get("clean", "whitespace"))
     left = said.get("padding_side") == "left"
     return FileTokenizer(inner, length, pad_id, left, clean, folder)
 

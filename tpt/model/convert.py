@@ -23,7 +23,7 @@ from tpt.errors import ModelError, OutputError
 from tpt.model._building import build_model
 from tpt.model._config import read_config
 from tpt.model._folders import CONFIG_FILE
-from tpt.model._hf_text import with_text_facts
+from tpt.model._hf_text import check_installed, with_text_facts
 from tpt.model._hf_tokenizer import FILES, OLD_FILES, FileTokenizer
 from tpt.model.clip import Clip
 from tpt.runs.whole_files import write_whole
@@ -44,7 +44,8 @@ def convert_model(clip: Clip, target: Path) -> list[str]:
         What is different where open_clip itself reads the folder; often nothing.
 
     Raises:
-        ModelError: a model that open_clip's format cannot describe.
+        ModelError: a model that open_clip's format cannot describe, or whose text tower needs
+            transformers in it, which is not installed.
         OutputError: the folder exists and is not empty, or the disk refused.
     """
     if clip.config is None:
@@ -60,6 +61,8 @@ def convert_model(clip: Clip, target: Path) -> list[str]:
     notes: list[str] = []
     beside: dict[str, Any] = {}
     text = _text_config(clip, notes, beside)
+    if text.get("hf_model_name"):  # Chinese-CLIP's becomes one
+        check_installed(text, str(clip.name), " in open_clip's format")
     model = {**clip.config.model, "vision_cfg": _image_config(clip, notes), "text_cfg": text}
     preprocess = _preprocess(clip, notes)
     try:

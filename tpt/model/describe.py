@@ -1,4 +1,5 @@
-"""What a loaded model is: its kind, towers and sizes, preprocessing, digest, and its cost."""
+"""What a loaded model is: its kind, towers and sizes, preprocessing, digest, and its image tower's
+cost; the text side's is `tpt.prompts.operations`."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from tpt.model._archive import KIND
 from tpt.model._hf_json import FAMILIES
@@ -75,15 +76,26 @@ def count_operations(clip: Clip) -> int:
     """Operations of the matrix products that one view costs in the image tower."""
     view = torch.zeros(1, 3, *clip.preprocess.size, device=clip.device, dtype=clip.dtype)
     run: Callable[[Any], Any] = clip._image_tower
-    attention = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _count_attention}
-    with torch.enable_grad(), FlopCounterMode(display=False, custom_mapping=attention) as counter:
+    with torch.enable_grad(), count_products() as counter:
         run(view.requires_grad_())  # with a gradient no attention is one fused, uncounted call
     return int(counter.get_total_flops())
+
+
+def count_products() -> FlopCounterMode:
+    """A counter of the operations of matrix products; it lacks those of attention on a CPU."""
+    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    back = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    mapping = {fused: _count_attention, back: _count_attention_backward}
+    return FlopCounterMode(display=False, custom_mapping=mapping)
 
 
 def _count_attention(q: Any, k: Any, v: Any, *options: Any, **others: Any) -> int:
     """Of shapes; the counter itself knows those of other devices."""
     return int(sdpa_flop_count(q, k, v))
+
+
+def _count_attention_backward(out: Any, q: Any, k: Any, v: Any, *rest: Any, **others: Any) -> int:
+    return int(sdpa_backward_flop_count(out, q, k, v))
 
 
 def _kind(clip: Clip) -> str:

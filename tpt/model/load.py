@@ -18,7 +18,7 @@ from open_clip import factory
 
 from tpt.errors import ModelError, suggest
 from tpt.model._archive import KIND, is_archive, read_archive_config
-from tpt.model._building import build_model, check_size, make_tokenizer
+from tpt.model._building import build_model, check_size, has_tokenizer, make_tokenizer
 from tpt.model._config import ModelConfig, read_config
 from tpt.model._folders import CONFIG_FILE, check_folder, fetch_repository, read_folder
 from tpt.model._hf_text import check_installed, width_of, with_text_facts
@@ -210,8 +210,7 @@ def _resolve(name: str, pretrained: str | None) -> tuple[str, str | None, ModelC
         )
     weights, quick_gelu = _resolve_weights(known, pretrained)
     config = _config(known)
-    if config.text.get("hf_model_name"):
-        check_installed(known)
+    check_installed(config.text, known)
     if quick_gelu:
         config.model["quick_gelu"] = True
     return known, weights, config
@@ -287,6 +286,8 @@ def _fetch(
         check_size(config, Path(name))
         return config, None, Path(name)
     folder = EMBEDDED[name] if name in EMBEDDED else Path(name.removeprefix("local-dir:"))
+    if not has_tokenizer(folder, config):
+        check_installed(config.text, name)
     config = with_text_facts(config, folder, name)
     found = find_weights(folder, config.kind)
     assert found is not None  # it was there a moment ago

@@ -146,8 +146,7 @@ class Ahead(Iterator[T], Generic[S, T]):
             return
         task.given_up = True
         self._threads = [thread for thread in self._threads if thread is not task.thread]
-        late = TimeoutError(f"it took longer than {self._time_limit:g} s and was given up")
-        self._finish(task, late)
+        self._finish(task, late(self._time_limit or 0.0))
         self._start("tpt-decode", self._run)
 
     def _finish(self, task: _Task, error: Exception) -> None:
@@ -233,6 +232,11 @@ class Ahead(Iterator[T], Generic[S, T]):
         if not self._todo:
             return self._closed or self._ended
         return self._held < MOST_BYTES or self._todo[0] is self._waiting[0]
+
+
+def late(seconds: float) -> TimeoutError:
+    """The error of work that is given up."""
+    return TimeoutError(f"it took longer than {seconds:g} s and was given up")
 
 
 def map_ahead(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from tpt.errors import TptError, describe_error, is_out_of_memory
+from tpt.errors import name_failure
 from tpt.streaming.records import Failure
 
 S = TypeVar("S")
@@ -50,23 +50,4 @@ def settle(
 
 def describe_failure(error: Exception, what: str) -> Failure:
     """The failure of one picture at a stage, with what can be done."""
-    if isinstance(error, TptError):
-        return Failure(_public_kind(error), str(error))
-    if is_out_of_memory(error):
-        return Failure(
-            "OutOfMemoryError",
-            f"{what} needs more memory than there is. Use fewer --views, --precision bf16 or "
-            "--device cpu.",
-        )
-    return Failure(type(error).__name__, f"{what} failed for this image: {describe_error(error)}.")
-
-
-def _public_kind(error: TptError) -> str:
-    """The error's type, or the public one that a private type here stands for."""
-    kinds = type(error).__mro__
-    public = (
-        k
-        for k in kinds
-        if not k.__module__.startswith("tpt.") or k.__module__ == TptError.__module__
-    )
-    return next(public).__name__
+    return Failure(*name_failure(error, what))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
@@ -27,6 +27,7 @@ from tpt.methods.fetching import fetch_outcome, find_sound
 from tpt.model.clip import Clip
 from tpt.model.surroundings import check_process
 from tpt.streaming._ahead import Ahead, map_ahead
+from tpt.streaming._processes import Decoders, find_decoders
 from tpt.streaming._stages import describe_failure, settle
 from tpt.streaming.items import Item
 from tpt.streaming.records import Adaptation, Failure, Prediction, Record
@@ -49,6 +50,8 @@ class Loaded:
     item: Item | None = None  # what it was decoded from, where that was one
 
 
+Decode: TypeAlias = "Callable[[Any], Picture | Failure]"
+
 Decoding: TypeAlias = "Ahead[tuple[int, Any], Loaded] | Generator[Loaded, None, None]"
 """Items as they are decoded; `close` ends it."""
 
@@ -63,6 +66,7 @@ def stream(
     top_k: int = 5,
     strict: bool = False,
     time_limit: float | None = TIME_LIMIT,
+    decode_in: str = "threads",
     screen: Screen | None = None,
 ) -> Iterator[Record]:
     """Predict every image of an iterable; a generator of records in the same order.
@@ -82,6 +86,9 @@ def stream(
         strict: raise `ImageError` at the first bad image, after the records before it.
         time_limit: seconds after which the decoding of an image is given up, where there are
             decoding threads; None: never.
+        decode_in: "threads", or "processes": each thread has one, so that a decoder that crashes,
+            or is ended, costs its picture alone. Encoded pictures go there (paths, bytes, open
+            files, `Item`s); what is pixels already, and PIL images, stay in this process.
         screen: encode in full precision only the views that it finds likely to be kept.
 
     Raises:
@@ -109,16 +116,18 @@ def stream(
         raise MethodError(f"time_limit must be more than 0 seconds; got {time_limit}.")
     views = Views(clip) if views is None else views
     views.check_model(clip)
-    loaded = partial(decode_ahead, images, num_workers, batch_size, time_limit=time_limit)
+    decoders = find_decoders(decode_in, time_limit)
+    loaded = partial(decode_ahead, images, num_workers, batch_size, None, time_limit, decoders)
     # Batches of a sequence never depend on the clock, nor do those that decide together.
     listed = isinstance(images, Sequence) or not getattr(images, "live", True)
     live = not listed and method.together is None
     predict = partial(predict_batch, method=method, views=views, top_k=top_k, screen=screen)
-    return _generate(loaded, method, predict, batch_size, strict, live)
+    return _generate(loaded, decoders, method, predict, batch_size, strict, live)
 
 
 def _generate(
     start: Callable[[], Decoding],
+    decoders: Decoders | None,
     method: Method,
     predict: Callable[[list[Loaded]], Iterator[Record]],
     batch_size: int,
@@ -126,7 +135,8 @@ def _generate(
     live: bool,
 ) -> Iterator[Record]:
     check_process()
-    with method.serving(), closing(start()) as loaded:
+    # The processes end first: then nobody waits for the threads that wait for them.
+    with method.serving(), closing(start()) as loaded, decoders or nullcontext():
         shot = -1
         for batch in cut_batches(loaded, batch_size, live=live):
             if _begins(batch[0]):
@@ -184,15 +194,19 @@ def decode_ahead(
     ahead: int,
     load: Callable[[int, Any], Loaded] | None = None,
     time_limit: float | None = TIME_LIMIT,
+    decoders: Decoders | None = None,
 ) -> Decoding:
     """Decode items in threads, in order, at most `ahead + 2 * num_workers` items ahead.
 
-    `load` takes an item's place and the item; default `load_item`. Items that it is given must not
-    be changed by whoever gave them.
+    `load` takes an item's place and the item; default `load_item`, with the `decoders`. Items that
+    it is given must not be changed by whoever gave them.
     """
+    owns = load is None
+    if decoders is not None:
+        load, time_limit = partial(load_item, decode=decoders), decoders.longest_wait
 
     def own(numbered: tuple[int, Any]) -> tuple[int, Any]:
-        return numbered[0], own_item(numbered[1]) if load is None else numbered[1]
+        return numbered[0], own_item(numbered[1], decoders) if owns else numbered[1]
 
     def fail(numbered: tuple[int, Any], error: Exception) -> Loaded:
         index, item = numbered
@@ -211,8 +225,8 @@ def decode_ahead(
     )
 
 
-def own_item(item: Any) -> Any:
-    """An item that nobody else can change: itself, a copy, or the decoded picture."""
+def own_item(item: Any, decode: Decode | None = None) -> Any:
+    """An item that nobody else can change: itself, a copy, or what decoding it gives."""
     if isinstance(item, (str, bytes, os.PathLike, Item)) or item is None:
         return item
     if isinstance(item, np.ndarray):
@@ -221,7 +235,8 @@ def own_item(item: Any) -> Any:
         return item.detach().clone()
     if isinstance(item, (bytearray, memoryview)):
         return bytes(item)
-    return load_picture(item)  # PIL's are loaded in place, and one object may be many frames
+    # PIL's are loaded in place, and one object may be many frames.
+    return (decode or load_picture)(item)
 
 
 def weigh_pixels(value: Any) -> int:
@@ -231,23 +246,28 @@ def weigh_pixels(value: Any) -> int:
     return int(getattr(held, "nbytes", 0))
 
 
-def load_item(index: int, item: Any) -> Loaded:
+def load_item(index: int, item: Any, decode: Decode | None = None) -> Loaded:
     """Decode one item; what is wrong with it is data, not an exception."""
     if isinstance(item, Item):
-        return replace(load_as(index, item.key, item.read), item=item)
-    return load_as(index, _find_path(item), lambda: item)
+        return replace(load_as(index, item.key, item.read, decode), item=item)
+    return load_as(index, _find_path(item), lambda: item, decode)
 
 
 def _find_path(item: Any) -> str | None:
     return os.fsdecode(item) if isinstance(item, (str, os.PathLike)) else None
 
 
-def load_as(index: int, path: str | None, find: Callable[[], Any]) -> Loaded:
+def load_as(
+    index: int, path: str | None, find: Callable[[], Any], decode: Decode | None = None
+) -> Loaded:
     """Decode what `find` returns under the name `path`; what it raises becomes its failure."""
     try:
         found = find()
-        picture = found if isinstance(found, Picture) else load_picture(found)
-        return Loaded(index, path, picture)
+        if not isinstance(found, (Picture, Failure)):
+            found = (decode or load_picture)(found)
+        if isinstance(found, Failure):
+            return Loaded(index, path, None, found)
+        return Loaded(index, path, found)
     except Exception as error:
         return Loaded(index, path, None, describe_failure(error, "Decoding"))
 

@@ -1,0 +1,54 @@
+"""A process that decodes pictures for another one, so that a decoder that crashes ends it alone.
+
+It is started by `tpt.streaming._processes`, imports no torch, and holds about 40 MB and the picture
+at work. A line of JSON and the encoded bytes come on its standard input; a line of JSON and the
+pixels, or what is wrong with the picture, go to its standard output. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from typing import Any
+
+from tpt.errors import name_failure
+from tpt.images.decode import Picture, load_encoded
+
+
+def serve(time_limit: float | None) -> None:
+    """Answer until the input ends.
+
+    Args:
+        time_limit: seconds of work on a picture after which the system ends this process, even
+            inside a decoder.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
+    source, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a decoder prints is no answer
+    while line := source.readline():
+        asked = json.loads(line)
+        data = source.read(asked["bytes"])
+        signal.setitimer(signal.ITIMER_REAL, time_limit or 0)
+        try:
+            told = _decode(asked["name"], data)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        about = told if isinstance(told, dict) else _describe(told)
+        answers.write(json.dumps(about).encode() + b"\n")
+        if isinstance(told, Picture):
+            answers.write(told.pixels.data)
+        answers.flush()
+
+
+def _decode(name: str, data: bytes) -> Picture | dict[str, Any]:
+    try:
+        return load_encoded(name, data)
+    except Exception as error:
+        return {"error": name_failure(error, "Decoding")}
+
+
+def _describe(picture: Picture) -> dict[str, Any]:
+    height, width, _ = picture.pixels.shape
+    return {"size": [height, width], "digest": picture.digest, "warning": picture.warning}

@@ -1,0 +1,72 @@
+"""What the text side costs: the operations of the matrix products that class features take.
+
+An image is tuned by one vector-Jacobian product with the class features of the start, which are
+computed once a class list, and predicted by one forward pass with its own context. Weights are
+frozen, so a linear map costs as much backward as forward, and a product inside attention twice.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tpt.model.describe import count_products
+from tpt.prompts._full_length import FullEncoder
+from tpt.prompts._shared_prefix import PackedEncoder
+from tpt.prompts.engine import PromptEngine
+
+
+@dataclass(frozen=True)
+class TextOperations:
+    """Operations of the text tower; a multiplication and an addition are two."""
+
+    classes: int  # K
+    once: int  # a forward pass for the class list
+    picture: int  # tuning by one step, and the forward pass that predicts
+
+
+def count_text_operations(engine: PromptEngine) -> TextOperations:
+    """Operations of an engine's text tower, for one image at a time.
+
+    On the shared-prefix path they follow from the packed shapes. On the full-length path all
+    prompts cost the same, so one of them is run and counted.
+    """
+    encoder = engine._encode
+    if isinstance(encoder, PackedEncoder):
+        forward, backward = _count_packed(encoder)
+    else:
+        forward, backward = (len(engine.classes) * each for each in _count_prompt(engine, encoder))
+    return TextOperations(len(engine.classes), forward, backward + forward)
+
+
+def _count_packed(encoder: PackedEncoder) -> tuple[int, int]:
+    """(forward, backward) of n rows of R tokens behind P shared ones; only K end the last layer."""
+    plan, last = encoder.plan, len(encoder.blocks) - 1
+    tokens, seen, classes = plan.rows * plan.length, plan.shared + plan.length, len(plan.ends)
+    linear = attention = 0
+    for place, block in enumerate(encoder.blocks):
+        behind = classes if place == last else tokens  # of attention
+        maps: list[Any] = [block.out.weight, block.up.weight, block.down.weight]
+        linear += 2 * tokens * block.in_weight.numel() + 2 * behind * sum(m.numel() for m in maps)
+        attention += 2 * 2 * tokens * seen * block.in_weight.shape[1]  # scores, and their mixture
+    projection: Any = encoder.projection
+    if projection is not None:
+        linear += 2 * classes * getattr(projection, "weight", projection).numel()
+    return linear + attention, linear + 2 * attention
+
+
+def _count_prompt(engine: PromptEngine, encoder: FullEncoder) -> tuple[int, int]:
+    """(forward, backward) of one prompt, as long as the longest."""
+    start = engine.start if engine.start.ndim == 2 else engine.start[0]
+    vectors = start.unsqueeze(0).unsqueeze(0).requires_grad_()  # (1, 1, M, D)
+    one = copy.copy(encoder)
+    one.ids, one.slots = encoder.ids[:1], encoder.slots[:1]
+    with torch.enable_grad():
+        with count_products() as forward:
+            features = one(vectors)
+        with count_products() as backward:
+            torch.autograd.grad(features.sum(), vectors)
+    return forward.get_total_flops(), backward.get_total_flops()
