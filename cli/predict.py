@@ -65,8 +65,12 @@ if TYPE_CHECKING:
     metavar="TEXT",
     help='One more class, "something else" say, that stands for everything else.',
 )
-@click.option("--load-state", metavar="FILE", help="Go on from a state that tda has saved.")
-@click.option("--save-state", metavar="FILE", help="Save tda's caches when the stream has ended.")
+@click.option("--load-state", metavar="FILE", help="Go on from a state that tda or oga has saved.")
+@click.option(
+    "--save-state",
+    metavar="FILE",
+    help="Save tda's caches or oga's memory when the stream has ended.",
+)
 @machine_options
 @screen_option
 @click.option("--top-k", type=click.IntRange(1), default=5, show_default=True)
@@ -202,7 +206,7 @@ def load_job(options: dict[str, Any], entries: tuple[str, ...] | None, say: Any)
     """Build the job, telling what was chosen in the user's place."""
     from tpt.data.class_files import note_list
     from tpt.errors import MethodError
-    from tpt.methods._tda_state import check_state_path
+    from tpt.methods._stream_state import check_state_path
     from tpt.streaming.predict_job import DEFAULT_MODEL, build_predict_job
 
     wanted = make_settings(options, entries)
@@ -220,9 +224,9 @@ def load_job(options: dict[str, Any], entries: tuple[str, ...] | None, say: Any)
         if not hasattr(job.method.go_on, "save_state"):
             raise MethodError(
                 f"--save-state has no meaning with --method {job.settings['method']}, which has no "
-                "state to save. Leave it out, or use --method tda."
+                "state that can be saved. Leave it out, or use --method tda."
             )
-        check_state_path(options["save_state"])
+        check_state_path(type(job.method.go_on).__name__, options["save_state"])
     if job.method.together is not None and not job.method.needs_pictures:
         say(
             f"Note: {job.method.batch_size} images decide about one another at a time "

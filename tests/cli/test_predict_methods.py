@@ -594,6 +594,33 @@ def test_two_halves_with_a_saved_state_are_one_unbroken_stream(
     assert predict(*tda, paths=NAMES[4:]).stdout_bytes != second.stdout_bytes
 
 
+@pytest.mark.parametrize("options", [(), ("--set", "capacity=4"), TEMPLATES])
+def test_ogas_memory_goes_on_from_a_file_too(
+    predict: Predict, still_clock: None, options: tuple[str, ...]
+) -> None:
+    oga = ("--method", "oga", "--batch-size", 2, *options)
+    whole = predict(*oga)
+    first = predict(*oga, "--save-state", "half.safetensors", paths=NAMES[:4])
+    rest = ("--load-state", "half.safetensors", "--save-state", "half.safetensors")
+    second = predict(*oga, *rest, paths=NAMES[4:])
+    assert first.stdout_bytes + second.stdout_bytes == whole.stdout_bytes
+    assert predict(*oga, paths=NAMES[4:]).stdout_bytes != second.stdout_bytes
+
+
+def test_the_state_of_one_method_is_not_anothers(predict: Predict) -> None:
+    assert predict("--method", "oga", "--save-state", "s.safetensors").exit_code == 0
+    assert_refused(
+        predict("--method", "tda", "--load-state", "s.safetensors"),
+        '"s.safetensors" is not a state of TDA.',
+    )
+    assert_refused(
+        predict("--method", "tda", "--save-state", "s.safetensors"), "it is not written over"
+    )
+    again = ("--method", "oga", "--load-state", "s.safetensors")
+    assert_refused(predict(*again, "--set", "capacity=3"), "Use the capacities")
+    assert_refused(predict(*again, classes=("cat", "dog")), "was kept for 3 classes, but there")
+
+
 def test_a_loaded_state_is_written_into_the_settings(predict: Predict) -> None:
     digests = []
     for count in (2, 4):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -83,6 +84,36 @@ def test_a_stream_begins_with_an_empty_memory_unless_told(tiny: tpt.Clip) -> Non
         seen = method.stored
         list(tpt.stream(pictures, method))
         assert (method.stored == seen) is same
+
+
+def test_a_saved_memory_goes_on_with_the_bits_of_the_unbroken_stream(
+    engine: tpt.PromptEngine, tmp_path: Path
+) -> None:
+    parts = plain_views(engine, 96).split(32)
+    whole, before, after = (tpt.OGA(engine) for _ in range(3))
+    want = [whole.adapt_features(part) for part in parts]
+    before.adapt_features(parts[0])
+    before.save_state(tmp_path / "half.safetensors")
+    after.load_state(tmp_path / "half.safetensors")
+    after.start_stream()  # what was loaded is kept
+    assert after.stored == before.stored
+    for part, expected in zip(parts[1:], want[1:], strict=True):
+        assert torch.equal(after.adapt_features(part).logits, expected.logits)
+    assert before._precision is not None  # so that it was saved and loaded
+    after.start_stream()
+    assert after.stored == 0
+
+
+def test_an_empty_memory_is_saved_too(engine: tpt.PromptEngine, tmp_path: Path) -> None:
+    tpt.OGA(engine).save_state(tmp_path / "s.safetensors")
+    method = tpt.OGA(engine)
+    method.adapt_features(plain_views(engine, 32))
+    method.load_state(tmp_path / "s.safetensors")
+    assert method.stored == 0
+    one = plain_views(engine, 1)
+    torch.testing.assert_close(
+        method.adapt_features(one).logits, tpt.OGA(engine).adapt_features(one).logits
+    )
 
 
 @pytest.mark.parametrize(

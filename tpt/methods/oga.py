@@ -14,6 +14,7 @@ even where fewer are stored, so the mean of a half-filled class is shorter.
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tpt.errors import MethodError
+from tpt.methods._stream_state import read_state, write_state
 from tpt.methods.base import Adapted, Method
 from tpt.methods.checks import check_count, check_number, check_reset
 from tpt.methods.first_look import take_first_look
@@ -74,10 +76,50 @@ class OGA(Method):
         self._entropies = torch.full(shape, math.log(count), dtype=torch.float64)
         self._used = torch.zeros(shape, dtype=torch.bool)
         self._precision: Tensor | None = None  # (E, E); None: E I
+        self._loaded = False
 
     def start_stream(self) -> None:
-        if self.settings.reset == "stream":
+        """Empty the memory where it lasts for a stream; a state just loaded is kept."""
+        if self.settings.reset == "stream" and not self._loaded:
             self.reset()
+        self._loaded = False
+
+    def save_state(self, path: str | os.PathLike[str]) -> None:
+        """Write the memory to a .safetensors file, whole or not at all.
+
+        Raises:
+            MethodError: another suffix.
+            OutputError: the disk refused.
+        """
+        write_state("OGA", path, self._tensors(), self.engine)
+
+    def load_state(self, path: str | os.PathLike[str]) -> None:
+        """Go on from what `save_state` wrote; a stream begun next starts with it.
+
+        A stream in two parts is the unbroken one where the first ends with a whole batch.
+
+        Raises:
+            MethodError: no such file, not a state, or one of another model, of other classes or
+                of another capacity. The memory is then as it was.
+        """
+        own = self._tensors()
+        found = read_state("OGA", path, own, self.engine)
+        for name in ("stored", "entropies", "used"):
+            own[name].copy_(found[name])
+        learned = bool(found["learned"])
+        self._precision = found["precision"].to(self._stored.device) if learned else None
+        self._loaded = True
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """All that it holds, by name; `precision` counts where `learned`."""
+        width, precision = self._stored.shape[-1], self._precision
+        return {
+            "stored": self._stored,
+            "entropies": self._entropies,
+            "used": self._used,
+            "learned": torch.tensor(precision is not None),
+            "precision": torch.zeros(width, width) if precision is None else precision,
+        }
 
     @property
     def stored(self) -> int:
@@ -88,6 +130,7 @@ class OGA(Method):
     @torch.no_grad()
     def _adapt(self, features: Tensor) -> Adapted:
         """The method itself, on the plain views of a batch (B, 1, E)."""
+        self._loaded = False
         look = take_first_look(self, features, keep=1.0)
         plain = features[:, 0].clone()  # (B, E)
         classes = look.classes

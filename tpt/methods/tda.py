@@ -27,7 +27,7 @@ from torch import Tensor
 
 from tpt.errors import MethodError
 from tpt.methods._feature_cache import Cache
-from tpt.methods._tda_state import read_state, write_state
+from tpt.methods._stream_state import read_state, write_state
 from tpt.methods.base import Adapted, Method
 from tpt.methods.checks import check_count, check_keep, check_number, check_reset
 from tpt.methods.first_look import take_first_look
@@ -139,7 +139,7 @@ class TDA(Method):
             MethodError: another suffix.
             OutputError: the disk refused.
         """
-        write_state(path, self._tensors(), self.engine)
+        write_state("TDA", path, self._tensors(), self.engine)
 
     def load_state(self, path: str | os.PathLike[str]) -> None:
         """Go on from what `save_state` wrote; a stream begun next starts with it.
@@ -148,7 +148,7 @@ class TDA(Method):
             MethodError: no such file, not a state, or one of another model, of other classes or
                 of other capacities. The caches are then as they were.
         """
-        tensors = read_state(path, self._tensors(), self.engine)
+        tensors = read_state("TDA", path, self._tensors(), self.engine)
         for name, cache in self._caches.items():
             own = (key for key in tensors if key.startswith(f"{name}."))
             cache.take({key.split(".", 1)[1]: tensors[key] for key in own})

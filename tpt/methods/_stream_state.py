@@ -1,8 +1,8 @@
-"""TDA's caches as a file, so that a stream can go on in another process.
+"""What TDA or OGA keeps of a stream as a file, so that it can go on in another process.
 
 A `.safetensors` file, written whole or not at all; its metadata (JSON texts) say which model,
 weights and classes the features are of. A state of others is refused: its numbers would fit and
-mean nothing.
+mean nothing. `title` is the method's, as in its class's name.
 """
 
 from __future__ import annotations
@@ -23,11 +23,15 @@ from tpt.prompts import PromptEngine
 from tpt.runs.whole_files import write_whole
 from tpt.text import fold
 
-FORMAT, VERSION = "tpt-tda-state", 1
+VERSION = 1
+
+
+def _format(title: str) -> str:
+    return f"tpt-{title.lower()}-state"
 
 
 def write_state(
-    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], engine: PromptEngine
+    title: str, path: str | os.PathLike[str], tensors: Mapping[str, Tensor], engine: PromptEngine
 ) -> None:
     """Write named tensors and what they belong to.
 
@@ -37,9 +41,9 @@ def write_state(
     """
     from tpt._version import __version__
 
-    target = _check_suffix(path)
+    target = _check_suffix(title, path)
     head = {
-        "format": FORMAT,
+        "format": _format(title),
         "format_version": VERSION,
         "tool": f"tpt-runtime {__version__}",
         "model": engine.clip.name,
@@ -49,46 +53,49 @@ def write_state(
     }
     meta = {key: json.dumps(value, ensure_ascii=False) for key, value in head.items()}
     plain = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    write_whole(target, safetensors_bytes(plain, metadata=meta), what="state of TDA")
+    write_whole(target, safetensors_bytes(plain, metadata=meta), what=f"state of {title}")
 
 
-def check_state_path(path: str | os.PathLike[str]) -> None:
+def check_state_path(title: str, path: str | os.PathLike[str]) -> None:
     """Look, before the work and not after it, whether a state can be written there.
 
     Raises:
         MethodError: the suffix is not .safetensors, there is no such folder, or the file is there
             and holds something else.
     """
-    target = _check_suffix(path)
+    target = _check_suffix(title, path)
     if not target.parent.is_dir():
         raise MethodError(
-            f'The state of TDA cannot be saved to "{target}": there is no folder '
+            f'The state of {title} cannot be saved to "{target}": there is no folder '
             f'"{target.parent}". Make it, or choose another place.'
         )
-    if target.is_dir() or (target.exists() and not _is_state(target)):
+    if target.is_dir() or (target.exists() and not _is_state(title, target)):
         raise MethodError(
-            f'"{target}" exists already and is not a state of TDA; it is not written over. Choose '
-            "another place."
+            f'"{target}" exists already and is not a state of {title}; it is not written over. '
+            "Choose another place."
         )
 
 
-def _check_suffix(path: str | os.PathLike[str]) -> Path:
+def _check_suffix(title: str, path: str | os.PathLike[str]) -> Path:
     target = Path(path)
     if target.suffix != ".safetensors":
-        raise MethodError(f'A state of TDA ends in .safetensors, but "{target}" does not.')
+        raise MethodError(f'A state of {title} ends in .safetensors, but "{target}" does not.')
     return target
 
 
-def _is_state(path: Path) -> bool:
+def _is_state(title: str, path: Path) -> bool:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get("format") == json.dumps(FORMAT)
+            return (file.metadata() or {}).get("format") == json.dumps(_format(title))
     except (safetensors.SafetensorError, OSError):
         return False
 
 
 def read_state(
-    path: str | os.PathLike[str], like: Mapping[str, Tensor], engine: PromptEngine
+    title: str,
+    path: str | os.PathLike[str],
+    like: Mapping[str, Tensor],
+    engine: PromptEngine,
 ) -> dict[str, Tensor]:
     """Read the tensors of a state, if it belongs to this model, these classes and these sizes.
 
@@ -106,80 +113,83 @@ def read_state(
             pass
     except OSError as error:
         raise MethodError(
-            f'The state of TDA "{source}" cannot be read: {error.strerror or error}. Expected a '
-            ".safetensors file that save_state wrote."
+            f'The state of {title} "{source}" cannot be read: {error.strerror or error}. '
+            "Expected a .safetensors file that save_state wrote."
         ) from error
     try:
         with safetensors.safe_open(source, framework="pt") as file:
             meta = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        ours = meta.get("format") == json.dumps(FORMAT)  # other programs' metadata is not JSON
+        # Other programs' metadata is not JSON.
+        ours = meta.get("format") == json.dumps(_format(title))
         head = {key: json.loads(value) for key, value in meta.items()} if ours else {}
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise _damaged(source, " ".join(str(error).split())[:200]) from error
+        raise _damaged(title, source, " ".join(str(error).split())[:200]) from error
     if not ours:
         raise MethodError(
-            f'"{source}" is not a state of TDA. Expected a file that save_state wrote.'
+            f'"{source}" is not a state of {title}. Expected a file that save_state wrote.'
         )
     if head.get("format_version") != VERSION:
         raise MethodError(
-            f'The state of TDA "{source}" has format version {head.get("format_version")}, but '
+            f'The state of {title} "{source}" has format version {head.get("format_version")}, but '
             f"this version of tpt-runtime reads {VERSION}. Use the version that wrote it."
         )
-    _check_origin(source, head, engine)
-    _check_sizes(source, tensors, like)
+    _check_origin(title, source, head, engine)
+    _check_sizes(title, source, tensors, like)
     return tensors
 
 
-def _check_origin(source: Path, head: dict[str, Any], engine: PromptEngine) -> None:
+def _check_origin(title: str, source: Path, head: dict[str, Any], engine: PromptEngine) -> None:
     clip, kept = engine.clip, (head.get("model"), head.get("pretrained"))
     if not clip.is_model(*kept, head.get("digest")):
         own = _model(clip.name, clip.pretrained)
         own += " with other weights" if own == _model(*kept) else ""
         raise MethodError(
-            f'The state of TDA "{source}" was kept for {_model(*kept)}, but the model is {own}; '
-            "features of one model mean nothing to another. Start without it."
+            f'The state of {title} "{source}" was kept for {_model(*kept)}, but the model is '
+            f"{own}; features of one model mean nothing to another. Start without it."
         )
     classes = head.get("classes")
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        raise _damaged(source, "it names no classes")
+        raise _damaged(title, source, "it names no classes")
     if len(classes) != len(engine.classes):
         raise MethodError(
-            f'The state of TDA "{source}" was kept for {len(classes)} classes, but there are '
+            f'The state of {title} "{source}" was kept for {len(classes)} classes, but there are '
             f"{len(engine.classes)}. Give the same classes in the same order, or start without it."
         )
     for place, (name, own_name) in enumerate(zip(classes, engine.classes, strict=True), start=1):
         if fold(name) != fold(own_name):
             raise MethodError(
-                f'Class number {place} of the state of TDA "{source}" is "{name}", but '
+                f'Class number {place} of the state of {title} "{source}" is "{name}", but '
                 f'"{own_name}" was given there. Give the same classes in the same order, or start '
                 "without it."
             )
 
 
-def _check_sizes(source: Path, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> None:
+def _check_sizes(
+    title: str, source: Path, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]
+) -> None:
     """Refuse caches of another capacity or width, and numbers that no cache holds."""
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     wanted = {name: tuple(tensor.shape) for name, tensor in like.items()}
     if shapes != wanted:
         raise MethodError(
-            f'The caches in the state of TDA "{source}" have the shapes {_list(shapes)}, but this '
-            f"method's have {_list(wanted)}. Use the capacities and the model it was kept with."
+            f'The caches in the state of {title} "{source}" have the shapes {_list(shapes)}, but '
+            f"this method's have {_list(wanted)}. Use the capacities and the model it was kept with."
         )
     for name, tensor in tensors.items():
         if tensor.dtype != like[name].dtype:
-            raise _damaged(source, f"{name} holds {tensor.dtype}")
+            raise _damaged(title, source, f"{name} holds {tensor.dtype}")
         if tensor.is_floating_point() and bool(torch.isnan(tensor).any()):
-            raise _damaged(source, f"{name} holds NaN")
+            raise _damaged(title, source, f"{name} holds NaN")
 
 
 def _list(shapes: Mapping[str, tuple[int, ...]]) -> str:
     return ", ".join(f"{name} {shape}" for name, shape in sorted(shapes.items())) or "(none)"
 
 
-def _damaged(source: Path, why: str) -> MethodError:
+def _damaged(title: str, source: Path, why: str) -> MethodError:
     return MethodError(
-        f'The state of TDA "{source}" is damaged or truncated ({why}). Start without it.'
+        f'The state of {title} "{source}" is damaged or truncated ({why}). Start without it.'
     )
 
 
