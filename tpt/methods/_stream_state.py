@@ -174,7 +174,8 @@ def _check_sizes(
     if shapes != wanted:
         raise MethodError(
             f'The caches in the state of {title} "{source}" have the shapes {_list(shapes)}, but '
-            f"this method's have {_list(wanted)}. Use the capacities and the model it was kept with."
+            f"this method's have {_list(wanted)}. Use the capacities and the model it was kept "
+            "with."
         )
     for name, tensor in tensors.items():
         if tensor.dtype != like[name].dtype:
