@@ -127,6 +127,15 @@ MIB = 2**20
     metavar="ORIGIN",
     help="Another site whose pages may call, for example https://example.org.",
 )
+@click.option(
+    "--allow-host",
+    "hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Another name that the service is called by, through a proxy say: example.org, "
+    "*.example.org, or * for any. Default: this machine's own names where it listens on loopback, "
+    "else any.",
+)
 @click.option("--force", is_flag=True, help="Use a prompt file made for another model.")
 @click.option("--quiet", is_flag=True, help="No access log; nothing on stderr but errors.")
 @click.option("--dry-run", is_flag=True, help="Load and check everything, print it, stop.")
@@ -145,7 +154,7 @@ def command(quiet: bool, dry_run: bool, host: str, port: int, **options: Any) ->
         from tpt.serve.server import serve
         from tpt.serve.service import Service
 
-        wanted, settings = read_wanted(options), read_settings(options)
+        wanted, settings = read_wanted(options), read_settings(options, host)
         say = (lambda text: None) if quiet else (lambda text: click.echo(text, err=True))
         # Pillow's notes on broken metadata name no image; a broken picture is a record.
         warnings.filterwarnings("ignore", module="PIL")
@@ -178,8 +187,9 @@ def read_wanted(options: dict[str, Any]) -> Any:
     )
 
 
-def read_settings(options: dict[str, Any]) -> Any:
+def read_settings(options: dict[str, Any], host: str) -> Any:
     """What it allows."""
+    from tpt.serve._hosts import choose_hosts
     from tpt.serve.settings import ServeSettings
 
     names = ("max_batch", "max_wait_ms", "queue", "timeout_s", "max_pixels", "max_classes")
@@ -188,6 +198,7 @@ def read_settings(options: dict[str, Any]) -> Any:
         max_body=int(options["max_body_mb"] * MIB),
         max_held=int(options["max_held_mb"] * MIB),
         token=read_token(options["token_file"]),
+        hosts=choose_hosts(host, options["hosts"]),
         **{name: options[name] for name in (*names, *others)},
     )
 

@@ -198,6 +198,16 @@ def test_eval_tells_outside_pictures_apart(run_tpt: Run) -> None:
     assert again.exit_code == 0, again.stderr
 
 
+def test_the_report_of_outside_pictures_is_drawn_again(run_tpt: Run) -> None:
+    evaluate(run_tpt, "--outside", "others", "--methods", "vte", "--views", 2)
+    page = Path("out/report.html")
+    before = page.read_bytes()
+    assert b'id="table-outside"' in before
+    page.unlink()
+    assert run_tpt("report", "out").exit_code == 0
+    assert page.read_bytes() == before
+
+
 def test_a_resumed_run_keeps_its_outside_pictures(run_tpt: Run) -> None:
     words = ("--outside", "others", "--methods", "vte", "--views", 2)
     _, first = evaluate(run_tpt, *words)

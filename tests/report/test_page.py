@@ -454,6 +454,27 @@ def test_bins_of_several_sets_are_pooled_by_their_images() -> None:
     assert pooled["accuracy"] == [0.75, 0.5]
 
 
+def test_outside_pictures_have_a_table_where_they_were_judged() -> None:
+    results = sample_results()
+    entry = {"dataset": "pacs/photo", "outside": ODD, "method": "tpt", "rule": "probability"}
+    entry |= {"inside_images": 1200, "outside_images": 5, "auroc": 0.8125, "fpr95": 0.4}
+    entry |= {"threshold": None, "false_alarms": None, "misses": None}
+    other = entry | {"rule": "energy", "auroc": 0.75, "fpr95": 0.25}
+    other |= {"threshold": 0.5, "false_alarms": 0.051, "misses": 0.3}
+    assert make_page(results).find(id="outside") == []
+    page = make_page({**results, "outside": [entry, other, entry | {"outside": "far"}]})
+    assert page.faults == []
+    assert page.find("a", href="#outside")
+    rows = [text for _, text in page.find("tr") if "pictures" in text]
+    assert rows[0].startswith("pacs/photo 1,200 pictures")
+    assert rows[0].endswith("5 pictures tpt probability 81.2 40.0 \N{EN DASH} \N{EN DASH}")
+    assert rows[1].endswith("energy 75.0 25.0 5.1 30.0")
+    assert [text for _, text in page.find("strong") if text in ("81.2", "25.0", "75.0")] == [
+        "81.2",
+        "25.0",
+    ]  # the last stands alone
+
+
 def test_published_rows_are_marked_as_published() -> None:
     results = sample_results()
     results["sets"][0] |= {

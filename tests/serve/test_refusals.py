@@ -23,6 +23,7 @@ from running_service import Gate, Running
 from tpt.errors import ImageError
 from tpt.images.decode import load_picture
 from tpt.serve import _decoding
+from tpt.serve._hosts import choose_hosts
 from tpt.serve.settings import Upload
 
 Picture = Callable[[int], bytes]
@@ -298,6 +299,34 @@ def test_pages_of_other_sites_may_not_call(start: Any) -> None:
     friend = running.get("/v1/model", origin="https://friend.example")
     assert friend.headers["access-control-allow-origin"] == "https://friend.example"
     assert running.get("/v1/model", origin=running.url).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/model", "/v2/health/live", "/nowhere"])
+def test_a_page_cannot_pose_as_the_service_under_a_name_of_its_own(start: Any, path: str) -> None:
+    running = start(hosts=choose_hosts("127.0.0.1", ["tpt.example", "*.lab.example"]))
+    for name in ("evil.example:8000", "tpt.example.evil.example", "lab.example", "[", "a b"):
+        words = f'does not answer as "{name}"', "--allow-host"
+        expect(running.get(path, host=name), 421, *words)
+    known = ("tpt.example", "TPT.example.:443", "a.b.lab.example", "localhost:8000", "[::1]:80")
+    for name in (*known, "127.0.0.1", "tpt.localhost"):
+        assert running.get(path, host=name).status_code == (404 if path == "/nowhere" else 200)
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed", "hosts"),
+    [
+        ("127.0.0.1", [], ("127.0.0.1",)),
+        ("localhost", [], ("localhost",)),
+        ("::1", ["Tpt.Example"], ("::1", "tpt.example")),
+        ("127.0.0.1", ["*"], None),
+        ("0.0.0.0", [], None),
+        ("192.0.2.1", ["tpt.example"], ("192.0.2.1", "tpt.example")),
+    ],
+)
+def test_names_are_known_where_it_listens_on_loopback(
+    host: str, allowed: list[str], hosts: tuple[str, ...] | None
+) -> None:
+    assert choose_hosts(host, allowed) == hosts
 
 
 # --- time and room ---

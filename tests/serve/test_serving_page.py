@@ -71,7 +71,7 @@ def test_options_of_the_page_exist() -> None:
     assert command is not None
     known = {name for option in command.params for name in option.opts}
     shown = set(re.findall(r"`?(--[a-z][\w-]+)", PAGE))
-    assert {"--queue", "--max-held-mb", "--allow-origin"} <= shown <= known
+    assert {"--queue", "--max-held-mb", "--allow-origin", "--allow-host"} <= shown <= known
 
 
 def test_metrics_of_alerts_and_of_the_page_exist() -> None:

@@ -23,8 +23,10 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tpt.errors import TptError, describe_error, suggest
+from tpt.serve._hosts import is_known
 from tpt.serve.errors import (
     GoneError,
+    HostError,
     OriginError,
     RequestError,
     RouteError,
@@ -83,9 +85,15 @@ class Guard:
         """Who calls, and from where.
 
         Raises:
-            OriginError, TokenError.
+            HostError, OriginError, TokenError.
         """
         settings = self.service.settings
+        host = headers.get("host")  # which every browser sends
+        if host and settings.hosts is not None and not is_known(host, settings.hosts):
+            raise HostError(
+                f'This service does not answer as "{host:.100}". Call it by its own address; if '
+                "that is a name of it, start it with --allow-host and the name."
+            )
         origin = headers.get("origin")
         own = origin is not None and urlsplit(origin).netloc == headers.get("host")
         if origin is not None and not own and origin not in settings.origins:

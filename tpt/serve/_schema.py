@@ -72,6 +72,7 @@ _REFUSALS = {
     401: "token missing or wrong",
     413: "body or picture too large",
     415: "not a picture",
+    421: "meant for another host",
     422: "wrong parameters",
     429: "the queue is full",
     503: "the model loads, or the service ends",

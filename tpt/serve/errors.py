@@ -68,6 +68,12 @@ class OriginError(RequestError):
     status = 403
 
 
+class HostError(RequestError):
+    """The request was meant for a name that is not this service's."""
+
+    status = 421
+
+
 class RouteError(RequestError):
     """There is nothing at this address, or not with this method."""
 

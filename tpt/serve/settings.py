@@ -30,6 +30,7 @@ class ServeSettings:
     top_k: int = 5  # predictions a record, unless the request says otherwise
     token: str | None = None  # what a request has to bear
     origins: tuple[str, ...] = ()  # other sites whose pages may call
+    hosts: tuple[str, ...] | None = None  # names it answers to besides the loopback's; None: any
 
     def __post_init__(self) -> None:
         least = {"queue": 1, "max_body": 1, "max_held": 1, "max_pixels": 1, "max_classes": 1}

@@ -27,9 +27,10 @@ from tpt.report.page._facts import (
     make_scores,
     read_facts,
 )
+from tpt.report.page._outside_section import OUTSIDE
 from tpt.report.page._protocol_section import PROTOCOLS
 
-SECTIONS = (PROTOCOLS,)
+SECTIONS = (PROTOCOLS, OUTSIDE)
 """The sections that stand alone, in the order of the page."""
 
 MOST_ROWS = 24  # sets in one chart of intervals; more fold into parts by tree and corruption
