@@ -88,7 +88,7 @@ def stream(
             decoding threads; None: never.
         decode_in: "threads", or "processes": each thread has one, so that a decoder that crashes,
             or is ended, costs its picture alone. Encoded pictures go there (paths, bytes, open
-            files, `Item`s); what is pixels already, and PIL images, stay in this process.
+            files, `Item`); what is pixels already, and PIL images, stay in this process.
         screen: encode in full precision only the views that it finds likely to be kept.
 
     Raises:
