@@ -23,6 +23,7 @@ from cli.option_values import read_assignments, read_classes, read_templates
 from cli.options import (
     MACHINE,
     adaptation_options,
+    all_files_option,
     machine_options,
     run_options,
     screen_option,
@@ -87,6 +88,7 @@ if TYPE_CHECKING:
     help="How the sets lie on the disk: folders, wnid, numbers, domains, corruptions, cifar, "
     "table, tars, or auto.",
 )
+@all_files_option
 @click.option(
     "--limit",
     type=click.IntRange(1),
@@ -240,6 +242,7 @@ def read_options(options: dict[str, Any]) -> ReadOptions:
         classes=classes,
         rename=preset.class_name if preset else None,
         ignored=preset.ignored if preset else frozenset(),
+        all_files=options["all_files"],
     )
 
 

@@ -77,6 +77,11 @@ adaptation_options = group(
 )
 """How images are adapted to."""
 
+all_files_option = click.option(
+    "--all-files", is_flag=True, help="Look inside files without an image extension."
+)
+"""How folders are looked through."""
+
 compute_options = group(
     click.option(
         "--micro-batch",

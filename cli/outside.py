@@ -28,7 +28,7 @@ def read_outsides(options: dict[str, Any], say: Say) -> list[LabelledSet]:
     for text in options["outsides"]:
         name, path = split_name(text)
         name = name or Path(path).name or path
-        paths = sorted(iter_sources((path,), Search(True, False), None))
+        paths = sorted(iter_sources((path,), Search(True, options["all_files"]), None))
         samples = tuple(Sample.of_file(picture, 0) for picture in paths)
         part = LabelledSet(name, "outside pictures", path, ("outside",), ("outside",), samples)
         if options["limit"] is not None:

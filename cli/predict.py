@@ -15,6 +15,7 @@ from cli.option_values import read_assignments, read_classes, read_templates
 from cli.options import (
     MACHINE,
     adaptation_options,
+    all_files_option,
     cluster_options,
     film_options,
     machine_options,
@@ -90,7 +91,7 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="The column of Parquet files that holds pictures or paths [default: by its name or kind].",
 )
-@click.option("--all-files", is_flag=True, help="Look inside files without an image extension.")
+@all_files_option
 @click.option(
     "--time-limit",
     type=click.FloatRange(0, min_open=True),

@@ -13,7 +13,7 @@ import click
 
 from cli.failures import INTERRUPTED, plain_errors
 from cli.option_values import read_classes, read_templates
-from cli.options import say_precision
+from cli.options import all_files_option, say_precision
 
 if TYPE_CHECKING:
     from coop.outputs import Outputs
@@ -131,6 +131,7 @@ def read_view_count(ctx: click.Context, param: click.Parameter, value: str | Non
     metavar="PATH|none",
     help="Test pictures [those of DATA, or all that were not drawn]; none measures nothing.",
 )
+@all_files_option
 @click.option("--kg-weight", type=float, help="kgcoop's lambda [8].")
 @click.option("--alpha", type=float, help="e2mim: share of the soft prompt [0.5]; 1: no ensemble.")
 @click.option("--mi-text", type=float, help="e2mim: weight of the text term [1]; 0: off.")
@@ -221,7 +222,7 @@ def read_settings(data: str, options: dict[str, Any]) -> Any:
         templates=read_templates(options["templates"]),
         **{
             name: options[name]
-            for name in (*direct, "device", "precision", "micro_batch", "num_workers")
+            for name in (*direct, "device", "precision", "micro_batch", "num_workers", "all_files")
         },
     )
 

@@ -40,6 +40,7 @@ class TrainSettings:
     templates: tuple[str, ...] = ()  # hand-crafted prompts; default the preset's
     val: str | None = None  # pictures to validate on, in any layout; default drawn from the data
     test: str | None = None  # pictures to test on; default those of the data, or what is left of it
+    all_files: bool = False  # look inside files of class folders without an image's extension
     model: str = "lite"
     pretrained: str | None = None
     device: str = "auto"
@@ -100,7 +101,9 @@ def build_train_job(wanted: TrainSettings) -> TrainJob:
     """
     check_recipe(wanted.recipe)
     _check_runs(wanted)
-    dataset = read_training_set(wanted.data, preset=wanted.preset, classes=wanted.classes)
+    dataset = read_training_set(
+        wanted.data, preset=wanted.preset, classes=wanted.classes, all_files=wanted.all_files
+    )
     check_training_set(dataset)
     dataset = _add_pictures(dataset, wanted)
     draw_shots(dataset, wanted.shots[0], wanted.seeds[0], wanted.classes_split)  # refuses early
@@ -148,5 +151,10 @@ def _add_pictures(dataset: TrainingSet, wanted: TrainSettings) -> TrainingSet:
 def _read_more(path: str, dataset: TrainingSet, wanted: TrainSettings) -> tuple[Sample, ...]:
     """All pictures of another folder or list, labelled by the classes of the data set."""
     preset = next((key for key, value in PRESETS.items() if value is dataset.preset), None)
-    more = read_training_set(path, preset=preset, classes=wanted.classes or dataset.classes)
+    more = read_training_set(
+        path,
+        preset=preset,
+        classes=wanted.classes or dataset.classes,
+        all_files=wanted.all_files,
+    )
     return (*more.train, *more.val, *more.test)

@@ -95,6 +95,7 @@ class ReadOptions:
     classes: Sequence[str] | None = None  # names, "id=name" entries; None: the set's own
     rename: Callable[[str], str] | None = None  # folder name to class name, where not by wnid
     ignored: frozenset[str] = frozenset()  # folders that are no class, by convention
+    all_files: bool = False  # look inside files of class folders whose names are no pictures'
 
     def __post_init__(self) -> None:
         if self.classes is not None:

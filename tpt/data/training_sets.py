@@ -43,7 +43,11 @@ class TrainingSet:
 
 
 def read_training_set(
-    path: str, *, preset: str | None = None, classes: Sequence[str] | None = None
+    path: str,
+    *,
+    preset: str | None = None,
+    classes: Sequence[str] | None = None,
+    all_files: bool = False,
 ) -> TrainingSet:
     """Read a folder, a CSV file or a split file; no picture is opened.
 
@@ -52,6 +56,7 @@ def read_training_set(
         preset: name of a preset (`tpt.data.presets.PRESETS`); a split file's own name tells its.
         classes: class names in the order wanted; every label has to be among them, as
             `tpt.data.class_lists.choose_classes` finds it.
+        all_files: look inside files of class folders without an image's extension.
 
     Raises:
         SourceError: no such path, an unknown layout, an empty class folder, a label that
@@ -62,7 +67,7 @@ def read_training_set(
     names: Mapping[str, str] = {}  # of the labels, in the order of the classes
     notes: list[str] = []
     if os.path.isdir(path):
-        layout, (rows, notes) = "folder", _read_folder(path, conventions)
+        layout, (rows, notes) = "folder", _read_folder(path, conventions, all_files)
     elif not os.path.exists(path):
         raise SourceError(
             f'There is no "{path}". Expected a folder with one sub-folder a class, a CSV file with '
@@ -122,22 +127,22 @@ def check_training_set(dataset: TrainingSet) -> TrainingSet:
 # --- folders ---
 
 
-def _read_folder(path: str, preset: Preset | None) -> tuple[Rows, list[str]]:
+def _read_folder(path: str, preset: Preset | None, all_files: bool) -> tuple[Rows, list[str]]:
     """One sub-folder a class, or `train/` (and `val/`, `test/`) of that form; rows and notes.
 
     Raises:
         SourceError: no sub-folders, or some without pictures.
     """
-    here = scan_folder(path)
+    here = scan_folder(path, all_files)
     names = sort_naturally(here.folders)
     splits = [SPLITS.get(name.lower(), "") for name in names]  # some archives hold Train and Test
     if "train" not in splits or not all(splits):
-        rows_here, notes = _read_class_folders(path, preset)
+        rows_here, notes = _read_class_folders(path, preset, all_files)
         return {"train": rows_here}, notes
     rows: Rows = {}
     notes = [f"Splits: {', '.join(names)}.", *note_loose(here.images, path)]
     for name, split in zip(names, splits, strict=True):
-        part, part_notes = _read_class_folders(os.path.join(path, name), preset)
+        part, part_notes = _read_class_folders(os.path.join(path, name), preset, all_files)
         rows.setdefault(split, []).extend(part)
         notes += part_notes
     if "val" in rows and "test" not in rows:  # as ImageNet is used everywhere
@@ -147,9 +152,9 @@ def _read_folder(path: str, preset: Preset | None) -> tuple[Rows, list[str]]:
 
 
 def _read_class_folders(
-    path: str, preset: Preset | None
+    path: str, preset: Preset | None, all_files: bool
 ) -> tuple[list[tuple[str, str]], list[str]]:
-    here = scan_folder(path)
+    here = scan_folder(path, all_files)
     if not here.folders:
         count = len(here.images)
         raise SourceError(
@@ -164,7 +169,9 @@ def _read_class_folders(
         for name in ignored
     ]
     labels = {name: name for name in names if name not in ignored}
-    pictures, others = list_pictures(path, labels, any_depth=True, natural=True)
+    pictures, others = list_pictures(
+        path, labels, any_depth=True, natural=True, all_files=all_files
+    )
     rows = [(file, label) for _, label, file in pictures]
     return rows, [*notes, *note_loose(here.images, path), *others]
 

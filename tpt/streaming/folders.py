@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from natsort import natsort_keygen, ns
@@ -57,13 +57,13 @@ class Search:
 
     def images(self, folder: str, here: Listing) -> list[str]:
         """The images among the files of a folder, in natural order."""
-        from tpt.images.decode import begins_as_image
-
-        other = [os.path.join(folder, name) for name in sort_naturally(here.others)]
-        found = [path for path in other if begins_as_image(path)] if self.all_files else []
-        self.left_out += sort_naturally({*other} - {*found})
-        taken = [os.path.join(folder, name) for name in here.images] + found
-        return sort_naturally(taken)
+        here = replace(here, looks_in=folder if self.all_files else None)
+        images, others = (
+            sort_naturally(os.path.join(folder, name) for name in names)
+            for names in (here.images, here.others)
+        )
+        self.left_out += others
+        return images
 
 
 def sort_naturally(names: Iterable[str]) -> list[str]:
@@ -103,21 +103,27 @@ def walk_images(folder: str) -> list[str]:
 
 
 def walk_folders(
-    folder: str, *, natural: bool = True, others: list[str] | None = None
+    folder: str,
+    *,
+    natural: bool = True,
+    others: list[str] | None = None,
+    all_files: bool = False,
 ) -> Iterator[tuple[str, list[str]]]:
     """Yield (folder, its images) from the top down, each real folder once, as `list_folder` lists.
 
     Links to folders are followed, because data sets are often made of links. Files whose names are
-    no pictures' are added to `others`.
+    no pictures' are added to `others`; with `all_files` they are looked into first.
     """
-    for here, listing in _walk(folder, natural):
+    for here, listing in _walk(folder, natural, all_files):
         names = sort_naturally(listing.images) if natural else listing.images
         if others is not None:
             others += (os.path.join(here, name) for name in listing.others)
         yield here, [os.path.join(here, name) for name in names]
 
 
-def _walk(folder: str, natural: bool = True) -> Iterator[tuple[str, Listing]]:
+def _walk(
+    folder: str, natural: bool = True, all_files: bool = False
+) -> Iterator[tuple[str, Listing]]:
     seen: set[str] = set()
     stack = [folder]
     while stack:
@@ -126,7 +132,7 @@ def _walk(folder: str, natural: bool = True) -> Iterator[tuple[str, Listing]]:
         if real in seen:
             continue
         seen.add(real)
-        listing = scan_folder(here)
+        listing = scan_folder(here, all_files)
         yield here, listing
         folders = sort_naturally(listing.folders) if natural else listing.folders
         stack += (os.path.join(here, name) for name in reversed(folders))
@@ -154,21 +160,30 @@ class Listing:
 
     files: tuple[str, ...]
     folders: tuple[str, ...]
+    looks_in: str | None = None  # the folder, where files without an image's extension count too
 
     @cached_property
     def images(self) -> tuple[str, ...]:
         # Broken links and pipes count as images too: each becomes an error record, not a gap.
-        return tuple(n for n in self.files if os.path.splitext(n)[1].lower() in IMAGE_EXTENSIONS)
+        return tuple(filter(self._is_image, self.files))
 
-    @property
+    @cached_property
     def others(self) -> tuple[str, ...]:
-        return tuple(
-            n for n in self.files if os.path.splitext(n)[1].lower() not in IMAGE_EXTENSIONS
-        )
+        images = {*self.images}
+        return tuple(name for name in self.files if name not in images)
+
+    def _is_image(self, name: str) -> bool:
+        from tpt.images.decode import begins_as_image
+
+        by_name = os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
+        inside = self.looks_in
+        return by_name or (inside is not None and begins_as_image(os.path.join(inside, name)))
 
 
-def scan_folder(folder: str) -> Listing:
+def scan_folder(folder: str, all_files: bool = False) -> Listing:
     """List a folder once ("" is the current directory).
+
+    With `all_files` its files without an image's extension are looked into when they are asked for.
 
     Names are not in natural order: at 40 µs each, that takes a minute for a million pictures.
 
@@ -185,7 +200,8 @@ def scan_folder(folder: str) -> Listing:
         ) from error
     names = sorted(is_folder)
     files = tuple(name for name in names if not is_folder[name])
-    return Listing(files, tuple(name for name in names if is_folder[name]))
+    folders = tuple(name for name in names if is_folder[name])
+    return Listing(files, folders, folder if all_files else None)
 
 
 def is_hidden(name: str) -> bool:

@@ -10,6 +10,7 @@ import pytest
 
 from tpt.data.labelled_sets import LabelledSet, ReadOptions
 from tpt.data.layouts import LAYOUTS, read_sets
+from tpt.data.training_sets import read_training_set
 from tpt.errors import SourceError
 
 
@@ -64,7 +65,34 @@ def test_a_folder_a_class() -> None:
     assert (made.family, made.domain, made.corruption, made.severity) == (None,) * 4
     left_out = os.path.join("pets", "cat", "notes.txt")
     note = f"1 file skipped (not an image's extension): {left_out}."
+    note += " --all-files (tpt train, tpt eval) looks inside them."
     assert (made.notes, made.templates) == ((note,), ())
+
+
+def test_files_without_an_extension_are_looked_into_where_that_is_asked_for() -> None:
+    touch("pets/cat/1.png", "pets/cat/notes.txt", "pets/dog/notes")
+    png = b"\x89PNG\r\n\x1a\n" + bytes(8)
+    for name in ("cat/2", "dog/3.bin", "dog/deep/4"):
+        Path("pets", name).parent.mkdir(exist_ok=True)
+        Path("pets", name).write_bytes(png)
+    options = ReadOptions(layout="folders", all_files=True)
+    (made,) = read_sets("pets", options)
+    assert truth(made) == {
+        "cat/1.png": "cat",
+        "cat/2": "cat",
+        "dog/3.bin": "dog",
+        "dog/deep/4": "dog",
+    }
+    left_out = [os.path.join("pets", name) for name in ("cat/notes.txt", "dog/notes")]
+    assert made.notes == (f"2 files skipped (no picture inside): {', '.join(left_out)}.",)
+    learned = read_training_set("pets", all_files=True)
+    assert [os.path.relpath(sample.path, "pets") for sample in learned.train] == sorted(truth(made))
+    message = message_of("pets", ReadOptions(layout="folders"))
+    assert '1 class folder of "pets" holds no pictures: dog' in message
+    assert "--all-files (tpt train, tpt eval) looks inside them." in message
+    Path("pets/dog/deep/4").unlink()
+    (shallow,) = read_sets("pets", ReadOptions(all_files=True))
+    assert truth(shallow).keys() == {"cat/1.png", "cat/2", "dog/3.bin"}
 
 
 def test_what_network_disks_leave_is_no_class_and_no_picture() -> None:

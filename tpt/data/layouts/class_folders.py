@@ -45,14 +45,15 @@ def read_groups(
     Raises:
         SourceError: see `tpt.data.layouts.read_sets`.
     """
-    listings = [scan_folder(group.root) for group in groups]
+    listings = [scan_folder(group.root, options.all_files) for group in groups]
     present = [[n for n in here.folders if n not in options.ignored] for here in listings]
     check_spelling(dict(zip((group.name for group in groups), present, strict=True)), options)
     labels = label_folders(sorted({name for names in present for name in names}), options, path)
     sets = []
     for group, here, names in zip(groups, listings, present, strict=True):
         ids = {name: labels.id_of[name] for name in names if name in labels.id_of}
-        pictures, others = list_pictures(group.root, ids, any_depth=options.layout != "auto")
+        deep, inside = options.layout != "auto", options.all_files
+        pictures, others = list_pictures(group.root, ids, any_depth=deep, all_files=inside)
         loose = note_loose(here.images, group.root)
         notes = (*group.notes, *note_ignored(here, options), *loose, *others)
         one = labels.choice.make_set(
@@ -73,7 +74,12 @@ def read_groups(
 
 
 def list_pictures(
-    root: str, ids: Mapping[str, str], *, any_depth: bool, natural: bool = False
+    root: str,
+    ids: Mapping[str, str],
+    *,
+    any_depth: bool,
+    natural: bool = False,
+    all_files: bool = False,
 ) -> tuple[list[tuple[str, str, str]], list[str]]:
     """(key, id of its class, path) of every picture in some class folders of `root`, and notes.
 
@@ -81,6 +87,7 @@ def list_pictures(
         root: the folder they lie in.
         ids: each class folder -> the id of its class.
         any_depth: take the pictures of a class folder's sub-folders too, or refuse them.
+        all_files: look inside files without an image's extension.
         natural: order pictures naturally, which takes long for a million; else as text.
 
     Raises:
@@ -91,21 +98,26 @@ def list_pictures(
     start = len(os.path.join(root, ""))
     for name, label in ids.items():
         folder = os.path.join(root, name)
-        (_, images), *deeper = walk_folders(folder, natural=natural, others=others)
+        (_, images), *deeper = walk_folders(
+            folder, natural=natural, others=others, all_files=all_files
+        )
         below = [image for _, more in deeper for image in more]
         if below and not any_depth:
             raise SourceError(describe_depths(root, name, images, below))
         if not images + below:
             empty.append(name)
         pictures += [(at[start:].replace(os.sep, "/"), label, at) for at in images + below]
+    left_out = note_left_out(others, all_files) if others else ""
+    if others and not all_files:
+        left_out += " --all-files (tpt train, tpt eval) looks inside them."
     if empty:
-        raise SourceError(describe_empty(empty, root))
+        raise SourceError(f"{describe_empty(empty, root)} {left_out}".strip())
     if not pictures:
         raise SourceError(
             f'None of the class folders of "{root}" is among the classes given. Give other '
             "classes, or leave that folder out."
         )
-    return pictures, [note_left_out(others)] if others else []
+    return pictures, [left_out] if left_out else []
 
 
 def describe_empty(empty: Sequence[str], root: str) -> str:

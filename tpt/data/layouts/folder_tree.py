@@ -54,13 +54,13 @@ def read_tree(path: str, name: str, options: ReadOptions) -> tuple[Sequence[Grou
         SourceError: no class folders, empty ones, a mixture of layouts, or not the forced one.
     """
     root, notes = find_class_root(path)
-    here = scan_folder(root)
+    here = scan_folder(root, options.all_files)
     if not here.folders:
         raise SourceError(_describe_flat(root, here))
     if options.layout in _CLASS_FOLDERS:
         return [Group(name, root, notes)], ""
     inside = {
-        folder: scan_folder(os.path.join(root, folder))
+        folder: scan_folder(os.path.join(root, folder), options.all_files)
         for folder in sort_naturally(here.folders)
         if folder not in options.ignored
     }
@@ -184,7 +184,9 @@ def _check_mixture(root: str, inside: Mapping[str, Listing]) -> list[str]:
 
 def _first_below(root: str, folder: str, here: Listing) -> str:
     """The first picture in the sub-folders of a folder, or ""."""
-    walks = (walk_folders(os.path.join(root, folder, name)) for name in here.folders)
+    all_files = here.looks_in is not None
+    below = (os.path.join(root, folder, name) for name in here.folders)
+    walks = (walk_folders(path, all_files=all_files) for path in below)
     return next((images[0] for walk in walks for _, images in walk if images), "")
 
 
