@@ -122,6 +122,8 @@ def test_word_net_ids_alone_are_named() -> None:
         ("cat|dog", "holds several names"),
         ("cat\tdog\n", "holds several names"),
         ("cat,feline\ndog,canine\n", "holds a comma, as every line does"),
+        ("cat: a pet\ndog: another\n", "holds a colon, as every line does"),
+        ("cat\\ndog\\ncup\n", "holds a line break or a tab as two letters"),
         ("item {\n  id: 1\n}", "holds brackets of a file format"),
         ("<name>cat</name>\n<name>dog</name>", "holds brackets of a file format"),
         ('names = ["cat", "dog"]', "holds brackets of a file format"),

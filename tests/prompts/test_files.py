@@ -927,3 +927,11 @@ def test_any_bytes_are_a_prompt_or_one_sentence(
             continue
         assert context.vectors.isfinite().all()
         assert context.vectors.ndim in (2, 3)
+
+
+def test_whole_numbers_are_no_context(tmp_path: Path) -> None:
+    """Token ids, say."""
+    path = tmp_path / "ids.pt"
+    torch.save({"ctx": torch.ones(4, 512, dtype=torch.int64)}, path)
+    with pytest.raises(PromptError, match=r"found whole numbers \(torch.int64\)"):
+        tpt.Context.load(path)

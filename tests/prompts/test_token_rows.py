@@ -244,6 +244,21 @@ def test_a_template_in_quotes_is_refused(template: str) -> None:
         check_template(template)
 
 
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("a photo of a {}.format", "'.format', which is of a program"),
+        ("f'a {}'", "which is of a program"),
+        ("a photo of a {}.',", "which is of a program"),
+        ("a photo of a {}.\\n", "which is of a program"),
+        ("a photo of a {}\u200b.", "a character that cannot be seen"),
+    ],
+)
+def test_what_a_program_or_an_editor_left_is_refused(template: str, words: str) -> None:
+    with pytest.raises(PromptError, match=words.replace(".", r"\.")):
+        check_template(template)
+
+
 def test_a_template_that_is_no_text_is_told_as_what_it_is() -> None:
     with pytest.raises(PromptError, match="expected as text, but a function came"):
         check_template(lambda name: f"a {name}")  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -408,3 +408,20 @@ def test_a_record_names_the_public_error_type() -> None:
 
     assert describe_failure(TheirError("No."), "The method").type == "TheirError"
     assert describe_failure(ValueError("odd"), "The method").type == "ValueError"
+
+
+def test_what_cannot_be_iterated_over_is_told(engine: tpt.PromptEngine) -> None:
+    async def camera() -> AsyncIterator[np.ndarray]:
+        yield ITEMS[0]
+
+    for source, name in ((camera(), "async_generator"), (None, "NoneType"), (3, "int")):
+        with pytest.raises(tpt.MethodError, match=f"images is a {name}, which cannot be iterated"):
+            tpt.stream(source, Plugin(engine))  # type: ignore[arg-type]
+
+
+def test_masked_pixels_are_told(engine: tpt.PromptEngine) -> None:
+    masked = np.ma.masked_array(ITEMS[0], ITEMS[0] > 100)
+    plain = np.ma.masked_array(ITEMS[0])
+    first, second = tpt.stream([masked, plain], Plugin(engine))
+    assert first.warning == "Some pixels are masked: they were read as they are stored."
+    assert second.warning is None

@@ -269,6 +269,10 @@ def _check_syntax(items: Sequence[_Item]) -> None:
             why = "holds brackets of a file format; expected names alone"
         elif re.search(r"[;|\t]", re.sub(r"&#?\w+;", "", text)):
             why = "holds several names; expected commas, or in a file line breaks, between them"
+        elif re.search(r"\\[nrt](?![a-z])|\\[nrt][a-z]+\\[nrt]", text):
+            why = "holds a line break or a tab as two letters; expected a name a line"
+        elif len(items) > 1 and all(re.search(r"\w: ", other.name) for other in items):
+            why = "holds a colon, as every line does; expected one name a line, and no more"
         elif len(items) > 1 and all("," in other.name for other in items if not other.quoted):
             why = "holds a comma, as every line does; expected one name a line, or columns id,name"
         if why:

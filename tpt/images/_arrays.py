@@ -23,6 +23,8 @@ def from_array(array: npt.NDArray[Any], name: str, notes: list[str]) -> Pixels:
     Raises:
         ImageError: another shape, dtype or range of values.
     """
+    if np.ma.is_masked(array):
+        notes.append("Some pixels are masked: they were read as they are stored.")
     array = np.asarray(array)
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         first = array.ndim == 3 and array.shape[0] in (1, 3, 4)

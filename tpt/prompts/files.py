@@ -252,6 +252,8 @@ def _from_parts(
     meta = {key.removeprefix(META): t for key, t in tensors.items() if key.startswith(META)}
     if not isinstance(vectors, Tensor):
         raise not_a_prompt(source, "no tensor named vectors")
+    if not (vectors.is_floating_point() or vectors.is_complex() or vectors.is_quantized):
+        raise not_a_prompt(source, f"whole numbers ({vectors.dtype}), which nothing has learned")
     for name, tensor in tensors.items():
         if isinstance(tensor, Tensor) and not _is_plain(tensor):
             raise not_a_prompt(source, f'a tensor "{name}" that is no plain array of real numbers')

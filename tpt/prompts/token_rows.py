@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tpt.errors import PromptError
 from tpt.model.clip import Clip
-from tpt.text import is_utf8
+from tpt.text import drop_invisible, is_utf8
 
 _FOREIGN_MARK = re.compile(
     r"[$#]?[{\uff5b]+[^{}\uff5b\uff5d]*[}\uff5d]+|[{}\uff5b\uff5d]"  # {c}, {0}, {{}}, ${name}
@@ -28,6 +28,11 @@ _FOREIGN_MARK = re.compile(
     r"|\bCLASS\b|\b(?i:class_?name)\b|(?<!\S)\*(?!\S)"
 )
 """How other programs write the place of the class name."""
+
+_CODE = re.compile(
+    r"""^[rfbuRFBU]{1,2}["']|["']\s*[,;)]\s*$|\.format\b|\blambda\b|\\[nrt](?![a-zA-Z])"""
+)
+"""What is left of a program that a template was copied from."""
 
 _PLACEHOLDERS = ("X", "photo", "the", "zebra", "quartz")
 
@@ -160,6 +165,17 @@ def check_template(template: str) -> None:
         raise PromptError(
             f'The template "{template}" holds "{shown}"; the place of the class name is written '
             f'{{}}, for example "{right}".'
+        )
+    code = _CODE.search(template)
+    if code is not None:
+        raise PromptError(
+            f'The template "{template}" holds {code[0]!r}, which is of a program and would be read '
+            'as a part of the prompt. Write the words alone: "a photo of a {}."'
+        )
+    if drop_invisible(template) != template:
+        raise PromptError(
+            f"The template {template!a} holds a character that cannot be seen, which a tokenizer "
+            "reads all the same. Type it anew."
         )
     if re.fullmatch(r"""\s*(["'`]).*\1\s*,?\s*""", template):
         raise PromptError(

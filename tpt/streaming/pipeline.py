@@ -75,8 +75,10 @@ def stream(
         images: paths, PIL images, arrays (H, W, 3), tensors (3, H, W), `Item`s (`tpt.rows`), or
             a mixture. Pulled lazily, in a thread of its own, at most `batch_size + 2 * num_workers`
             ahead of the batch at work. What the caller could change later is copied or decoded
-            before the next item is pulled. From an iterable that is no sequence a record comes when
-            its picture is done: a batch is cut where the next picture is not there.
+            before the next item is pulled; a path is read when its turn comes, so a file that is
+            written anew for every frame is given as its bytes. From an iterable that is no sequence
+            a record comes when its picture is done: a batch is cut where the next picture is not
+            there.
         method: what predicts, e.g. `tpt.TPT(engine)`.
         views: what makes its views; default `tpt.Views(clip, n=64)`.
         batch_size: images adapted together; default `Method.batch_size`.
@@ -102,6 +104,11 @@ def stream(
         raise MethodError(
             f"images is a single {type(images).__name__}; expected an iterable of images. Put it "
             "in a list, or list a folder first."
+        )
+    if not hasattr(images, "__iter__") and not hasattr(images, "__getitem__"):
+        raise MethodError(
+            f"images is a {type(images).__name__}, which cannot be iterated over; expected an "
+            "iterable of images. Put what it gives into a list, or into a generator (def, yield)."
         )
     clip = method.engine.clip
     batch_size = method.batch_size if batch_size is None else batch_size
