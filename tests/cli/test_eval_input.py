@@ -80,6 +80,16 @@ def test_a_class_that_a_set_lacks_is_a_note(run_tpt: Run, make_images: Make) -> 
     )
 
 
+def test_files_without_an_extension_are_looked_into_where_that_is_asked_for(
+    run_tpt: Run, refuse: Callable[..., str], pets: list[str]
+) -> None:
+    Path("pets/dog/0.png").rename("pets/dog/0")
+    message = refuse("pets", *ZERO_SHOT)
+    assert "1 file skipped (not an image's extension): pets/dog/0. --all-files" in message
+    evaluate(run_tpt, "pets", "--all-files")
+    assert results()["sets"][0]["classes"] == ["cat", "dog"]
+
+
 def test_a_misspelt_class_is_told_with_the_nearest(
     refuse: Callable[..., str], make_images: Make, pets: list[str]
 ) -> None:

@@ -101,6 +101,17 @@ def test_a_training_leaves_a_prompt_its_log_its_pictures_and_its_card(train: Tra
     assert result.stderr.endswith("Beside it: p.md, p.files.csv, p.jsonl.\n")
 
 
+def test_files_without_an_extension_are_looked_into_where_that_is_asked_for(train: Train) -> None:
+    Path("pets/cat/0.png").rename("pets/cat/0")
+    Path("pets/cat/notes.txt").write_text("no picture")
+    plain = train("pets", "--output", "plain.safetensors", *FAST)
+    assert plain.stderr.startswith("pets: 17 pictures of 3 classes to draw from (folder).\n")
+    assert "2 files skipped (not an image's extension): pets/cat/0, pets/cat/notes" in plain.stderr
+    whole = train("pets", "--all-files", "--output", "whole.safetensors", *FAST)
+    assert whole.stderr.startswith("pets: 18 pictures of 3 classes to draw from (folder).\n")
+    assert "1 file skipped (no picture inside): pets/cat/notes.txt." in whole.stderr
+
+
 def test_the_table_and_the_card_tell_the_accuracies_of_the_log(train: Train) -> None:
     result = train("pets", "--output", "p.safetensors", *FAST)
     (run,) = events("p.jsonl", "run")
