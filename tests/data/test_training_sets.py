@@ -176,7 +176,8 @@ def test_empty_class_folders_are_named(split: str) -> None:
     touch(os.path.join(folder, "newt/notes.txt"), os.path.join(folder, "eel/.1.png"))
     assert message_of("d") == (
         f'2 class folders of "{folder}" hold no pictures: eel, newt. Add pictures, or remove the '
-        "folders."
+        f"folders. 1 file skipped (not an image's extension): {folder}/newt/notes.txt. "
+        "--all-files (tpt train, tpt eval) looks inside them."
     )
 
 

@@ -155,14 +155,19 @@ def test_loose_pictures_are_told() -> None:
 
 def test_empty_class_folders_are_an_error() -> None:
     touch("pets/cat/1.png", "pets/dog/readme.txt")
+    skipped = (
+        " 1 file skipped (not an image's extension): pets/dog/readme.txt. --all-files (tpt train, "
+        "tpt eval) looks inside them."
+    )
     assert message_of("pets") == (
         '1 class folder of "pets" holds no pictures: dog. Add pictures, or remove the folders.'
+        + skipped
     )
     for name in ("ant", "bee", "cow"):
         os.mkdir(f"pets/{name}")
     assert message_of("pets") == (
         '4 class folders of "pets" hold no pictures: ant, bee, cow and 1 more. Add pictures, or '
-        "remove the folders."
+        "remove the folders." + skipped
     )
 
 
