@@ -166,6 +166,11 @@ def check_template(template: str) -> None:
             f'The template "{template}" holds "{shown}"; the place of the class name is written '
             f'{{}}, for example "{right}".'
         )
+    if re.fullmatch(r"""\s*(["'`]).*\1\s*,?\s*""", template):
+        raise PromptError(
+            f"The template {template.strip()} stands in quotes, which would be read as a part of "
+            "the prompt. Leave them out."
+        )
     code = _CODE.search(template)
     if code is not None:
         raise PromptError(
@@ -176,11 +181,6 @@ def check_template(template: str) -> None:
         raise PromptError(
             f"The template {template!a} holds a character that cannot be seen, which a tokenizer "
             "reads all the same. Type it anew."
-        )
-    if re.fullmatch(r"""\s*(["'`]).*\1\s*,?\s*""", template):
-        raise PromptError(
-            f"The template {template.strip()} stands in quotes, which would be read as a part of "
-            "the prompt. Leave them out."
         )
 
 
