@@ -2,8 +2,9 @@
 
     python benchmarks/speed.py                      # ViT-B/16, 64 views, 10 to 1,000 classes
     python benchmarks/speed.py --classes 100 --repeats 3
-    python benchmarks/speed.py --device cuda --precision fp32 bf16
+    python benchmarks/speed.py --device cuda --precision fp32 tf32 bf16
 
+"screened" among the precisions is fp32 after a first look in bf16 (`--screen`), beside fp32 alone.
 Both sides get the same random weights, the same views of the same picture and the same classes,
 and have to give the same logits to 1e-3. The reference does what the public TPT program does:
 every prompt through all 77 tokens of the text tower, the 64 views through the image tower in one
@@ -31,6 +32,8 @@ from torch import Tensor
 import tpt
 from tpt.images.decode import load_picture
 from tpt.model.load import find_device
+from tpt.model.precision import multiplying
+from tpt.streaming.screen import Screen
 
 PICTURE = Path(__file__).parent.parent / "examples" / "images" / "cat.jpg"
 KEEP, LR = 0.1, 5e-3
@@ -76,8 +79,13 @@ class Reference:
 
 def measure(side: str, args: argparse.Namespace) -> dict[str, Any]:
     """One side's seconds an image, where they go, its logits and its peak memory."""
-    count, precision = args.classes[0], args.precision[0]
-    clip = tpt.load_clip(args.model, "random", device=args.device, precision=precision)
+    count, screened = args.classes[0], args.precision[0] == "screened"
+    precision = "fp32" if screened else args.precision[0]
+
+    def load(precision: str) -> tpt.Clip:
+        return tpt.load_clip(args.model, "random", device=args.device, precision=precision)
+
+    clip = load(precision)
     names = list(open_clip.IMAGENET_CLASSNAMES)[:count]
     make = tpt.Views(clip, n=args.views)
     views = make([PICTURE])
@@ -86,7 +94,8 @@ def measure(side: str, args: argparse.Namespace) -> dict[str, Any]:
         reference = Reference(clip, names)
         logits, report["image"] = clock(lambda: reference.adapt(views[0]), args.repeats)
     else:
-        logits = measure_ours(clip, names, make, args.repeats, report)
+        screen = Screen(load("bf16")) if screened else None
+        logits = measure_ours(clip, names, make, args.repeats, report, screen)
     report["logits"] = logits.float().cpu().tolist()
     if clip.device.type == "cuda":
         report["peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
@@ -96,7 +105,12 @@ def measure(side: str, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_ours(
-    clip: tpt.Clip, names: list[str], make: tpt.Views, repeats: int, report: dict[str, Any]
+    clip: tpt.Clip,
+    names: list[str],
+    make: tpt.Views,
+    repeats: int,
+    report: dict[str, Any],
+    screen: Screen | None = None,
 ) -> Tensor:
     """Fill the report; the timed image is views -> towers -> tuning -> prediction, as in use."""
     engine = tpt.PromptEngine(clip, names, tpt.Context.from_words(clip, "a photo of a"))
@@ -109,6 +123,15 @@ def measure_ours(
     with torch.no_grad():
         _, report["predict"] = clock(lambda: engine.class_features(engine.start), repeats)
     out, report["image"] = clock(lambda: method.adapt(views[0]), repeats)
+    if screen is not None:
+        seen = out.logits
+
+        def look() -> Tensor:
+            features = screen.encode(clip, views, [method])
+            return method.adapt_features(features[0]).logits
+
+        logits, report["screened"] = clock(look, repeats)
+        report["moved"] = float((logits - seen).abs().max())
     encoder: Any = engine._encode
     report["tokens"] = len(encoder.plan.ids) if engine.path == "packed" else None
     return out.logits
@@ -117,11 +140,12 @@ def measure_ours(
 def matrix_rate(device: str, precision: str) -> float:
     """GFLOP/s of a plain matrix product here: the floor under everything else."""
     place = find_device(device)
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
     size = 2048 if place.type == "cpu" else 8192
     a, b = (torch.randn(size, size, device=place).to(dtype) for _ in range(2))
-    a @ b
-    _, seconds = clock(lambda: a @ b, 10)
+    with multiplying(precision, place):
+        a @ b
+        _, seconds = clock(lambda: a @ b, 10)
     return 2 * size**3 / seconds / 1e9
 
 
@@ -145,8 +169,16 @@ def show(count: int, precision: str, ours: dict[str, Any], plain: dict[str, Any]
         f"{ours['image'] / ours['tower']:.2f} x the image tower, peak {ours['peak_gb']:.1f} GB "
         f"[{parts}; text predict alone {ours['predict']:.2f}; once a class list "
         f"{ours['once']:.2f}; decode {ours['decode'] * 1e3:.0f} ms, views "
-        f"{ours['views'] * 1e3:.0f} ms; {ours['tokens']} text tokens]"
+        f"{ours['views'] * 1e3:.0f} ms; {ours['tokens']} text tokens]",
+        flush=True,
     )
+    if "screened" in ours:
+        gain = ours["image"] / ours["screened"]
+        print(
+            f"      with --screen: {ours['screened']:6.2f} s, {gain:.2f} x as fast as without; "
+            f"logits move by {ours['moved']:.1e}",
+            flush=True,
+        )
     if plain is not None:
         difference = (torch.tensor(ours["logits"]) - torch.tensor(plain["logits"])).abs().max()
         print(
@@ -162,7 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="ViT-B-16")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", nargs="+", default=["fp32", "bf16"])
+    parser.add_argument("--precision", nargs="+", default=["fp32", "bf16", "screened"])
     parser.add_argument("--classes", nargs="+", type=int, default=[10, 100, 300, 1000])
     parser.add_argument("--views", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=1)

@@ -25,12 +25,15 @@ def test_every_program_is_run_here() -> None:
 
 @pytest.mark.slow
 def test_speed_agrees_with_the_plain_recipe() -> None:
-    small = ("--model", "lite", "--views", 12, "--classes", 3, "--precision", "fp32")
+    small = ("--model", "lite", "--views", 12, "--classes", 3, "--precision", "fp32", "screened")
     printed = run("benchmarks/speed", *small)
     assert "matrix products in fp32" in printed
     assert "3 classes fp32" in printed
     assert "x the image tower, peak" in printed
     assert "x as fast; logits differ by" in printed
+    assert re.search(
+        r"^      with --screen: .* x as fast as without; logits move by", printed, re.M
+    )
 
 
 @pytest.mark.slow

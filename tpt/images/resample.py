@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
@@ -43,6 +44,16 @@ def normalise(levels: Tensor, facts: Preprocess) -> Tensor:
     for part in levels.split(1 if works_on_bytes(levels.device) else max(1, len(levels))):
         part.div_(255).sub_(mean).div_(std)
     return levels
+
+
+def make_room(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """An empty float32 tensor. On a CPU NumPy asks the system for huge pages, which torch does not.
+
+    40 MB of small pages cost a fifth of the time that a picture's views take.
+    """
+    if device.type == "cpu":
+        return torch.from_numpy(np.empty(shape, np.float32))
+    return torch.empty(shape, device=device)
 
 
 def works_on_bytes(device: torch.device) -> bool:

@@ -30,6 +30,7 @@ from tpt.images.resample import (
     ASPECT,
     Crops,
     cut_each,
+    make_room,
     normalise,
     preprocess_plain,
     shrink_huge,
@@ -137,13 +138,16 @@ class Views:
 
     def _to_device(self, picture: Picture) -> Tensor:
         """One image as uint8 (1, 3, H, W) in channels-last order, the resampler's fastest."""
-        pixels = torch.from_numpy(picture.pixels).to(self.clip.device)
+        pixels, device = torch.from_numpy(picture.pixels), self.clip.device
+        if device.type == "cuda":  # from pinned memory a copy waits for nothing
+            pixels = pixels.pin_memory()
+        pixels = pixels.to(device, non_blocking=device.type == "cuda")
         return pixels.permute(2, 0, 1).unsqueeze(0)
 
     def _cut(self, pictures: Sequence[Tensor], keys: Sequence[str | int]) -> Tensor:
         """Grey levels (B, N, 3, H, W), float32 whole numbers: the plain views and the crops."""
         facts, device = self.clip.preprocess, self.clip.device
-        views = torch.empty(len(pictures), self.n, 3, *facts.size, device=device)
+        views = make_room((len(pictures), self.n, 3, *facts.size), device)
         for view, picture in zip(views, pictures, strict=True):
             view[0] = preprocess_plain(picture, facts)
         if self.n == 1:
