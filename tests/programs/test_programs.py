@@ -139,10 +139,16 @@ def test_a_long_run_of_broken_pictures_stays_sound() -> None:
 def test_few_shot_runs_become_tables_and_curves(data: Path, tmp_path: Path) -> None:
     sets = ("--sets", "caltech101", "--shots", 1, "--seeds", 1)
     heads = "linear probe;Tip-Adapter;Tip-Adapter-F;GDA;LP++"
-    words = ("benchmarks/fewshot", data, "--work", tmp_path, "--images", 3)
-    run(*words, *sets, "--methods", "CoOp, M = 4, from words;CoCoOp;KgCoOp;E2MIM")
+    words = (data, "--work", tmp_path, "--images", 3)
+    run(
+        "benchmarks/fewshot",
+        *words,
+        *sets,
+        "--methods",
+        "CoOp, M = 4, from words;CoCoOp;KgCoOp;E2MIM",
+    )
     features = (tmp_path / "caltech101.features.safetensors").read_bytes()
-    run(*words, *sets, "--methods", f"{heads};KgCoOp")  # the latter is there
+    run("benchmarks/fewshot", *words, *sets, "--methods", f"{heads};KgCoOp")  # the latter is there
     assert (tmp_path / "caltech101.features.safetensors").read_bytes() == features
     assert len((tmp_path / "caltech101.jsonl").read_text().splitlines()) == 9
     printed = run("benchmarks/fewshot_report", tmp_path)
