@@ -1,6 +1,8 @@
-"""From a stream of images to a stream of records: decode ahead, batch, adapt, write, resume."""
+"""From a stream of images to a stream of records: decode ahead, batch, adapt, write, resume.
 
-from tpt.streaming.pipeline import stream
-from tpt.streaming.records import Adaptation, Failure, Prediction, Record
+Names are imported when they are used, so that a process that only reads pictures needs no torch.
+"""
 
-__all__ = ["Adaptation", "Failure", "Prediction", "Record", "stream"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
