@@ -55,29 +55,30 @@ def test_training_agrees_with_the_plain_recipe() -> None:
 
 
 @pytest.mark.slow
-def test_methods_are_compared(data: Path, tmp_path: Path) -> None:
-    small = ("--images", 2, "--views", 4, "--output", tmp_path / "methods")
-    printed = run("benchmarks/methods", data, *small)
-    head = (
-        "| method | CIFAR-10 | CIFAR-10, noise | CIFAR-10, low contrast | Imagenette | PACS sketch"
-    )
-    assert head in printed
-    assert "| zero_shot, 3 templates |" in printed
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        *("methods.json", "methods.png", "methods.table.md")
-    ]
-
-
-@pytest.mark.slow
 def test_the_shelf_is_measured_in_both_orders(data: Path, tmp_path: Path) -> None:
     small = ("--images", 4, "--views", 4, "--output", tmp_path / "shelf")
-    sets = ("--sets", "PACS sketch;Imagenette, fog", "--methods", "vte,zero,oga,tpt:lr=0.02")
+    sets = ("--sets", "PACS sketch;Imagenette, fog", "--methods", "vte,zero,oga,tpt,tpt:lr=0.02")
     printed = run("benchmarks/shelf", data, *small, *sets)
     assert "**PACS sketch** (4 pictures, 2 classes)" in printed
     assert "**Imagenette, fog**" in printed
-    for name in ("zero-shot", "vte", "zero", "oga", "oga (sorted)", "tpt:lr=0.02"):
+    names = ("zero-shot", "vte", "zero", "oga", "oga (sorted)", "tpt", "tpt:lr=0.02")
+    for name in (*names, "tpt behind a gate of 0.9"):
         assert f"\n| {name} | " in printed
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["shelf.json", "shelf.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("shelf.json", "shelf.md", "shelf.png")
+    ]
+    for folder in ("pacs/sketch", "imagenette/val"):
+        (tmp_path / folder).mkdir(parents=True)
+    assert run("benchmarks/shelf", tmp_path, *small, *sets) == printed  # nothing measured again
+
+
+@pytest.mark.slow
+def test_two_actors_are_as_fast_as_one_process(data: Path) -> None:
+    pytest.importorskip("ray")
+    small = ("--pictures", 80, "--views", 4, "--parts", "speed")
+    printed = run("benchmarks/cluster", data, *small)
+    assert re.search(r"^tpt predict --ray local: [\d.]+ pictures/s", printed, re.M)
+    assert re.search(r"^two actors / alone: ratio [\d.]+$", printed, re.M)
 
 
 @pytest.mark.slow
@@ -140,13 +141,8 @@ def test_few_shot_runs_become_tables_and_curves(data: Path, tmp_path: Path) -> N
     sets = ("--sets", "caltech101", "--shots", 1, "--seeds", 1)
     heads = "linear probe;Tip-Adapter;Tip-Adapter-F;GDA;LP++"
     words = (data, "--work", tmp_path, "--images", 3)
-    run(
-        "benchmarks/fewshot",
-        *words,
-        *sets,
-        "--methods",
-        "CoOp, M = 4, from words;CoCoOp;KgCoOp;E2MIM",
-    )
+    prompts = "CoOp, M = 4, from words;CoCoOp;KgCoOp;E2MIM"
+    run("benchmarks/fewshot", *words, *sets, "--methods", prompts)
     features = (tmp_path / "caltech101.features.safetensors").read_bytes()
     run("benchmarks/fewshot", *words, *sets, "--methods", f"{heads};KgCoOp")  # the latter is there
     assert (tmp_path / "caltech101.features.safetensors").read_bytes() == features
