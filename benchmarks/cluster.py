@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -66,6 +67,7 @@ def main() -> None:
     parser.add_argument("--model", default="lite")
     parser.add_argument("--parts", default="rows,speed")
     args = parser.parse_args()
+    os.environ["RAY_worker_niceness"] = "0"  # as the run without Ray, where other work is about
     paths = sorted(path for path in args.folder.rglob("*") if path.is_file())
     paths = paths[:: max(1, len(paths) // args.pictures)][: args.pictures]
     with tempfile.TemporaryDirectory() as folder:
