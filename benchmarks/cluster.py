@@ -4,12 +4,12 @@
     python benchmarks/cluster.py PICTURES --parts speed --pictures 200
 
 PICTURES is a folder, looked through with the folders in it. Half of the pictures are read from
-there, half from tars of 250 that the program writes first. `rows` starts two Ray nodes and runs the
-command three times: undisturbed, with a node killed in the middle, and with the command killed in
-the middle and gone on with by --resume; each time the rows are compared with those of `tpt predict`
-alone. `speed` compares the pictures a second of `--ray local` with two actors to those of `tpt
-predict` before and after it in the same run, from the first record on, and prints what memory an
-actor shares and what it has for itself.
+there, half from tars of 250 that the program writes first. `rows`, `node` and `driver` start two
+Ray nodes and run the command: undisturbed, with a node killed in the middle, with the command
+killed in the middle and gone on with by --resume; each time the rows are compared with those of
+`tpt predict` alone. `speed` compares the pictures a second of `--ray local` with two actors to
+those of `tpt predict` before and after it in the same run, from the first pictures on, and prints
+what memory an actor shares and what it has for itself.
 """
 
 from __future__ import annotations
@@ -65,18 +65,18 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=2000)
     parser.add_argument("--views", type=int, default=64)
     parser.add_argument("--model", default="lite")
-    parser.add_argument("--parts", default="rows,speed")
+    parser.add_argument("--parts", default="rows,node,driver,speed")
     args = parser.parse_args()
-    os.environ["RAY_worker_niceness"] = "0"  # as the run without Ray, where other work is about
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (so is its name); as the run beside it
     paths = sorted(path for path in args.folder.rglob("*") if path.is_file())
     paths = paths[:: max(1, len(paths) // args.pictures)][: args.pictures]
     with tempfile.TemporaryDirectory() as folder:
         options = ["--classes", CLASSES, "--model", args.model, "--views", str(args.views)]
         words = [*lay_out(paths, Path(folder)), *options, "--device", "cpu"]
         run = Run(words, Path(folder), len(paths))
-        if "rows" in args.parts:
-            compare_rows(run)
-        if "speed" in args.parts:
+        parts = args.parts.split(",")
+        compare_rows(run, parts)
+        if "speed" in parts:
             compare_speed(run)
 
 
@@ -97,18 +97,19 @@ def lay_out(paths: list[Path], folder: Path) -> list[str]:
 # --- rows ---
 
 
-def compare_rows(run: Run) -> None:
+def compare_rows(run: Run, parts: list[str]) -> None:
+    disturbed = {"rows": None, "node": kill_node, "driver": kill_driver}
+    if not disturbed.keys() & set(parts):
+        return
     single = run.folder / "single.jsonl"
     run.finish(run.start(single), single)
     expected = sorted(map(timeless, map(json.loads, single.read_text().splitlines())))
     print(f"{len(expected)} rows of {run.count} pictures by tpt predict alone")
-    for what, disturb in (
-        ("undisturbed", None),
-        ("a node killed", kill_node),
-        ("the command killed, then --resume", kill_driver),
-    ):
+    for what, disturb in disturbed.items():
+        if what not in parts:
+            continue
         with two_nodes() as cluster:
-            started, output = time.perf_counter(), run.folder / what.replace(" ", "-")
+            started, output = time.perf_counter(), run.folder / what
             address = ["--ray", cluster.address, "--actors", "2"]
             process = run.start(output, *address)
             told = disturb(run, cluster, process, output, address) if disturb else ""
@@ -136,7 +137,7 @@ def two_nodes() -> Iterator[Any]:
 def kill_node(run: Run, cluster: Any, process: Process, output: Path, address: list[str]) -> str:
     done = wait_for_half(run, process, output)
     cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
-    return f", killed after {done}"
+    return f", a node killed after {done}"
 
 
 def kill_driver(run: Run, cluster: Any, process: Process, output: Path, address: list[str]) -> str:
@@ -145,13 +146,14 @@ def kill_driver(run: Run, cluster: Any, process: Process, output: Path, address:
     process.wait()
     done = count_rows(output)
     run.finish(run.start(output, *address, "--resume"), output)
-    return f", killed after {done}, which the second run passed over"
+    return f", the command killed after {done}, which --resume passed over"
 
 
 def wait_for_half(run: Run, process: Process, output: Path) -> int:
     """The rows that are there when half are; the run must not have ended before."""
     while count_rows(output) < run.count // 2:
         if process.poll() is not None:
+            run.finish(process, output)
             raise SystemExit(f"{output.name} ended before half of the rows were there.")
         time.sleep(0.05)
     return count_rows(output)
