@@ -1,8 +1,10 @@
 """Many small pictures, a fifth of them broken, with faults at every stage: does a run stay sound?
 
     python benchmarks/endurance.py --pictures 20000
+    python benchmarks/endurance.py --pictures 100000 --sources parquet
 
-The same run goes through a folder, a list of paths and a generator that reuses one buffer. Every
+The same run goes through a folder, a list of paths, the rows of a Parquet file (a broken one may be
+NULL) and a generator that reuses one buffer. Every
 record is compared with what its picture gets alone; memory, threads and open files are counted. The
 model is a tiny random one: it is the pipeline that is tried, not what it predicts.
 """
@@ -30,6 +32,8 @@ from torch import Tensor
 import tpt
 from tpt.methods.base import Adapted
 from tpt.streaming import pipeline
+from tpt.streaming.items import Reading
+from tpt.streaming.readers.containers import open_each
 from tpt.streaming.records import Record
 from tpt.streaming.sources import expand_sources
 
@@ -66,7 +70,9 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=20_000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--hangs", type=int, default=3, help="decoders that hang, a run")
+    parser.add_argument("--sources", default="folder,list,parquet,arrays")
     args = parser.parse_args()
+    wanted = args.sources.split(",")
     torch.set_num_threads(1)
     clip = make_model()
     method = Endured(tpt.PromptEngine(clip, ["cat", "dog", "cup", "person"]))
@@ -74,12 +80,18 @@ def main() -> None:
     before = count_threads(), count_files()
     with tempfile.TemporaryDirectory() as folder:
         plan = write_files(Path(folder), args.pictures, sound)
-        listed = expand_sources([folder])
-        assert len(listed) == args.pictures, "the folder lacks pictures"
-        run("folder", listed, plan, method, args)
-        run("list", (path for path in sorted(plan)), plan, method, args)
         numbers = {str(number): value for number, value in enumerate(plan.values())}
-        run("arrays", reuse_one_buffer(numbers, sound), numbers, method, args)
+        if "folder" in wanted:
+            listed = expand_sources([folder])
+            assert len(listed) == args.pictures, "the folder lacks pictures"
+            run("folder", listed, plan, method, args)
+        if "list" in wanted:
+            run("list", (path for path in sorted(plan)), plan, method, args)
+        if "parquet" in wanted:
+            table = write_parquet(Path(folder) / "pictures.parquet", plan)
+            run("parquet", open_each([str(table)], Reading()), plan, method, args)
+        if "arrays" in wanted:
+            run("arrays", reuse_one_buffer(numbers, sound), numbers, method, args)
     time.sleep(0.1)
     after = count_threads(), count_files()
     print(f"threads and files before {before}, after {after}")
@@ -145,6 +157,22 @@ BREAKS: tuple[Callable[[bytes, random.Random], bytes], ...] = (
     lambda data, chance: data[len(data) // 2 :],
 )
 """Ways to break the bytes of a picture so that nothing of it can be shown."""
+
+
+def write_parquet(file: Path, plan: dict[str, int]) -> Path:
+    """The same pictures as rows; what is no file is NULL."""
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
+
+    paths = list(map(Path, plan))
+    with ParquetWriter(file, pa.schema({"image": pa.binary()})) as writer:
+        for first in range(0, len(paths), 1000):
+            part = [
+                path.read_bytes() if path.is_file() else None
+                for path in paths[first : first + 1000]
+            ]
+            writer.write_table(pa.table({"image": pa.array(part, pa.binary())}))
+    return file
 
 
 def reuse_one_buffer(plan: dict[str, int], sound: list[np.ndarray]) -> Iterator[Any]:

@@ -130,7 +130,7 @@ def test_memory_is_sampled(data: Path) -> None:
 @pytest.mark.slow
 def test_a_long_run_of_broken_pictures_stays_sound() -> None:
     printed = run("benchmarks/endurance", "--pictures", 300, "--hangs", 1)
-    for source in ("folder", "list", "arrays"):
+    for source in ("folder", "list", "parquet", "arrays"):
         assert f"{source}: 300 records of 300" in printed
     assert "'broken': 60" in printed
     assert "threads and files before" in printed
