@@ -112,7 +112,9 @@ def compare_rows(run: Run, parts: list[str]) -> None:
             started, output = time.perf_counter(), run.folder / what
             address = ["--ray", cluster.address, "--actors", "2"]
             process = run.start(output, *address)
-            told = disturb(run, cluster, process, output, address) if disturb else ""
+            told = ""
+            if disturb:
+                process, told = disturb(run, cluster, process, output, address)
             run.finish(process, output)
             seconds = time.perf_counter() - started
         rows = [row for part in sorted(output.glob("*.parquet")) for row in read_parquet(str(part))]
@@ -134,19 +136,23 @@ def two_nodes() -> Iterator[Any]:
         cluster.shutdown()
 
 
-def kill_node(run: Run, cluster: Any, process: Process, output: Path, address: list[str]) -> str:
+def kill_node(
+    run: Run, cluster: Any, process: Process, output: Path, address: list[str]
+) -> tuple[Process, str]:
     done = wait_for_half(run, process, output)
     cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
-    return f", a node killed after {done}"
+    return process, f", a node killed after {done}"
 
 
-def kill_driver(run: Run, cluster: Any, process: Process, output: Path, address: list[str]) -> str:
+def kill_driver(
+    run: Run, cluster: Any, process: Process, output: Path, address: list[str]
+) -> tuple[Process, str]:
     wait_for_half(run, process, output)
     process.send_signal(signal.SIGKILL)
     process.wait()
     done = count_rows(output)
-    run.finish(run.start(output, *address, "--resume"), output)
-    return f", the command killed after {done}, which --resume passed over"
+    again = run.start(output, *address, "--resume")
+    return again, f", the command killed after {done}, which --resume passed over"
 
 
 def wait_for_half(run: Run, process: Process, output: Path) -> int:

@@ -115,7 +115,7 @@ def test_programs_that_a_page_names_exist_with_their_options() -> None:
     text = " ".join(page.read_text(encoding="utf-8") for page in pages)
     shown = re.findall(r"((?:benchmarks|tools)/\w+\.py)([^`]*)", text)
     named = {program for program, _ in shown}
-    assert {f"benchmarks/{name}.py" for name in ("speed", "methods", "training")} <= named
+    assert {f"benchmarks/{name}.py" for name in ("speed", "shelf", "training")} <= named
     for program, words in shown:
         source = (ROOT / program).read_text(encoding="utf-8")
         for option in re.findall(r"--[\w-]+", words):
