@@ -120,7 +120,9 @@ def test_many_threads_agree() -> None:
 
 
 def test_torch_is_not_imported() -> None:
-    program = "import sys, tpt.images.decode, tpt.scale.reading\nassert 'torch' not in sys.modules\n"
+    program = (
+        "import sys, tpt.images.decode, tpt.scale.reading\nassert 'torch' not in sys.modules\n"
+    )
     root = Path(decode.__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     subprocess.run([sys.executable, "-c", program], check=True, env=environment)
