@@ -206,8 +206,9 @@ def main() -> None:
         return
     print(f"{args.model}, random weights, {args.views} views, {torch.get_num_threads()} threads")
     for precision in args.precision:
-        rate = matrix_rate(args.device, precision)
-        print(f"matrix products in {precision}: {rate:,.0f} GFLOP/s", flush=True)
+        type_ = "fp32" if precision == "screened" else precision
+        rate = matrix_rate(args.device, type_)
+        print(f"matrix products in {type_}: {rate:,.0f} GFLOP/s", flush=True)
         for count in args.classes:
             ours = run("ours", count, precision, args)
             compare = count <= args.largest_reference and precision == "fp32"
