@@ -223,7 +223,7 @@ def describe_model(service: Service) -> dict[str, Any]:
         "pretrained": base.clip.pretrained,
         "weights": base.clip.digest,
         "version": __version__,
-        "precision": own.precision,
+        "precision": base.clip.precision,
         **describe_environment(base.clip),
         "seed": own.seed,
         "classes": None if base.classes is None else list(base.classes),
