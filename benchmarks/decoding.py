@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from tpt.streaming._processes import Decoders
-from tpt.streaming.pipeline import decode_ahead
+from tpt.streaming.loading import decode_ahead
 
 
 def write_pictures(folder: Path, count: int, size: int) -> list[str]:

@@ -31,7 +31,7 @@ from torch import Tensor
 
 import tpt
 from tpt.methods.base import Adapted
-from tpt.streaming import pipeline
+from tpt.streaming import batches, loading
 from tpt.streaming.items import Reading
 from tpt.streaming.readers.containers import open_each
 from tpt.streaming.records import Record
@@ -249,14 +249,14 @@ class injecting:  # noqa: N801  # a context manager
         self.faults, self.hangs, self.release = faults, hangs, release
 
     def __enter__(self) -> None:
-        self.saved = pipeline.load_item, pipeline.begin, pipeline.encode, pipeline.describe
+        self.saved = loading.load_item, batches.begin, batches.encode, batches.describe
         load, begin, encode_views, describe = self.saved
 
         def load_or_fail(index: int, item: Any, decode: Any = None) -> Any:
             if index in self.hangs:
                 self.release.wait()
             if self.faults.get(index) == "decode":
-                return pipeline.load_as(index, None, fail)
+                return loading.load_as(index, None, fail)
             return load(index, item, decode)
 
         def fail() -> None:
@@ -264,7 +264,7 @@ class injecting:  # noqa: N801  # a context manager
 
         def at(stage: str, work: Callable[..., Any]) -> Callable[..., Any]:
             def run_or_fail(items: Any, *rest: Any, **more: Any) -> Any:
-                first = items if isinstance(items, pipeline.Loaded) else items[0]
+                first = items if isinstance(items, loading.Loaded) else items[0]
                 name = self.faults.get(first.index, "")
                 error = MemoryError() if name == "memory" else ValueError("injected")
                 waiting[:] = [("views" if name == "memory" else name, error)]
@@ -285,13 +285,13 @@ class injecting:  # noqa: N801  # a context manager
 
         self.views = views
         tpt.Views.plain = plain  # type: ignore[method-assign]
-        pipeline.load_item = load_or_fail
-        pipeline.begin = at("method", begin)
-        pipeline.encode = at("views", encode_views)
-        pipeline.describe = at("describe", describe)
+        loading.load_item = load_or_fail
+        batches.begin = at("method", begin)
+        batches.encode = at("views", encode_views)
+        batches.describe = at("describe", describe)
 
     def __exit__(self, *error: object) -> None:
-        pipeline.load_item, pipeline.begin, pipeline.encode, pipeline.describe = self.saved
+        loading.load_item, batches.begin, batches.encode, batches.describe = self.saved
         tpt.Views.plain = self.views  # type: ignore[method-assign]
 
 

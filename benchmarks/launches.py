@@ -38,7 +38,8 @@ import tpt.images.views
 from tpt.evaluate.runner import judge
 from tpt.images.decode import load_picture
 from tpt.methods.registry import make_method
-from tpt.streaming.pipeline import Loaded, encode, predict_batch
+from tpt.streaming.batches import encode, predict_batch
+from tpt.streaming.loading import Loaded
 
 PICTURES = sorted((Path(__file__).parent.parent / "examples" / "images").glob("*.jpg"))
 _FREE = ("empty", "detach", "alias", "_unsafe_view", "_reshape_alias", "lift_fresh")

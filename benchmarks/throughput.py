@@ -29,7 +29,8 @@ import tpt
 from tpt.images.decode import load_picture
 from tpt.methods import Method
 from tpt.methods.registry import make_method
-from tpt.streaming.pipeline import Loaded, adapt_batch, make_record
+from tpt.streaming.batches import adapt_batch, make_record
+from tpt.streaming.loading import Loaded
 
 PICTURES = sorted((Path(__file__).parent.parent / "examples" / "images").glob("*-small.jpg"))
 STAGES = ("decode", "views", "tower", "method", "describing")

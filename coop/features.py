@@ -22,7 +22,7 @@ from tpt.images.resample import cut, normalise, preprocess_plain, shrink_huge
 from tpt.images.views import draw_crops
 from tpt.model.clip import Clip
 from tpt.streaming._stages import describe_failure, settle
-from tpt.streaming.pipeline import decode_ahead
+from tpt.streaming.loading import decode_ahead
 from tpt.streaming.records import Failure
 
 AUGMENTATIONS = ("crop", "none")

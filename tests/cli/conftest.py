@@ -19,7 +19,7 @@ from tiny_model import name_tiny
 from cli.main import main
 from tpt.evaluate import runner
 from tpt.model.load import load_clip
-from tpt.streaming import pipeline as streaming
+from tpt.streaming import batches
 from tpt.streaming import predict_job as job
 
 TESTS = Path(__file__).parents[1]
@@ -65,7 +65,7 @@ def command(tiny_folder: Path) -> list[str]:
 @pytest.fixture
 def still_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every "ms" is 0.0, so that whole files can be compared."""
-    for place in (streaming, runner):
+    for place in (batches, runner):
         monkeypatch.setattr(place, "time", SimpleNamespace(perf_counter=lambda: 0.0))
 
 

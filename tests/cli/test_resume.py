@@ -17,7 +17,7 @@ import pytest
 from click.testing import Result
 
 import tpt
-from tpt.streaming import pipeline as streaming
+from tpt.streaming import loading
 
 FAST = ("--classes", "cat,dog,cup", "--views", "2", "--device", "cpu")
 NAMES = ["in/1.png", 'in/2 "two",\nsecond.png', "in/3.png", "in/4.png", "in/5.png"]
@@ -39,13 +39,13 @@ def images(make_images: Make) -> list[str]:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The paths that were decoded since the list was last cleared."""
     seen: list[str] = []
-    decode = streaming.load_picture
+    decode = loading.load_picture
 
     def watch(item: Any) -> Any:
         seen.append(item)
         return decode(item)
 
-    monkeypatch.setattr(streaming, "load_picture", watch)
+    monkeypatch.setattr(loading, "load_picture", watch)
     return seen
 
 

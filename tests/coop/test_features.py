@@ -24,7 +24,7 @@ from coop.run import epoch_reader
 from tpt.data.labelled_sets import Sample
 from tpt.errors import MethodError, SourceError
 from tpt.images.views import draw_crops, normalise
-from tpt.streaming import pipeline as streaming
+from tpt.streaming import loading
 
 SIZES = [(60, 80), (90, 50), (40, 40), (33, 120)]
 SCALE = (0.08, 1.0)
@@ -59,13 +59,13 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def decodes(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each file has been decoded."""
     counts: Counter[str] = Counter()
-    decode = streaming.load_picture
+    decode = loading.load_picture
 
     def count(source: Any) -> Any:
         counts[str(source)] += 1
         return decode(source)
 
-    monkeypatch.setattr(streaming, "load_picture", count)
+    monkeypatch.setattr(loading, "load_picture", count)
     return counts
 
 

@@ -105,7 +105,7 @@ def test_pictures_are_decoded_and_encoded_once_for_all_methods(
         return load_picture(source)
 
     monkeypatch.setattr(tiny, "_encode", count)
-    monkeypatch.setattr("tpt.streaming.pipeline.load_picture", decode)
+    monkeypatch.setattr("tpt.streaming.loading.load_picture", decode)
     (walk,) = plan_walks([make_set()], corruptions=[("contrast", 2)])
     list(run_walk(walk, make_methods(tiny, walk, "zero-shot", "tpt", "zero"), views))
     assert seen == {"views": 4 * 2 * 6, "decoded": 4}

@@ -19,7 +19,7 @@ import tpt
 from tpt.images import views as view_making
 from tpt.images._errors import BrokenImageError
 from tpt.methods.registry import make_method
-from tpt.streaming import pipeline
+from tpt.streaming import batches, loading, pipeline
 from tpt.streaming._stages import describe_failure
 from tpt.streaming.records import Record
 
@@ -64,25 +64,25 @@ def is_bad(value: Any) -> bool:
 
 
 def break_decoding(patch: pytest.MonkeyPatch, method: Any, views: Any, error: Exception) -> None:
-    load = pipeline.load_picture
+    load = loading.load_picture
 
     def raising(item: Any) -> Any:
         if is_bad(item):
             raise error
         return load(item)
 
-    patch.setattr(pipeline, "load_picture", raising)
+    patch.setattr(loading, "load_picture", raising)
 
 
 def break_copying(patch: pytest.MonkeyPatch, method: Any, views: Any, error: Exception) -> None:
-    own = pipeline.own_item
+    own = loading.own_item
 
     def raising(item: Any, *rest: Any) -> Any:
         if is_bad(item):
             raise error
         return own(item, *rest)
 
-    patch.setattr(pipeline, "own_item", raising)
+    patch.setattr(loading, "own_item", raising)
 
 
 def break_resizing(patch: pytest.MonkeyPatch, method: Any, views: Any, error: Exception) -> None:
@@ -122,14 +122,14 @@ def break_method(patch: pytest.MonkeyPatch, method: Any, views: Any, error: Exce
 
 
 def break_describing(patch: pytest.MonkeyPatch, method: Any, views: Any, error: Exception) -> None:
-    describe = pipeline.describe
+    describe = batches.describe
 
     def raising(item: Any, *rest: Any, **more: Any) -> Record:
         if is_bad(item.picture):
             raise error
         return describe(item, *rest, **more)
 
-    patch.setattr(pipeline, "describe", raising)
+    patch.setattr(batches, "describe", raising)
 
 
 STAGES = {
@@ -227,14 +227,14 @@ def test_strict_stops_at_a_fault_of_any_stage(
 def test_a_decoder_that_hangs_costs_its_picture_alone(
     engine: tpt.PromptEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load, release = pipeline.load_picture, threading.Event()
+    load, release = loading.load_picture, threading.Event()
 
     def hanging(item: Any) -> Any:
         if is_bad(item):
             release.wait(30)
         return load(item)
 
-    monkeypatch.setattr(pipeline, "load_picture", hanging)
+    monkeypatch.setattr(loading, "load_picture", hanging)
     records = list(tpt.stream(ITEMS, Plugin(engine), time_limit=0.3))
     release.set()
     assert [r.index for r in records if r.error is not None] == [BAD]
@@ -383,7 +383,7 @@ def test_batches_of_a_list_never_depend_on_the_clock(
     engine: tpt.PromptEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    predict, load = pipeline.predict_batch, pipeline.load_picture
+    predict, load = pipeline.predict_batch, loading.load_picture
 
     def count(batch: list[Any], **rest: Any) -> Any:
         sizes.append(len(batch))
@@ -394,7 +394,7 @@ def test_batches_of_a_list_never_depend_on_the_clock(
         return load(item)
 
     monkeypatch.setattr(pipeline, "predict_batch", count)
-    monkeypatch.setattr(pipeline, "load_picture", slow)
+    monkeypatch.setattr(loading, "load_picture", slow)
     assert len(list(tpt.stream(ITEMS, Plugin(engine), batch_size=3))) == COUNT
     assert sizes == [3, 3, 2]
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 import tpt
 from tpt.methods.registry import make_method
-from tpt.streaming import pipeline as streaming
+from tpt.streaming import batches, loading
 from tpt.streaming.records import Prediction, Record
 
 
@@ -321,7 +321,7 @@ def test_a_record_says_what_the_method_found(
 
 def test_of_equal_votes_the_winner_of_the_tie_comes_first() -> None:
     logits, votes = torch.tensor([2.0, 0.0, 2.5]), torch.tensor([2, 0, 2])
-    ranked = list(streaming.rank(logits, ("cat", "dog", "cup"), 5, votes))
+    ranked = list(batches.rank(logits, ("cat", "dog", "cup"), 5, votes))
     assert [(p.label, p.votes) for p in ranked] == [("cup", 2), ("cat", 2), ("dog", 0)]
     assert ranked[0] == Prediction("cup", None, 2, votes=2)
 
@@ -550,7 +550,7 @@ def test_an_endless_source_is_pulled_only_a_few_images_ahead(
 def test_records_come_in_order_whichever_thread_is_first(
     zero_shot: tpt.ZeroShot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decode, second_done = streaming.load_picture, threading.Event()
+    decode, second_done = loading.load_picture, threading.Event()
 
     def wait_for_the_second(item: Any) -> Any:
         # What is decoded is a copy, so the item itself cannot be looked for.
@@ -563,7 +563,7 @@ def test_records_come_in_order_whichever_thread_is_first(
         return pixels
 
     items = [picture(seed) for seed in range(5)]
-    monkeypatch.setattr(streaming, "load_picture", wait_for_the_second)
+    monkeypatch.setattr(loading, "load_picture", wait_for_the_second)
     records = list(tpt.stream(items, zero_shot, num_workers=2))
     assert [r.index for r in records] == list(range(5))
     plain = list(tpt.stream(items, zero_shot, num_workers=0))

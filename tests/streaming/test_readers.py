@@ -22,8 +22,8 @@ from cli.predict import plan_rest
 from tpt.errors import ImageError, SourceError
 from tpt.streaming.folders import Search
 from tpt.streaming.items import Item, Reading, fail_item, hold_bytes
+from tpt.streaming.loading import load_item, own_item
 from tpt.streaming.output import FinishedRecords
-from tpt.streaming.pipeline import load_item, own_item
 from tpt.streaming.readers import extras
 from tpt.streaming.readers.parquet import iter_parquet
 from tpt.streaming.readers.tars import iter_tar

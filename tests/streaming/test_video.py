@@ -14,7 +14,7 @@ from PIL import Image
 import tpt
 from tpt.errors import MethodError, SourceError
 from tpt.streaming.items import Item, Sampling
-from tpt.streaming.pipeline import load_item
+from tpt.streaming.loading import load_item
 from tpt.streaming.readers.cuts import CutFinder
 from tpt.streaming.readers.video import read_every
 from tpt.streaming.records import Failure, Prediction, Record

@@ -17,7 +17,9 @@ from tpt.evaluate.metrics import SetMetrics, measure_set
 from tpt.evaluate.runner import load_sample
 from tpt.images.views import Views
 from tpt.methods import Adapted, Method
-from tpt.streaming.pipeline import adapt_batch, cut_batches, decode_ahead
+from tpt.streaming.batches import adapt_batch
+from tpt.streaming.loading import decode_ahead
+from tpt.streaming.pipeline import cut_batches
 
 LARGEST = 1e3  # of the temperature and of its inverse
 

@@ -25,15 +25,9 @@ from tpt.methods import Adapted, Method
 from tpt.methods.fetching import fetch_outcome, find_sound
 from tpt.streaming._ahead import Ahead, map_ahead
 from tpt.streaming._stages import describe_failure, settle
-from tpt.streaming.pipeline import (
-    OVERFLOW,
-    Loaded,
-    cut_batches,
-    decode_ahead,
-    encode,
-    load_as,
-    weigh_pixels,
-)
+from tpt.streaming.batches import OVERFLOW, encode
+from tpt.streaming.loading import Loaded, decode_ahead, load_as, weigh_pixels
+from tpt.streaming.pipeline import cut_batches
 from tpt.streaming.records import PLACES, Failure
 from tpt.streaming.screen import Screen
 

@@ -18,7 +18,8 @@ from tpt.errors import MethodError
 from tpt.prompts import Context
 from tpt.scale.sharing import Shared, join, split
 from tpt.streaming.items import Item, fail_item, hold_bytes
-from tpt.streaming.pipeline import TIME_LIMIT, stream
+from tpt.streaming.loading import TIME_LIMIT
+from tpt.streaming.pipeline import stream
 from tpt.streaming.predict_job import (
     PredictJob,
     PredictSettings,

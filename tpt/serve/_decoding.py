@@ -16,7 +16,7 @@ from tpt.images.decode import load_picture
 from tpt.serve.settings import Upload
 from tpt.streaming._ahead import MOST_BYTES
 from tpt.streaming._stages import describe_failure
-from tpt.streaming.pipeline import Loaded, load_as
+from tpt.streaming.loading import Loaded, load_as
 
 T = TypeVar("T")
 

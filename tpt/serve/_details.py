@@ -7,7 +7,7 @@ from typing import Any
 from tpt.evaluate.gallery import encode_thumbnail, redraw_views
 from tpt.images.decode import Picture
 from tpt.methods.base import Adapted
-from tpt.streaming.pipeline import rank
+from tpt.streaming.batches import rank
 from tpt.streaming.predict_job import PredictJob
 from tpt.streaming.records import PLACES
 

@@ -18,7 +18,8 @@ from torch import Tensor
 from tpt.images.views import Views
 from tpt.methods.base import Adapted, Method
 from tpt.serve.metrics import Metrics
-from tpt.streaming.pipeline import Loaded, adapt_batch, encode, make_record, part_failures
+from tpt.streaming.batches import adapt_batch, encode, make_record, part_failures
+from tpt.streaming.loading import Loaded
 from tpt.streaming.records import Failure, Record
 
 

@@ -26,7 +26,7 @@ from tpt.serve._worker import Ticket, Worker
 from tpt.serve.errors import BusyError, UnavailableError
 from tpt.serve.metrics import Metrics
 from tpt.serve.settings import Asked, ServeSettings, Upload
-from tpt.streaming.pipeline import Loaded
+from tpt.streaming.loading import Loaded
 from tpt.streaming.predict_job import PredictJob, PredictSettings
 from tpt.streaming.records import Record
 
