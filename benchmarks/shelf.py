@@ -11,7 +11,7 @@ pictures sorted by class too. The table has accuracy, the paired difference to z
 of the pictures read with the other half's), and the median milliseconds of views and image tower
 (for one view where the method reads one) and of the method itself. Behind a gate both are means, as
 some pictures are spared all views but the plain one. Sets that OUTPUT.json has are not measured
-again. The picture shows the mean gain over the sets against milliseconds.
+again. The picture has a panel a set: every method's difference to zero-shot with its interval.
 """
 
 from __future__ import annotations
@@ -155,24 +155,31 @@ def tell(name: str, row: Row) -> str:
 
 
 def draw(results: dict[str, dict[str, Row]], path: Path) -> None:
-    """The mean gain over the sets against the mean milliseconds an image."""
+    """A panel a set: every method's points above zero-shot with the 95 % interval."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.4), dpi=150, layout="constrained")
+    names = [name for name in next(iter(results.values())) if name != "zero-shot"]
+    across = min(4, len(results))
+    down = -(-len(results) // across)
+    size = (2 + 2.3 * across, 0.6 + (0.5 + 0.22 * len(names)) * down)
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    for number, name in enumerate(next(iter(results.values()))):
-        rows = [found[name] for found in results.values()]
-        gain = 100 * statistics.mean(row.get("gain", 0) for row in rows)
-        cost = statistics.mean(sum(row["ms"]) for row in rows)
-        axes.plot(cost, gain, "osD^v"[number % 5], label=name)
-    axes.axhline(0, color="grey", linewidth=0.8)
-    axes.set_xscale("log")
-    axes.set_xlabel("milliseconds an image")
-    axes.set_ylabel(f"points above zero-shot, mean of {len(results)} sets")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="x-small", ncols=2)
+    panels = figure.subplots(down, across, sharey=True, squeeze=False)
+    for axes, (title, found) in zip(panels.flat, results.items(), strict=False):
+        for place, name in enumerate(names):
+            gain, (low, high) = found[name]["gain"], found[name]["interval"]
+            color = "#13743a" if low > 0 else "#b3261e" if high < 0 else "#888888"
+            axes.plot([100 * low, 100 * high], [place, place], color=color, linewidth=1.5)
+            axes.plot(100 * gain, place, "o", color=color, markersize=4)
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.set_title(f"{title}\n(zero-shot {100 * found['zero-shot']['acc']:.1f} %)", fontsize=9)
+        axes.grid(axis="x", alpha=0.3)
+    for axes in panels.flat[len(results) :]:
+        axes.set_axis_off()
+    panels[0, 0].set_yticks(range(len(names)), names)
+    panels[0, 0].invert_yaxis()
+    figure.supxlabel("points above zero-shot, 95 % interval", fontsize=9)
     figure.savefig(path)
 
 
