@@ -4,7 +4,7 @@
     python benchmarks/cluster.py PICTURES --parts speed --pictures 200
 
 PICTURES is a folder, looked through with the folders in it. Half of the pictures are read from
-there, half from tars of 250 that the program writes first. `rows`, `node` and `driver` start two
+there, half from tars of 50 that the program writes first. `rows`, `node` and `driver` start two
 Ray nodes and run the command: undisturbed, with a node killed in the middle, with the command
 killed in the middle and gone on with by --resume; each time the rows are compared with those of
 `tpt predict` alone. `speed` compares the pictures a second of `--ray local` with two actors to
@@ -36,7 +36,7 @@ Process = subprocess.Popen[bytes]
 
 CLASSES = "airplane,automobile,bird,cat,deer,dog,frog,horse,ship,truck"
 STORE = 200 * 2**20  # bytes of a node's object store
-A_TAR = 250  # pictures
+A_TAR = 50  # pictures
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from tpt.scale.reading import digest_keys, make_units, read_unit
 from tpt.streaming.items import Reading
 from tpt.streaming.sources import Found
 
-_BLOCK = 8 * 2**20  # bytes of pictures that an actor is given at a time, and that a kill loses
+_BLOCK = 2**20  # bytes of pictures that an actor is given at a time, and that a kill loses
 _READERS = 8  # tasks that read at a time; they need little of a CPU
 
 

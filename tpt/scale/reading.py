@@ -21,7 +21,7 @@ from tpt.streaming.sources import Found
 
 PATHS_A_UNIT = 32
 _MOST_UNITS = 20_000  # of paths; beyond that a unit has more of them
-_BYTES = 4 * 2**20  # of pictures in a table that a task hands on
+_BYTES = 2**20  # of pictures in a table that a task hands on
 
 
 def make_units(found: Found, done: set[str]) -> list[dict[str, list[str]]]:
@@ -56,7 +56,7 @@ def digest_keys(keys: Iterable[str]) -> Any:
 
 
 def read_unit(table: Any, reading: Reading, done: Any) -> Iterator[Any]:
-    """The pictures of a unit (an Arrow table of one row) as Arrow tables of some megabytes.
+    """The pictures of a unit (an Arrow table of one row) as Arrow tables of about a megabyte.
 
     Columns: path (bytes: names may be no UTF-8), bytes, error.
     """
