@@ -195,7 +195,9 @@ def compare_speed(run: Run) -> None:
             time.sleep(0.05)
         run.finish(process, output)
         # From where both actors have given their first pictures on, so that starting counts not.
-        began = next(each for each in seen if each[1] >= 2 * PATHS_A_UNIT)
+        if len(seen) == 1:
+            seen.append((time.perf_counter(), run.count))
+        began = next((each for each in seen[:-1] if each[1] >= 2 * PATHS_A_UNIT), seen[0])
         rates.append((seen[-1][1] - began[1]) / (seen[-1][0] - began[0]))
         print(f"{'tpt predict ' + ' '.join(more[:2])}: {rates[-1]:.2f} pictures/s{memory}")
     print(f"two actors / alone: ratio {2 * rates[1] / (rates[0] + rates[2]):.2f}")

@@ -28,7 +28,7 @@ from tpt.data.imagenet import subset_ids
 
 DOCS = Path(__file__).parents[2] / "docs"
 PLAIN_SETS = ("pictures", "photos", "photos_labelled", "pacs/photo", "pacs/sketch", "cifar10/test")
-PLAIN_SETS = (*PLAIN_SETS, "imagenette/val")
+PLAIN_SETS = (*PLAIN_SETS, "imagenette/val", "cue_conflict")
 WORDNET_SETS = ("imagen", "imagenet/val", "imagenet-a", "imagenet-r", "imagenet-c/fog/3")
 PROMPTS = ("coop", "photo", "imagenette", "cifar10", "base")
 SMALL = {

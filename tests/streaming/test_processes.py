@@ -198,7 +198,11 @@ def test_closing_waits_for_no_decoder(
 def test_ctrl_c_leaves_no_process_behind(tmp_path: Path) -> None:
     write_files(tmp_path)
     (tmp_path / "pipe.txt").write_text("")
-    command = [sys.executable, "-m", "cli", "predict", "-", "--classes", "cat,dog"]
+    program = (  # a run in the background ignores the signal
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from cli.main import main; main()"
+    )
+    command = [sys.executable, "-c", program, "predict", "-", "--classes", "cat,dog"]
     command += ["--views", "2", "--decode-in", "processes"]
     run = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, text=True
