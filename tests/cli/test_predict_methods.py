@@ -580,31 +580,23 @@ def test_ctrl_c_promises_no_resume_where_state_is_lost(
 
 
 @pytest.mark.parametrize(
-    "options", [(), ("--keep", "0.5"), ("--set", "negative_capacity=0"), TEMPLATES]
+    "method",
+    [
+        *(("tda", *more) for more in ((), ("--keep", "0.5"), TEMPLATES)),
+        ("tda", "--set", "negative_capacity=0"),
+        *(("oga", "--batch-size", 2, *more) for more in ((), ("--set", "capacity=4"), TEMPLATES)),
+    ],
 )
 def test_two_halves_with_a_saved_state_are_one_unbroken_stream(
-    predict: Predict, still_clock: None, options: tuple[str, ...]
+    predict: Predict, still_clock: None, method: tuple[object, ...]
 ) -> None:
-    tda = ("--method", "tda", *options)
-    whole = predict(*tda)
-    first = predict(*tda, "--save-state", "half.safetensors", paths=NAMES[:4])
+    words = ("--method", *method)
+    whole = predict(*words)
+    first = predict(*words, "--save-state", "half.safetensors", paths=NAMES[:4])
     rest = ("--load-state", "half.safetensors", "--save-state", "half.safetensors")
-    second = predict(*tda, *rest, paths=NAMES[4:])
+    second = predict(*words, *rest, paths=NAMES[4:])
     assert first.stdout_bytes + second.stdout_bytes == whole.stdout_bytes
-    assert predict(*tda, paths=NAMES[4:]).stdout_bytes != second.stdout_bytes
-
-
-@pytest.mark.parametrize("options", [(), ("--set", "capacity=4"), TEMPLATES])
-def test_ogas_memory_goes_on_from_a_file_too(
-    predict: Predict, still_clock: None, options: tuple[str, ...]
-) -> None:
-    oga = ("--method", "oga", "--batch-size", 2, *options)
-    whole = predict(*oga)
-    first = predict(*oga, "--save-state", "half.safetensors", paths=NAMES[:4])
-    rest = ("--load-state", "half.safetensors", "--save-state", "half.safetensors")
-    second = predict(*oga, *rest, paths=NAMES[4:])
-    assert first.stdout_bytes + second.stdout_bytes == whole.stdout_bytes
-    assert predict(*oga, paths=NAMES[4:]).stdout_bytes != second.stdout_bytes
+    assert predict(*words, paths=NAMES[4:]).stdout_bytes != second.stdout_bytes
 
 
 def test_the_state_of_one_method_is_not_anothers(predict: Predict) -> None:
