@@ -9,18 +9,14 @@ from dataclasses import asdict
 import click
 
 from cli.failures import plain_errors
+from cli.options import precision_option
 
 
 @click.command("show")
 @click.argument("name", metavar="NAME|PATH")
 @click.option("--pretrained", help="Tag or weight file of an open_clip name.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "bf16", "fp16"]),
-    default="fp32",
-    show_default=True,
-)
+@precision_option
 @click.option(
     "--classes",
     type=click.IntRange(1),

@@ -82,6 +82,14 @@ all_files_option = click.option(
 )
 """How folders are looked through."""
 
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "tf32", "bf16", "fp16"]),
+    default="auto",
+    show_default=True,
+    help="auto: bf16 where the device has units for it.",
+)
+
 compute_options = group(
     click.option(
         "--micro-batch",
@@ -98,13 +106,7 @@ compute_options = group(
     click.option(
         "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps."
     ),
-    click.option(
-        "--precision",
-        type=click.Choice(["auto", "fp32", "tf32", "bf16", "fp16"]),
-        default="auto",
-        show_default=True,
-        help="auto: bf16 where the device has units for it.",
-    ),
+    precision_option,
     click.option(
         "--seed", type=int, default=0, show_default=True, help="Seed of the random numbers."
     ),
