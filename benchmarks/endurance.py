@@ -32,10 +32,11 @@ from torch import Tensor
 import tpt
 from tpt.methods.base import Adapted
 from tpt.streaming import batches, loading
+from tpt.streaming.folders import Search
 from tpt.streaming.items import Reading
 from tpt.streaming.readers.containers import open_each
 from tpt.streaming.records import Record
-from tpt.streaming.sources import expand_sources
+from tpt.streaming.sources import find_sources
 
 KINDS = 40  # different sound pictures
 EVERY = 53  # every so many sound pictures have a fault injected
@@ -82,7 +83,7 @@ def main() -> None:
         plan = write_files(Path(folder), args.pictures, sound)
         numbers = {str(number): value for number, value in enumerate(plan.values())}
         if "folder" in wanted:
-            listed = expand_sources([folder])
+            listed = list(find_sources([folder], Search()))
             assert len(listed) == args.pictures, "the folder lacks pictures"
             run("folder", listed, plan, method, args)
         if "list" in wanted:

@@ -11,10 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.evaluating import build, check_extra, read_one, telling_warnings
+from cli.evaluating import (
+    build,
+    check_extra,
+    list_pictures,
+    read_one,
+    read_single,
+    telling_warnings,
+)
 from cli.failures import plain_errors
 from cli.option_values import read_classes
-from cli.options import machine_options
+from cli.options import fill, machine_options, quiet_option, tag_option
 from cli.progress import Tally, progress
 from tpt.errors import MethodError
 
@@ -48,9 +55,9 @@ if TYPE_CHECKING:
 )
 @click.option("--views", type=click.IntRange(1), help="Views an image [default: 64].")
 @click.option("--model", help="As `tpt predict` takes it.")
-@click.option("--pretrained", help="Tag or weight file of an open_clip model.")
+@tag_option
 @machine_options
-@click.option("--quiet", is_flag=True, help="Nothing on stderr but warnings and errors.")
+@quiet_option
 def command(pictures: str, quiet: bool, **options: Any) -> None:
     """Say which method to take for PICTURES, or that none is worth it.
 
@@ -78,25 +85,17 @@ def draw(pictures: str, options: dict[str, Any], say: Any) -> tuple[LabelledSet,
     from tpt.data.labelled_sets import LabelledSet, ReadOptions, Sample
     from tpt.evaluate.order import order_set
     from tpt.evaluate.walks import draw_some
-    from tpt.streaming.folders import Search
-    from tpt.streaming.sources import iter_sources
 
     entries = read_classes(options["classes"])
     if entries is None:
         if options["labels"] is not None:
             raise MethodError("--labels says what pictures show; give the --classes too.")
-        found = read_one(pictures, ReadOptions(), say)
-        if len(found) > 1:
-            raise MethodError(
-                f'"{pictures}" holds {len(found)} sets ({found[0].name}, ...). Name one of them.'
-            )
-        whole, labelled = found[0], True
+        whole, labelled = read_single(pictures, ReadOptions(), say), True
     else:
         from tpt.data.class_lists import list_names
 
         names = list_names(entries)
-        paths = sorted(iter_sources((pictures,), Search(True, False), None))
-        samples = tuple(Sample.of_file(path, 0) for path in paths)
+        samples = tuple(Sample.of_file(path, 0) for path in sorted(list_pictures(pictures)))
         whole = LabelledSet(pictures, "pictures", pictures, names, names, samples)
         labelled = options["labels"] is not None
         if labelled:
@@ -147,11 +146,7 @@ def prepare(drawn: LabelledSet, options: dict[str, Any], say: Any) -> Evaluation
         )
         methods = list_shelf(clip.logit_scale)
         say(f"The model's logit scale is {clip.logit_scale:.0f}; TPT's published rate is for 100.")
-    machine = ("batch_size", "micro_batch", "precision", "device")
-    names = ("model", "pretrained", "views", *machine, "seed")
-    wanted = EvalSettings(
-        specs=parse_methods(methods), starts=Starts({}), **{name: options[name] for name in names}
-    )
+    wanted = fill(EvalSettings, options, specs=parse_methods(methods), starts=Starts({}))
     return build(wanted, plan_walks([drawn]), say)
 
 

@@ -8,10 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.evaluating import check_extra, read_one
+from cli.evaluating import check_extra, list_pictures, read_single
 from cli.failures import plain_errors
 from cli.option_values import read_assignments, read_classes, read_templates
-from cli.options import adaptation_options, machine_options
+from cli.options import (
+    adaptation_options,
+    fill,
+    force_option,
+    machine_options,
+    quiet_option,
+    tag_option,
+)
 from cli.progress import Tally, progress
 from tpt.errors import MethodError, OutputError
 
@@ -60,12 +67,12 @@ if TYPE_CHECKING:
 @click.option("--layout", default="auto", show_default=True, help="As `tpt eval` has it.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Draw at most N pictures.")
 @click.option("--model", help="As `tpt predict` takes it.")
-@click.option("--pretrained", help="Tag or weight file of an open_clip model.")
+@tag_option
 @adaptation_options
 @machine_options
 @click.option("--overwrite", is_flag=True, help="Replace an existing --output.")
-@click.option("--force", is_flag=True, help="Use a prompt file made for another model.")
-@click.option("--quiet", is_flag=True, help="Nothing on stderr but warnings and errors.")
+@force_option
+@quiet_option
 def command(data: str, quiet: bool, **options: Any) -> None:
     """Fit how a method's scores are read, and save it with the prompt.
 
@@ -115,10 +122,8 @@ def read_data(
     entries = read_classes(options["classes"])
     if options["unlabelled"]:
         from tpt.data.class_lists import list_names
-        from tpt.streaming.folders import Search
-        from tpt.streaming.sources import iter_sources
 
-        paths = list(iter_sources((data,), Search(True, False), None))[: options["limit"]]
+        paths = list_pictures(data)[: options["limit"]]
         samples = tuple(Sample.of_file(path, 0) for path in paths)
         return samples, None if entries is None else list_names(entries)
     if entries is None and options["init"] is not None:
@@ -126,16 +131,9 @@ def read_data(
 
         context = Context.load(options["init"])
         entries = context.info.classes if context.fixed_classes else None
-    found = read_one(data, ReadOptions(layout=options["layout"], classes=entries), say)
-    if len(found) > 1:
-        raise MethodError(
-            f'"{data}" holds {len(found)} sets ({found[0].name}, ...). Name one of them.'
-        )
-    part = (
-        found[0]
-        if options["limit"] is None
-        else draw_some(found[0], options["limit"], options["seed"])
-    )
+    part = read_single(data, ReadOptions(layout=options["layout"], classes=entries), say)
+    if options["limit"] is not None:
+        part = draw_some(part, options["limit"], options["seed"])
     return part.samples, part.classes
 
 
@@ -143,15 +141,13 @@ def load_job(options: dict[str, Any], classes: tuple[str, ...] | None, say: Any)
     """The job of `tpt predict` with these options."""
     from tpt.streaming.predict_job import PredictSettings, build_predict_job
 
-    names = ("model", "pretrained", "init", "views", "augment", "keep", "steps", "lr", "reset")
-    machine = ("batch_size", "micro_batch", "precision", "device")
-    others = ("method", "gate", "gate_views", *machine, "seed", "force")
-    wanted = PredictSettings(
+    wanted = fill(
+        PredictSettings,
+        options,
         classes=classes,
         templates=read_templates(options["templates"]),
         options=read_assignments(options["assignments"]),
         reject="off",
-        **{name: options[name] for name in (*names, *others)},
     )
     job = build_predict_job(wanted)
     say(f"Model: {job.clip.name}. Method: {job.settings['method']}.")

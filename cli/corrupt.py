@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.failures import plain_errors
+from cli.options import number_option, seed_option
 from cli.progress import Tally, progress
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     metavar="1-5[,...]",
     help="1 is weak, 5 strong.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random numbers.")
+@seed_option
 @click.option(
     "--format",
     "form",
@@ -50,9 +51,7 @@ if TYPE_CHECKING:
     help="png keeps every pixel; jpg (quality 85, as ImageNet-C) is smaller.",
 )
 @click.option("--overwrite", is_flag=True, help="Make files that are there already again.")
-@click.option(
-    "--num-workers", type=click.IntRange(0), default=2, show_default=True, help="Threads."
-)
+@number_option("--num-workers", click.IntRange(0), 2, "Threads.")
 @click.option("--quiet", is_flag=True, help="Nothing on stderr but errors and broken pictures.")
 def command(
     source: str,

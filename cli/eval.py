@@ -21,12 +21,15 @@ from cli.evaluating import (
 from cli.failures import plain_errors
 from cli.option_values import read_assignments, read_classes, read_templates
 from cli.options import (
-    MACHINE,
     adaptation_options,
     all_files_option,
+    fill,
     machine_options,
+    model_option,
+    pretrained_option,
     run_options,
     screen_option,
+    template_option,
 )
 from cli.outside import describe_outsides, judge_others, read_outsides, tell_outside
 
@@ -121,19 +124,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="base-to-new evaluates the two halves of the classes apart.",
 )
-@click.option(
-    "--model",
-    help="open_clip name, hf-hub:..., local-dir:... or lite. Default: the --init file's own "
-    "model, else lite, the embedded model.",
-)
-@click.option("--pretrained", help="Tag or weight file of an open_clip model; random for random.")
-@click.option(
-    "--template",
-    "templates",
-    multiple=True,
-    metavar="TEXT|FILE",
-    help='One: the words that methods start from, instead of "a photo of a {}.". Several, or a '
-    "file: what +ensemble uses.",
+@model_option
+@pretrained_option
+@template_option(
+    'One: the words that methods start from, instead of "a photo of a {}.". Several, or a '
+    "file: what +ensemble uses."
 )
 @adaptation_options
 @machine_options
@@ -283,11 +278,11 @@ def load_evaluation(options: dict[str, Any], walks: tuple[Walk, ...], say: Say) 
     inits = dict(name_inits(options["inits"]))
     shared = {name: options[name] for name in ("keep", "steps", "lr", "reset")}
     shared |= read_assignments(options["assignments"])
-    same = ("model", "pretrained", "views", "augment", "gate", "gate_views", "batch_size", "reject")
-    wanted = EvalSettings(
+    wanted = fill(
+        EvalSettings,
+        options,
         specs=parse_methods(options["methods"], tuple(inits), shared),
         starts=Starts(inits, read_words(options), options["force"]),
-        **{name: options[name] for name in (*same, *MACHINE, "seed")},
     )
     return build(wanted, walks, say)
 

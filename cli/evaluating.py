@@ -14,6 +14,7 @@ import click
 from cli.failures import INTERRUPTED
 from cli.options import say_precision
 from cli.progress import Tally, progress
+from tpt.errors import MethodError
 
 if TYPE_CHECKING:
     from tpt.data.labelled_sets import LabelledSet, ReadOptions
@@ -73,6 +74,28 @@ def read_one(text: str, how: ReadOptions, say: Say) -> tuple[LabelledSet, ...]:
     for note in dict.fromkeys(note for part in found for note in part.notes):
         say(f"  Note: {note}")
     return found
+
+
+def list_pictures(path: str, all_files: bool = False) -> list[Any]:
+    """The paths of the pictures in a folder and below it, or of any other source."""
+    from tpt.streaming.folders import Search
+    from tpt.streaming.sources import find_sources
+
+    return list(find_sources((path,), Search(True, all_files)))
+
+
+def read_single(path: str, how: ReadOptions, say: Say) -> LabelledSet:
+    """The one set of a path.
+
+    Raises:
+        MethodError: it holds several.
+    """
+    found = read_one(path, how, say)
+    if len(found) > 1:
+        raise MethodError(
+            f'"{path}" holds {len(found)} sets ({found[0].name}, ...). Name one of them.'
+        )
+    return found[0]
 
 
 _TOLD = 6  # sets of one tree that are told one by one

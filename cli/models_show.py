@@ -9,13 +9,13 @@ from dataclasses import asdict
 import click
 
 from cli.failures import plain_errors
-from cli.options import precision_option
+from cli.options import device_option, precision_option
 
 
 @click.command("show")
 @click.argument("name", metavar="NAME|PATH")
 @click.option("--pretrained", help="Tag or weight file of an open_clip name.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
+@device_option
 @precision_option
 @click.option(
     "--classes",

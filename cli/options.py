@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 if TYPE_CHECKING:
     from tpt.model.clip import Clip
 
+T = TypeVar("T")
 Decorator = Callable[[Any], Any]
+
+ABOVE_ZERO = click.FloatRange(0, min_open=True)
+AT_LEAST_ONE = click.IntRange(1)
 
 
 def group(*options: Decorator) -> Decorator:
@@ -24,6 +29,17 @@ def group(*options: Decorator) -> Decorator:
     return decorate
 
 
+def number_option(name: str, kind: click.ParamType[Any], default: float, text: str) -> Decorator:
+    """A number whose default the help shows."""
+    return click.option(name, type=kind, default=default, show_default=True, help=text)
+
+
+def fill(settings: type[T], options: dict[str, Any], /, **given: Any) -> T:
+    """A dataclass of settings: what is given, and each other field that an option is called by."""
+    names = {field.name for field in fields(settings)}  # type: ignore[arg-type]
+    return settings(**{name: options[name] for name in names & options.keys()} | given)
+
+
 def say_precision(clip: Clip, asked: str, say: Callable[[str], None]) -> None:
     """Tell what "auto" chose, where it is not fp32."""
     if asked == "auto" and clip.precision != "fp32":
@@ -35,9 +51,7 @@ def say_precision(clip: Clip, asked: str, say: Callable[[str], None]) -> None:
 
 adaptation_options = group(
     click.option(
-        "--views",
-        type=click.IntRange(1),
-        help="Views an image, the plain one included [default: 64].",
+        "--views", type=AT_LEAST_ONE, help="Views an image, the plain one included [default: 64]."
     ),
     click.option("--augment", type=click.Choice(["crop", "augmix"]), help="[default: crop]"),
     click.option(
@@ -45,12 +59,8 @@ adaptation_options = group(
         type=click.FloatRange(0, 1, min_open=True),
         help="Share of the views that are kept [default: 0.1; zero: 0.3].",
     ),
-    click.option("--steps", type=click.IntRange(1), help="Optimiser steps an image [default: 1]."),
-    click.option(
-        "--lr",
-        type=click.FloatRange(0, min_open=True),
-        help="AdamW's learning rate [default: 0.005].",
-    ),
+    click.option("--steps", type=AT_LEAST_ONE, help="Optimiser steps an image [default: 1]."),
+    click.option("--lr", type=ABOVE_ZERO, help="AdamW's learning rate [default: 0.005]."),
     click.option(
         "--reset",
         type=click.Choice(["image", "stream"]),
@@ -71,9 +81,7 @@ adaptation_options = group(
         metavar="SCORE",
         help="Leave images alone whose plain view is at least this sure; 0.9 is cautious.",
     ),
-    click.option(
-        "--gate-views", type=click.IntRange(1), help="Views the gate looks at [default: 1]."
-    ),
+    click.option("--gate-views", type=AT_LEAST_ONE, help="Views the gate looks at [default: 1]."),
 )
 """How images are adapted to."""
 
@@ -81,6 +89,43 @@ all_files_option = click.option(
     "--all-files", is_flag=True, help="Look inside files without an image extension."
 )
 """How folders are looked through."""
+
+model_option = click.option(
+    "--model",
+    help="open_clip name, hf-hub:..., local-dir:... or lite. Default: the --init file's own "
+    "model, else lite, the embedded model.",
+)
+pretrained_option = click.option(
+    "--pretrained", help="Tag or weight file of an open_clip model; random for random."
+)
+tag_option = click.option("--pretrained", help="Tag or weight file of an open_clip model.")
+init_option = click.option(
+    "--init", metavar="FILE", help="Prompt file to start from (CoOp or ours)."
+)
+other_option = click.option(
+    "--other",
+    metavar="TEXT",
+    help='One more class, "something else" say, that stands for everything else.',
+)
+top_k_option = click.option("--top-k", type=AT_LEAST_ONE, default=5, show_default=True)
+force_option = click.option(
+    "--force", is_flag=True, help="Use a prompt file made for another model."
+)
+quiet_option = click.option(
+    "--quiet", is_flag=True, help="Nothing on stderr but warnings and errors."
+)
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps."
+)
+seed_option = click.option(
+    "--seed", type=int, default=0, show_default=True, help="Seed of the random numbers."
+)
+
+
+def template_option(text: str) -> Decorator:
+    """--template, which may be repeated, or name a file."""
+    return click.option("--template", "templates", multiple=True, metavar="TEXT|FILE", help=text)
+
 
 precision_option = click.option(
     "--precision",
@@ -93,30 +138,20 @@ precision_option = click.option(
 compute_options = group(
     click.option(
         "--micro-batch",
-        type=click.IntRange(1),
+        type=AT_LEAST_ONE,
         help="Views a pass of the image tower [default: what the device takes well].",
     ),
-    click.option(
-        "--num-workers",
-        type=click.IntRange(0),
-        default=2,
-        show_default=True,
-        help="Decoding threads.",
-    ),
-    click.option(
-        "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps."
-    ),
+    number_option("--num-workers", click.IntRange(0), 2, "Decoding threads."),
+    device_option,
     precision_option,
-    click.option(
-        "--seed", type=int, default=0, show_default=True, help="Seed of the random numbers."
-    ),
+    seed_option,
 )
 """On what it is computed."""
 
 machine_options = group(
     click.option(
         "--batch-size",
-        type=click.IntRange(1),
+        type=AT_LEAST_ONE,
         help="Images adapted together [default: 1 on a CPU, 8 elsewhere; oga: 32; stata: 64].",
     ),
     compute_options,
@@ -129,11 +164,11 @@ film_options = group(
         metavar="SECONDS",
         help="Of a film: a frame every so many seconds [default: 1s; of a live source: all].",
     ),
-    click.option("--frames", type=click.IntRange(1), help="Of a film: every n-th frame."),
+    click.option("--frames", type=AT_LEAST_ONE, help="Of a film: every n-th frame."),
     click.option("--keyframes", is_flag=True, help="Of a film: its key frames."),
     click.option(
         "--smooth",
-        type=click.IntRange(1),
+        type=AT_LEAST_ONE,
         metavar="FRAMES",
         help="Of a film: average the scores over the last frames of a shot.",
     ),
@@ -153,13 +188,7 @@ cluster_options = group(
         metavar="N|MIN:MAX",
         help="With --ray: how many predict at a time [default: as many as have room].",
     ),
-    click.option(
-        "--actor-cpus",
-        type=click.FloatRange(0),
-        default=1,
-        show_default=True,
-        help="With --ray: CPU threads of each actor.",
-    ),
+    number_option("--actor-cpus", click.FloatRange(0), 1, "With --ray: CPU threads of each actor."),
     click.option(
         "--actor-gpus",
         type=click.FloatRange(0),
@@ -174,16 +203,13 @@ screen_option = click.option(
     help="Rank the views in bf16, encode only the likely ones in fp32 [tpt, ctpt, vte].",
 )
 
-MACHINE = ("precision", "device", "micro_batch", "screen")
-"""Those of them that decide how the model is loaded."""
-
 run_options = group(
     click.option(
         "--resume", is_flag=True, help="Go on where an earlier run into --output stopped."
     ),
     click.option("--overwrite", is_flag=True, help="Start again in an --output that holds a run."),
     click.option("--strict", is_flag=True, help="Stop at the first bad image."),
-    click.option("--force", is_flag=True, help="Use a prompt file made for another model."),
-    click.option("--quiet", is_flag=True, help="Nothing on stderr but warnings and errors."),
+    force_option,
+    quiet_option,
 )
 """How a run into a folder begins and ends."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli.evaluating import Say, split_name
+from cli.evaluating import Say, list_pictures, split_name
 
 if TYPE_CHECKING:
     from tpt.data.labelled_sets import LabelledSet
@@ -21,14 +21,12 @@ def read_outsides(options: dict[str, Any], say: Say) -> list[LabelledSet]:
     """
     from tpt.data.labelled_sets import LabelledSet, Sample
     from tpt.evaluate.walks import draw_some
-    from tpt.streaming.folders import Search
-    from tpt.streaming.sources import iter_sources
 
     found = []
     for text in options["outsides"]:
         name, path = split_name(text)
         name = name or Path(path).name or path
-        paths = sorted(iter_sources((path,), Search(True, options["all_files"]), None))
+        paths = sorted(list_pictures(path, options["all_files"]))
         samples = tuple(Sample.of_file(picture, 0) for picture in paths)
         part = LabelledSet(name, "outside pictures", path, ("outside",), ("outside",), samples)
         if options["limit"] is not None:

@@ -10,17 +10,26 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli import predict_ray
+from cli.evaluating import telling_warnings
 from cli.failures import INTERRUPTED, plain_errors
 from cli.option_values import read_assignments, read_classes, read_templates
 from cli.options import (
-    MACHINE,
+    ABOVE_ZERO,
     adaptation_options,
     all_files_option,
     cluster_options,
+    fill,
     film_options,
+    force_option,
+    init_option,
     machine_options,
+    model_option,
+    other_option,
+    pretrained_option,
     say_precision,
     screen_option,
+    template_option,
+    top_k_option,
 )
 from cli.progress import Tally, progress
 
@@ -38,21 +47,13 @@ if TYPE_CHECKING:
     help="Class names, or a file of them; imagenet, imagenet-a or imagenet-r for those lists. "
     "Default: those stored in the --init file.",
 )
-@click.option("--init", metavar="FILE", help="Prompt file to start from (CoOp or ours).")
-@click.option(
-    "--model",
-    help="open_clip name, hf-hub:..., local-dir:... or lite. Default: the "
-    "--init file's own model, else lite, the embedded model.",
-)
-@click.option("--pretrained", help="Tag or weight file of an open_clip model; random for random.")
+@init_option
+@model_option
+@pretrained_option
 @click.option("--method", default="tpt", show_default=True, help="`tpt methods` lists them.")
-@click.option(
-    "--template",
-    "templates",
-    multiple=True,
-    metavar="TEXT|FILE",
-    help="Words around the class name, {} in its place. Repeat it (or give a file) for an "
-    'ensemble, with methods that do not tune the context. Default: "a photo of a {}".',
+@template_option(
+    "Words around the class name, {} in its place. Repeat it (or give a file) for an "
+    'ensemble, with methods that do not tune the context. Default: "a photo of a {}".'
 )
 @adaptation_options
 @click.option(
@@ -61,11 +62,7 @@ if TYPE_CHECKING:
     help='Answer "none of these" below this probability, or below energy:THRESHOLD; `tpt calibrate '
     "--false-alarms` finds one and saves it. Default: that of the --init file.",
 )
-@click.option(
-    "--other",
-    metavar="TEXT",
-    help='One more class, "something else" say, that stands for everything else.',
-)
+@other_option
 @click.option("--load-state", metavar="FILE", help="Go on from a state that tda or oga has saved.")
 @click.option(
     "--save-state",
@@ -74,7 +71,7 @@ if TYPE_CHECKING:
 )
 @machine_options
 @screen_option
-@click.option("--top-k", type=click.IntRange(1), default=5, show_default=True)
+@top_k_option
 @click.option("--output", default="-", show_default=True, metavar="FILE|-")
 @click.option(
     "--format",
@@ -94,7 +91,7 @@ if TYPE_CHECKING:
 @all_files_option
 @click.option(
     "--time-limit",
-    type=click.FloatRange(0, min_open=True),
+    type=ABOVE_ZERO,
     default=60,
     show_default=True,
     metavar="SECONDS",
@@ -109,7 +106,7 @@ if TYPE_CHECKING:
 )
 @film_options
 @cluster_options
-@click.option("--force", is_flag=True, help="Use a prompt file made for another model.")
+@force_option
 @click.option("--quiet", is_flag=True, help="Nothing on stderr but errors.")
 @click.option("--dry-run", is_flag=True, help="Check everything, print the settings, stop.")
 def command(sources: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any) -> None:
@@ -159,12 +156,7 @@ def command(sources: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any
             wanted = make_settings(options, entries)
             code = predict_ray.run(found, job, wanted, pool, reading, options, quiet)
             raise click.exceptions.Exit(code)
-        with target.claim(*again), warnings.catch_warnings():
-            # Pillow's notes on broken metadata name no image; a broken picture is a record.
-            warnings.filterwarnings("ignore", module="PIL")
-            # A method's own, on the stream it sees, without the line of code that Python would add.
-            warnings.filterwarnings("always", category=UserWarning, module="tpt")
-            warnings.showwarning = lambda message, *rest, **more: say(f"Warning: {message}")
+        with target.claim(*again), telling_warnings(say):
             code = run(job, target, found, options, quiet)
     if code:
         raise click.exceptions.Exit(code)
@@ -185,21 +177,18 @@ def make_settings(options: dict[str, Any], entries: tuple[str, ...] | None) -> P
     from tpt.data.class_lists import list_names
     from tpt.streaming.predict_job import PredictSettings
 
-    names = ("model", "pretrained", "init", "views", "augment", "keep", "steps", "lr", "reset")
-    others = ("method", "gate", "gate_views", "load_state", "batch_size", "reject", "other")
-    machine = {n: options[n] for n in (*MACHINE, "seed", "force")}
     if options["ray"] is not None and options["screen"]:
         raise click.UsageError(
             "--screen has no meaning with --ray, whose actors hold one model each. Leave one out."
         )
-    if options["ray"] is not None:  # the actors have devices, this process has none
-        machine["device"] = "cpu"
-    return PredictSettings(
+    return fill(
+        PredictSettings,
+        options,
         classes=None if entries is None else list_names(entries),
         templates=read_templates(options["templates"]),
         options=read_assignments(options["assignments"]),
-        **{n: options[n] for n in (*names, *others)},
-        **machine,
+        # With --ray the actors have devices, this process has none.
+        device=options["device"] if options["ray"] is None else "cpu",
     )
 
 

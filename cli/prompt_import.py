@@ -9,6 +9,7 @@ import click
 
 from cli.failures import plain_errors
 from cli.option_values import read_classes
+from cli.options import tag_option
 from cli.prompt_text import NAME_IT, name_model, note, plain
 from tpt.errors import OutputError, PromptError
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 @click.argument("source", metavar="SRC")
 @click.option("--output", required=True, metavar="FILE.safetensors")
 @click.option("--model", help="Model it was trained with. Required unless SRC says it.")
-@click.option("--pretrained", help="Tag or weight file of an open_clip model.")
+@tag_option
 @click.option("--classes", metavar="A,B,C|FILE", help="Class names, or a file with one a line.")
 @click.option(
     "--position",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.failures import plain_errors
+from cli.options import device_option
 from cli.prompt_text import (
     FEW,
     FORMAT,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     help="Nearest words for each vector; 0 for none, and then no model is loaded.",
 )
 @click.option("--all-classes", is_flag=True, help="Elide no class in the table.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
+@device_option
 @FORMAT
 def show(
     file: str,

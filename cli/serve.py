@@ -11,7 +11,21 @@ import click
 from cli.evaluating import check_extra
 from cli.failures import plain_errors
 from cli.option_values import read_assignments, read_classes, read_templates
-from cli.options import adaptation_options, compute_options
+from cli.options import (
+    ABOVE_ZERO,
+    AT_LEAST_ONE,
+    adaptation_options,
+    compute_options,
+    fill,
+    force_option,
+    init_option,
+    model_option,
+    number_option,
+    other_option,
+    pretrained_option,
+    template_option,
+    top_k_option,
+)
 
 MIB = 2**20
 
@@ -23,21 +37,11 @@ MIB = 2**20
     help="Class names for requests that bring none, or a file of them; imagenet, imagenet-a or "
     "imagenet-r for those lists. Default: those stored in the --init file, if any.",
 )
-@click.option("--init", metavar="FILE", help="Prompt file to start from (CoOp or ours).")
-@click.option(
-    "--model",
-    help="open_clip name, hf-hub:..., local-dir:... or lite. Default: the --init file's own "
-    "model, else lite, the embedded model.",
-)
-@click.option("--pretrained", help="Tag or weight file of an open_clip model; random for random.")
+@init_option
+@model_option
+@pretrained_option
 @click.option("--method", default="tpt", show_default=True, help="For requests that name none.")
-@click.option(
-    "--template",
-    "templates",
-    multiple=True,
-    metavar="TEXT|FILE",
-    help='Words around the class name, {} in its place. Default: "a photo of a {}".',
-)
+@template_option('Words around the class name, {} in its place. Default: "a photo of a {}".')
 @adaptation_options
 @click.option(
     "--reject",
@@ -45,78 +49,38 @@ MIB = 2**20
     help='Answer "none of these" below this probability, or below energy:THRESHOLD. Default: that '
     "of the --init file.",
 )
-@click.option(
-    "--other",
-    metavar="TEXT",
-    help='One more class, "something else" say, that stands for everything else.',
-)
+@other_option
 @compute_options
-@click.option("--top-k", type=click.IntRange(1), default=5, show_default=True)
+@top_k_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: a free one."
 )
 @click.option(
     "--max-batch",
-    type=click.IntRange(1),
+    type=AT_LEAST_ONE,
     help="Pictures computed together, of all clients [default: 1 on a CPU, 8 elsewhere].",
 )
-@click.option(
+@number_option(
     "--max-wait-ms",
-    type=click.FloatRange(0),
-    default=5,
-    show_default=True,
-    help="How long a picture waits for others to share its batch.",
+    click.FloatRange(0),
+    5,
+    "How long a picture waits for others to share its batch.",
 )
-@click.option(
+@number_option(
     "--queue",
-    type=click.IntRange(1),
-    default=64,
-    show_default=True,
-    help="Pictures accepted and not answered yet; more are refused with 429.",
+    AT_LEAST_ONE,
+    64,
+    "Pictures accepted and not answered yet; more are refused with 429.",
 )
-@click.option(
-    "--timeout-s",
-    type=click.FloatRange(0, min_open=True),
-    default=60,
-    show_default=True,
-    help="Seconds from a request's head to its answer; then 504.",
+@number_option(
+    "--timeout-s", ABOVE_ZERO, 60, "Seconds from a request's head to its answer; then 504."
 )
-@click.option(
-    "--max-body-mb",
-    type=click.FloatRange(0, min_open=True),
-    default=32,
-    show_default=True,
-    help="MiB of one request.",
-)
-@click.option(
-    "--max-held-mb",
-    type=click.FloatRange(0, min_open=True),
-    default=512,
-    show_default=True,
-    help="MiB of all requests that are not answered yet.",
-)
-@click.option(
-    "--max-pixels",
-    type=click.IntRange(1),
-    default=50_000_000,
-    show_default=True,
-    help="Of one picture.",
-)
-@click.option(
-    "--max-classes",
-    type=click.IntRange(1),
-    default=1000,
-    show_default=True,
-    help="Class names in one request.",
-)
-@click.option(
-    "--cached-lists",
-    type=click.IntRange(1),
-    default=8,
-    show_default=True,
-    help="Class lists of requests that are kept ready.",
-)
+@number_option("--max-body-mb", ABOVE_ZERO, 32, "MiB of one request.")
+@number_option("--max-held-mb", ABOVE_ZERO, 512, "MiB of all requests that are not answered yet.")
+@number_option("--max-pixels", AT_LEAST_ONE, 50_000_000, "Of one picture.")
+@number_option("--max-classes", AT_LEAST_ONE, 1000, "Class names in one request.")
+@number_option("--cached-lists", AT_LEAST_ONE, 8, "Class lists of requests that are kept ready.")
 @click.option(
     "--token-file", metavar="FILE", help="Ask every call for the bearer token that is in FILE."
 )
@@ -136,7 +100,7 @@ MIB = 2**20
     "*.example.org, or * for any. Default: this machine's own names where it listens on loopback, "
     "else any.",
 )
-@click.option("--force", is_flag=True, help="Use a prompt file made for another model.")
+@force_option
 @click.option("--quiet", is_flag=True, help="No access log; nothing on stderr but errors.")
 @click.option("--dry-run", is_flag=True, help="Load and check everything, print it, stop.")
 def command(quiet: bool, dry_run: bool, host: str, port: int, **options: Any) -> None:
@@ -176,14 +140,12 @@ def read_wanted(options: dict[str, Any]) -> Any:
     from tpt.streaming.predict_job import PredictSettings
 
     entries = read_classes(options["classes"])
-    names = ("model", "pretrained", "init", "method", "views", "augment", "keep", "steps", "lr")
-    others = ("reset", "gate", "gate_views", "precision", "device", "seed", "force")
-    more = ("reject", "other")
-    return PredictSettings(
+    return fill(
+        PredictSettings,
+        options,
         classes=None if entries is None else list_names(entries),
         templates=read_templates(options["templates"]),
         options=read_assignments(options["assignments"]),
-        **{name: options[name] for name in (*names, *others, *more)},
     )
 
 
@@ -192,14 +154,13 @@ def read_settings(options: dict[str, Any], host: str) -> Any:
     from tpt.serve._hosts import choose_hosts
     from tpt.serve.settings import ServeSettings
 
-    names = ("max_batch", "max_wait_ms", "queue", "timeout_s", "max_pixels", "max_classes")
-    others = ("cached_lists", "num_workers", "top_k", "origins")
-    return ServeSettings(
+    return fill(
+        ServeSettings,
+        options,
         max_body=int(options["max_body_mb"] * MIB),
         max_held=int(options["max_held_mb"] * MIB),
         token=read_token(options["token_file"]),
         hosts=choose_hosts(host, options["hosts"]),
-        **{name: options[name] for name in (*names, *others)},
     )
 
 

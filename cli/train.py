@@ -13,7 +13,16 @@ import click
 
 from cli.failures import INTERRUPTED, plain_errors
 from cli.option_values import read_classes, read_templates
-from cli.options import all_files_option, say_precision
+from cli.options import (
+    all_files_option,
+    device_option,
+    fill,
+    precision_option,
+    quiet_option,
+    say_precision,
+    tag_option,
+    template_option,
+)
 
 if TYPE_CHECKING:
     from coop.outputs import Outputs
@@ -70,7 +79,7 @@ def read_view_count(ctx: click.Context, param: click.Parameter, value: str | Non
     help="Of the drawn pictures, the start and the order. The papers take 1,2,3.",
 )
 @click.option("--model", default="lite", show_default=True, help="As `tpt predict` takes it.")
-@click.option("--pretrained", help="Tag or weight file of an open_clip model.")
+@tag_option
 @click.option("--context-length", type=click.IntRange(1), help="M random vectors [coop: 16].")
 @click.option(
     "--context-words",
@@ -118,12 +127,8 @@ def read_view_count(ctx: click.Context, param: click.Parameter, value: str | Non
     help="base: train on the first half of the classes, test on both.",
 )
 @click.option("--preset", metavar="NAME", help="Names and template of a CoOp data set, caltech101.")
-@click.option(
-    "--template",
-    "templates",
-    multiple=True,
-    metavar="TEXT|FILE",
-    help='Hand-crafted prompt to compare with, and for kgcoop and e2mim ["a photo of a {}."].',
+@template_option(
+    'Hand-crafted prompt to compare with, and for kgcoop and e2mim ["a photo of a {}."].'
 )
 @click.option("--val", metavar="PATH", help="Validation pictures [up to 4 a class of DATA's].")
 @click.option(
@@ -144,20 +149,14 @@ def read_view_count(ctx: click.Context, param: click.Parameter, value: str | Non
     help="tip-adapter, gda: alpha, beside zero-shot [chosen on validation pictures].",
 )
 @click.option("--beta", type=float, help="tip-adapter's beta [chosen on validation pictures].")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "fp32", "tf32", "bf16", "fp16"]),
-    default="auto",
-    show_default=True,
-    help="auto: bf16 where the device has units for it.",
-)
+@device_option
+@precision_option
 @click.option("--micro-batch", type=click.IntRange(1), help="Views a pass of the image tower.")
 @click.option("--num-workers", type=click.IntRange(0), default=2, show_default=True)
 @click.option("--log", metavar="FILE", help="JSONL log [the output's name with .jsonl].")
 @click.option("--resume", is_flag=True, help="Go on where an earlier start into --output stopped.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing --output.")
-@click.option("--quiet", is_flag=True, help="Nothing on stderr but warnings and errors.")
+@quiet_option
 def command(data: str, **options: Any) -> None:
     """Learn a prompt, or a head on image features, from a few labelled pictures of each class.
 
@@ -212,18 +211,13 @@ def read_settings(data: str, options: dict[str, Any]) -> Any:
     from coop.recipes import RecipeSettings
     from coop.train_job import TrainSettings
 
-    names = RecipeSettings.__dataclass_fields__
-    recipe = RecipeSettings(**{name: options[name] for name in names})
-    direct = ("shots", "seeds", "classes_split", "preset", "val", "test", "model", "pretrained")
-    return TrainSettings(
+    return fill(
+        TrainSettings,
+        options,
         data=data,
-        recipe=recipe,
+        recipe=fill(RecipeSettings, options),
         classes=read_classes(options["classes"]),
         templates=read_templates(options["templates"]),
-        **{
-            name: options[name]
-            for name in (*direct, "device", "precision", "micro_batch", "num_workers", "all_files")
-        },
     )
 
 

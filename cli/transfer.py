@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.evaluating import (
-    Say,
-    build,
-    check_extra,
-    measuring,
-    predict_all,
-    telling_warnings,
-)
+from cli.evaluating import Say, build, check_extra, measuring, predict_all, telling_warnings
 from cli.failures import INTERRUPTED, plain_errors
-from cli.options import MACHINE, adaptation_options, machine_options, run_options, screen_option
+from cli.options import (
+    AT_LEAST_ONE,
+    adaptation_options,
+    fill,
+    machine_options,
+    number_option,
+    pretrained_option,
+    run_options,
+    screen_option,
+)
 from cli.train import watching
 from cli.transfer_plan import TransferPlan, plan_run, read_shared
 
@@ -43,16 +45,8 @@ if TYPE_CHECKING:
 @click.option(
     "--output", "folder", required=True, metavar="DIR", help="Folder for all that is written."
 )
-@click.option(
-    "--shots",
-    type=click.IntRange(1),
-    default=16,
-    show_default=True,
-    help="Pictures a class to learn from.",
-)
-@click.option(
-    "--epochs", type=click.IntRange(1), help="Of each training [50, 100 or 200 by shots]."
-)
+@number_option("--shots", AT_LEAST_ONE, 16, "Pictures a class to learn from.")
+@click.option("--epochs", type=AT_LEAST_ONE, help="Of each training [50, 100 or 200 by shots].")
 @click.option(
     "--methods",
     multiple=True,
@@ -72,7 +66,7 @@ if TYPE_CHECKING:
     help="open_clip name, hf-hub:..., local-dir:... or lite. Default: the first --prompt's own "
     "model, else lite, the embedded model.",
 )
-@click.option("--pretrained", help="Tag or weight file of an open_clip model; random for random.")
+@pretrained_option
 @adaptation_options
 @machine_options
 @screen_option
@@ -132,13 +126,13 @@ def load_evaluation(plan: TransferPlan, options: dict[str, Any], say: Say) -> Ev
     from tpt.evaluate.transfer import SETTING, cross_methods, name_keys
 
     keys = name_keys(row.name for row in plan.prompts)
-    same = ("views", "augment", "gate", "gate_views", *MACHINE, "seed")
-    wanted = EvalSettings(
+    wanted = fill(
+        EvalSettings,
+        options,
         specs=cross_methods(options["methods"], tuple(keys.values()), read_shared(options)),
         starts=Starts({keys[row.name]: row.path for row in plan.prompts}, (), options["force"]),
         model=plan.learning.model,
         pretrained=plan.learning.pretrained,
-        **{name: options[name] for name in same},
     )
     evaluation = build(wanted, plan.walks, say)
     settings = {**evaluation.settings, SETTING: describe_learning(plan)}
@@ -147,8 +141,8 @@ def load_evaluation(plan: TransferPlan, options: dict[str, Any], say: Say) -> Ev
 
 def describe_learning(plan: TransferPlan) -> dict[str, Any]:
     """What the settings of the run say of its prompts."""
-    learning = plan.learning
-    facts = {"shots": learning.shots, "epochs": learning.epochs, "words": "a photo of a"}
+    learning, recipe = plan.learning, plan.learning.recipe
+    facts = {"shots": learning.shots[0], "epochs": recipe.epochs, "words": recipe.context_words}
     return {
         "prompts": [row.name for row in plan.prompts],
         "learned": [source.name for source in plan.sources],

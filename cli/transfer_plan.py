@@ -11,10 +11,12 @@ import click
 
 from cli.evaluating import Say, read_one
 from cli.option_values import read_assignments
+from cli.options import fill
 
 if TYPE_CHECKING:
     from coop.outputs import Outputs
-    from coop.transfer_prompts import Learning, Source
+    from coop.train_job import TrainSettings
+    from coop.transfer_prompts import Source
     from tpt.data.labelled_sets import LabelledSet
     from tpt.evaluate.transfer import Prompt
     from tpt.evaluate.walks import Walk
@@ -30,7 +32,7 @@ class TransferPlan:
     sources: tuple[Source, ...]  # what is learned from
     outputs: Mapping[str, Outputs]  # where each source's prompt goes
     prompts: tuple[Prompt, ...]  # the rows
-    learning: Learning
+    learning: TrainSettings
 
 
 def plan_run(texts: Sequence[str], options: dict[str, Any], say: Say) -> TransferPlan:
@@ -137,9 +139,9 @@ def choose_sources(sets: Sequence[str], given: Sequence[str], asked: str | None)
     return names
 
 
-def read_learning(options: dict[str, Any], given: Sequence[Prompt]) -> Learning:
+def read_learning(options: dict[str, Any], given: Sequence[Prompt]) -> TrainSettings:
     """How prompts are learned, for the model of the run."""
-    from coop.transfer_prompts import Learning
+    from coop.transfer_prompts import set_learning
     from tpt.prompts import Context
     from tpt.streaming.predict_job import PredictSettings, choose_model
 
@@ -147,7 +149,8 @@ def read_learning(options: dict[str, Any], given: Sequence[Prompt]) -> Learning:
     job = PredictSettings(model=options["model"], pretrained=options["pretrained"], init=first)
     model, pretrained = choose_model(job, None if first is None else Context.load(first))
     same = ("shots", "seed", "epochs", "device", "precision", "micro_batch", "num_workers")
-    return Learning(model=model, pretrained=pretrained, **{name: options[name] for name in same})
+    how = {name: options[name] for name in same}
+    return set_learning(model=model, pretrained=pretrained, **how)
 
 
 def look_into(
@@ -208,5 +211,4 @@ def check_methods(options: dict[str, Any]) -> None:
     from tpt.evaluate.transfer import cross_methods
 
     specs = cross_methods(options["methods"], (), read_shared(options))
-    seen = {name: options[name] for name in ("views", "augment", "gate", "gate_views")}
-    check_options(EvalSettings(specs, Starts({}), **seen))
+    check_options(fill(EvalSettings, options, specs=specs, starts=Starts({})))

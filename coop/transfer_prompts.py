@@ -16,6 +16,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from coop.features import FeatureBank
 from coop.outputs import Outputs, check_outputs
@@ -38,19 +39,19 @@ from tpt.text import some
 FOLDER = "prompts"  # inside the run's folder
 
 
-@dataclass(frozen=True)
-class Learning:
-    """How prompts are learned; the rest is the published recipe."""
+def set_learning(
+    shots: int = 16, seed: int = 0, epochs: int | None = None, **machine: Any
+) -> TrainSettings:
+    """What `tpt train --context-words "a photo of a"` would ask for; `data` is each source's.
 
-    shots: int = 16  # pictures a class
-    seed: int = 0
-    epochs: int | None = None  # None: by shots, as published
-    model: str = "lite"
-    pretrained: str | None = None
-    device: str = "auto"
-    precision: str = "auto"
-    micro_batch: int | None = None
-    num_workers: int = 2
+    Args:
+        shots: pictures a class.
+        seed: of the draw and the order.
+        epochs: default by shots, as published.
+        machine: further fields: the model, its weights, and what it is computed on.
+    """
+    recipe = RecipeSettings(context_words=WORDS, epochs=epochs)
+    return TrainSettings("", recipe, (shots,), (seed,), test=NO_TEST, **machine)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +62,7 @@ class Source:
     path: str  # as the user gave it
     dataset: TrainingSet
     apart: bool  # its training pictures are none of those that the set is tested on
-    shots: int
+    shots: int | None
     seed: int
 
     @property
@@ -78,12 +79,12 @@ class Source:
 # --- sources ---
 
 
-def find_source(read: LabelledSet, learning: Learning) -> Source:
+def find_source(read: LabelledSet, learning: TrainSettings) -> Source:
     """What a prompt for a set is learned from.
 
     Args:
         read: the set, with all its pictures.
-        learning: shots and seed.
+        learning: with shots and seed, as `set_learning` has them.
 
     Raises:
         SourceError: its pictures are no files, or too few to learn from.
@@ -100,10 +101,11 @@ def find_source(read: LabelledSet, learning: Learning) -> Source:
     if dataset is None:
         dataset = TrainingSet(read.name, read.classes, read.samples)
     dataset = _drop_empty(replace(dataset, name=read.name))
-    source = Source(read.name, read.path, dataset, apart, learning.shots, learning.seed)
+    (shots,), (seed,) = learning.shots, learning.seeds
+    source = Source(read.name, read.path, dataset, apart, shots, seed)
     try:
         check_training_set(dataset)
-        draw_shots(dataset, learning.shots, learning.seed)
+        draw_shots(dataset, shots, seed)
     except TptError as error:
         raise type(error)(f'No prompt can be learned on "{read.name}". {error}') from error
     return source
@@ -202,7 +204,12 @@ def list_outputs(folder: str, sources: Sequence[Source]) -> dict[str, Outputs]:
 
 
 def check_sources(
-    folder: str, sources: Sequence[Source], learning: Learning, *, resume: bool, overwrite: bool
+    folder: str,
+    sources: Sequence[Source],
+    learning: TrainSettings,
+    *,
+    resume: bool,
+    overwrite: bool,
 ) -> dict[str, Outputs]:
     """Refuse, before a model is loaded, what could not be written; make the prompts' folder.
 
@@ -210,39 +217,23 @@ def check_sources(
         OutputError: prompts of an earlier run, without `resume` or `overwrite`.
         MethodError: settings that do not go together.
     """
-    check_recipe(make_settings(learning, "").recipe)
+    check_recipe(learning.recipe)
     outputs = list_outputs(folder, sources)
     if sources:
         try:
             Path(folder, FOLDER).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cannot_write(str(Path(folder, FOLDER)), error) from error
-    runs: list[tuple[int | None, int]] = [(learning.shots, learning.seed)]
+    runs = list(zip(learning.shots, learning.seeds, strict=True))
     for place in outputs.values():
         check_outputs(place, runs, probe=False, resume=resume, overwrite=overwrite)
     return outputs
 
 
-def make_settings(learning: Learning, path: str) -> TrainSettings:
-    """What `tpt train PATH --context-words "a photo of a"` would ask for."""
-    return TrainSettings(
-        data=path,
-        recipe=RecipeSettings(context_words=WORDS, epochs=learning.epochs),
-        shots=(learning.shots,),
-        seeds=(learning.seed,),
-        test=NO_TEST,
-        model=learning.model,
-        pretrained=learning.pretrained,
-        device=learning.device,
-        precision=learning.precision,
-        num_workers=learning.num_workers,
-    )
-
-
 def learn_prompts(
     sources: Sequence[Source],
     outputs: Mapping[str, Outputs],
-    learning: Learning,
+    learning: TrainSettings,
     watch: Watch,
     *,
     resume: bool = False,
@@ -261,12 +252,12 @@ def learn_prompts(
         learning.pretrained,
         device=learning.device,
         precision=learning.precision,
-        seed=learning.seed,
+        seed=learning.seeds[0],
         micro_batch=learning.micro_batch,
     )
     results = {}
     for source in sources:
-        wanted = replace(make_settings(learning, source.path), precision=clip.precision)
+        wanted = replace(learning, data=source.path, precision=clip.precision)
         bank = FeatureBank(clip, wanted.recipe.augment or "crop", wanted.num_workers)
         job = TrainJob(wanted, clip, source.dataset, bank, (DEFAULT_TEMPLATE,))
         watch.say(f"{source.name}: learning a prompt from {len(source.drawn):,} pictures.")

@@ -13,14 +13,14 @@ import torch
 from PIL import Image
 
 import coop.transfer_prompts
+from coop.train_job import TrainSettings
 from coop.transfer_prompts import (
-    Learning,
     check_sources,
     find_source,
     learn_prompts,
     list_outputs,
-    make_settings,
     read_taken,
+    set_learning,
 )
 from tpt import Clip, Context
 from tpt.data.labelled_sets import ArrayRow, LabelledSet, ReadOptions, Sample
@@ -28,7 +28,7 @@ from tpt.data.layouts import read_sets
 from tpt.errors import OutputError, SourceError
 
 PETS = ("cat", "dog")
-QUICK = Learning(shots=2, epochs=2, num_workers=0)
+QUICK = set_learning(shots=2, epochs=2, num_workers=0)
 
 
 class Watch:
@@ -67,7 +67,7 @@ def read(path: str, options: ReadOptions | None = None) -> LabelledSet:
     return found
 
 
-def drawn_from(path: str, learning: Learning = QUICK) -> set[str]:
+def drawn_from(path: str, learning: TrainSettings = QUICK) -> set[str]:
     return {os.path.dirname(item.path) for item in find_source(read(path), learning).drawn}
 
 
@@ -80,7 +80,7 @@ def test_a_set_without_splits_learns_from_some_of_its_pictures() -> None:
     assert not source.apart
     assert len(source.drawn) == len(source.taken) == 4
     assert source.taken < {os.path.realpath(f"pets/{c}/{n}.png") for c in PETS for n in range(4)}
-    assert find_source(read("pets"), Learning(2, 1)).taken != source.taken  # another seed
+    assert find_source(read("pets"), set_learning(2, 1)).taken != source.taken  # another seed
     assert find_source(read("pets"), QUICK).taken == source.taken
 
 
@@ -219,7 +219,7 @@ def test_without_a_list_that_can_be_read_nobody_knows(content: bytes | None) -> 
 
 
 def test_a_prompt_is_learned_as_tpt_train_does_from_the_words() -> None:
-    wanted = make_settings(Learning(shots=4, seed=7), "pets")
+    wanted = set_learning(shots=4, seed=7)
     assert (wanted.recipe.method, wanted.recipe.context_words) == ("coop", "a photo of a")
     assert (wanted.shots, wanted.seeds, wanted.test) == ((4,), (7,), "none")
 
@@ -244,7 +244,9 @@ def learn(tiny: Clip, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Watch]:
     paint("cars/train", ("bus", "van"))
     paint("cars/test", ("bus", "van"))
 
-    def run(resume: bool = False, overwrite: bool = False, learning: Learning = QUICK) -> Watch:
+    def run(
+        resume: bool = False, overwrite: bool = False, learning: TrainSettings = QUICK
+    ) -> Watch:
         sources = [find_source(read(name), learning) for name in ("pets", "cars")]
         outputs = check_sources("out", sources, learning, resume=resume, overwrite=overwrite)
         watch = Watch()
@@ -287,7 +289,7 @@ def test_prompts_of_an_earlier_run_are_not_lost_unasked(learn: Callable[..., Wat
     with pytest.raises(OutputError, match=r"pets\.safetensors\" exists already.*--overwrite"):
         learn()
     with pytest.raises(OutputError, match="other settings"):
-        learn(resume=True, learning=Learning(shots=1, epochs=2, num_workers=0))
+        learn(resume=True, learning=set_learning(shots=1, epochs=2, num_workers=0))
     assert learn(overwrite=True).said.count("epoch") == 4
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from listing import expand_sources
 from PIL import Image
 
 import tpt
@@ -27,7 +28,7 @@ from tpt.streaming.output import FinishedRecords
 from tpt.streaming.readers import extras
 from tpt.streaming.readers.parquet import iter_parquet
 from tpt.streaming.readers.tars import iter_tar
-from tpt.streaming.sources import Found, expand_sources, find_sources
+from tpt.streaming.sources import Found, find_sources
 
 
 def encode(number: int) -> bytes:

@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from listing import expand_sources
 from PIL import Image
 
 from tpt.errors import SourceError
 from tpt.images import _files
 from tpt.streaming import sources
 from tpt.streaming.folders import IMAGE_EXTENSIONS, Search, list_folder, walk_images
-from tpt.streaming.sources import expand_sources, find_listed, is_live, iter_sources
+from tpt.streaming.sources import find_listed, find_sources, is_live
 
 ODD_NAMES = ["a b.png", "it's.png", 'say "x".png', "new\nline.png", "tab\t.png", "猫é.png", "#.png"]
 unix_names = pytest.mark.skipif(
@@ -557,7 +558,8 @@ def test_paths_of_a_pipe_come_as_they_are_written() -> None:
     touch("a.png")
     reader, writer = os.pipe()
     with open(reader, "rb", buffering=0) as pipe, open(writer, "wb", buffering=0) as end:
-        paths = iter_sources(["-", "a.png"], Search(), SimpleNamespace(buffer=pipe))  # type: ignore[arg-type]
+        found = find_sources(["-", "a.png"], Search(), SimpleNamespace(buffer=pipe))  # type: ignore[arg-type]
+        paths = iter(found)
         for name in ("a.png", "b.png", "c d.png"):
             end.write(f"{name}\n".encode())
             assert next(paths) == name
@@ -570,7 +572,7 @@ def test_paths_of_a_pipe_come_as_they_are_written() -> None:
 
 def test_other_sources_are_found_before_a_pipe_is_read() -> None:
     with pytest.raises(SourceError, match="does not exist"):
-        iter_sources(["-", "gone.png"], Search(), byte_stdin(b"a.png"))
+        find_sources(["-", "gone.png"], Search(), byte_stdin(b"a.png"))
 
 
 def test_a_named_pipe_is_a_list_that_comes_as_it_is_written() -> None:

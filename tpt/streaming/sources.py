@@ -44,24 +44,18 @@ from tpt.streaming.readers.video import Video, is_camera
 _SUGGEST_AMONG = 10_000  # names of a folder that are compared with a misspelt one
 
 
-def expand_sources(
-    sources: Sequence[str],
-    *,
-    recursive: bool = False,
-    stdin: TextIO | None = None,
-    search: Search | None = None,
-) -> list[str]:
-    """List the paths that `sources` stand for, in order.
+def find_sources(sources: Sequence[str], search: Search, stdin: TextIO | None = None) -> Found:
+    """The pictures that `sources` stand for, in order.
 
     Each source is looked at in this order:
 
     - `-`: paths on stdin, one a line, or NUL-separated if a NUL occurs (`find -print0`). Write
       `./-` for a file of that name.
     - an existing folder: its images by extension, in natural order, hidden ones and what network
-      disks leave there left out. With `recursive` its sub-folders follow, each real folder once,
-      so symlink loops end.
+      disks leave there left out. With `search.recursive` its sub-folders follow, each real folder
+      once, so symlink loops end.
     - an existing file: taken as it is, whatever its extension; a tar archive or a Parquet file
-      stands for the pictures in it (`iter_sources` and `find_sources` only).
+      stands for the pictures in it.
     - `shard-{0000..0099}.tar`: the files of these numbers.
     - an address (s3://, https://, ...): a picture, an archive or Parquet file, a folder, a pattern.
     - `@list.txt`: a path a line in UTF-8, relative to the current directory.
@@ -73,19 +67,28 @@ def expand_sources(
 
     Args:
         sources: what the user named, at least one.
-        recursive: walk into sub-folders.
+        search: how folders are looked through.
         stdin: what `-` reads; `sys.stdin` by default.
-        search: in place of `recursive`: how folders are looked through.
 
     Returns:
-        Paths as strings, joined to the source as it was given (never made absolute). A path
-        reached twice is kept once, at its first place; paths are compared as text after
-        `os.path.normpath`, so two links to one file are two paths.
+        Paths as strings, joined to the source as it was given (never made absolute), and items. A
+        path reached twice is kept once, at its first place; paths are compared as text after
+        `os.path.normpath`, so two links to one file are two paths. Paths of a pipe come as they are
+        written there, pictures of archives and tables as those are read; all others are found at
+        once.
 
     Raises:
-        SourceError: a source that does not exist or yields nothing.
+        SourceError: a source that does not exist or yields nothing, now; of a pipe that names
+            nothing, when it ends.
     """
-    return list(iter_sources(sources, search or Search(recursive), stdin))
+    if not sources:
+        raise SourceError(
+            "No images were named: expected files, folders, glob patterns, @list.txt or - (stdin). "
+            "Name at least one."
+        )
+    if list(sources).count("-") > 1:
+        raise SourceError("The source - (stdin) is named twice: it can be read once. Remove one.")
+    return Found([_expand(source, search, stdin) for source in sources], is_live(sources))
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,32 +115,6 @@ class Found:
 def key_of(item: str | Item) -> str:
     """By what a record names its picture."""
     return item.key if isinstance(item, Item) else item
-
-
-def iter_sources(
-    sources: Sequence[str], search: Search, stdin: TextIO | None = None
-) -> Iterator[Any]:
-    """The pictures of `find_sources`."""
-    return iter(find_sources(sources, search, stdin))
-
-
-def find_sources(sources: Sequence[str], search: Search, stdin: TextIO | None = None) -> Found:
-    """What `expand_sources` lists, and what archives, tables and addresses hold.
-
-    Paths of a pipe come as they are written there, pictures of archives and tables as those are
-    read; all others are found at once.
-
-    Raises:
-        SourceError: as `expand_sources`, now; of a pipe that names nothing, when it ends.
-    """
-    if not sources:
-        raise SourceError(
-            "No images were named: expected files, folders, glob patterns, @list.txt or - (stdin). "
-            "Name at least one."
-        )
-    if list(sources).count("-") > 1:
-        raise SourceError("The source - (stdin) is named twice: it can be read once. Remove one.")
-    return Found([_expand(source, search, stdin) for source in sources], is_live(sources))
 
 
 def _drop_repeated(found: Sequence[Iterable[str | Item]]) -> Iterator[str | Item]:
