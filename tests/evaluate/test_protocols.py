@@ -12,7 +12,6 @@ from tpt.evaluate.protocols import (
     domain_generalisation,
     find_parent,
     published_column,
-    transfer_table,
 )
 
 WHOLE = {"imagenet": 50_000, "imagenet-a": 7_500, "imagenet-r": 30_000}
@@ -266,21 +265,3 @@ def test_the_parent_keeps_its_own_name(form):
 def test_half_a_split_makes_no_table():
     sets = [shift_set("pets (base)", part="base"), shift_set("cars")]
     assert base_to_new(make_results(sets, {"tpt": [0.9, 0.6]})) is None
-
-
-# --- transfer ---
-
-
-def test_the_average_of_a_source_leaves_its_own_column_out():
-    table = transfer_table(
-        {("pets", "pets"): 0.9, ("pets", "cars"): 0.4, ("pets", "food"): 0.6}
-        | {("cars", "pets"): 0.5, ("cars", "cars"): 0.8}
-    )
-    assert (table["sources"], table["targets"]) == (["pets", "cars"], ["pets", "cars", "food"])
-    assert table["accuracy"] == [[0.9, 0.4, 0.6], [0.5, 0.8, None]]
-    assert table["average"] == [pytest.approx(0.5), None]
-
-
-def test_the_published_transfer_is_the_mean_of_the_ten_sets():
-    rows = {row["method"]: row["average"] for row in transfer_table({})["published"]}
-    assert rows["TPT, published (arXiv 2209.07511)"] == 0.6510

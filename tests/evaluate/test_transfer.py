@@ -276,6 +276,7 @@ def test_markdown_and_latex_hold_every_method_and_then_the_published_averages(
     assert latex.count(r"\begin{table}") == 5
     own, published = markdown.split("## Transfer, published: top-1, %\n")
     assert "| CoOp, 16 shots, M = 4, published (arXiv 2109.01134, figures from" in published
+    assert "| TPT, published (arXiv 2209.07511) | 65.10 |" in published
     assert "not measured in this run" in published
     assert "ublished" not in own
     assert "- photo: photo.safetensors, 16 shots\n- photo: learned here.\n" in markdown

@@ -6,10 +6,9 @@ from typing import Any
 
 from report.sample import sample_results
 
-from tpt.evaluate.protocols import base_to_new, domain_generalisation, transfer_table
+from tpt.evaluate.protocols import base_to_new, domain_generalisation
 from tpt.report.console import console_table
 from tpt.report.eval_tables import latex_tables, make_tables, markdown_tables
-from tpt.report.protocol_tables import transfer_tables
 
 
 def get_rows(results: dict[str, Any], title: str) -> list[list[str]]:
@@ -200,20 +199,6 @@ def test_base_to_new_has_its_published_rows_last_and_labelled():
         "76.10",
         "79.97",
     ]
-
-
-def test_the_transfer_table_marks_the_best_source_of_each_target():
-    found = transfer_table(
-        {("pets", "pets"): 0.9, ("pets", "cars"): 0.4}
-        | {("cars", "pets"): 0.5, ("cars", "cars"): 0.8}
-    )
-    own, published = transfer_tables(found)
-    assert [[cell.text for cell in row] for row in own.rows] == [
-        ["pets", "90.00", "40.00", "40.00"],
-        ["cars", "50.00", "80.00", "50.00"],
-    ]
-    assert [cell.best for cell in own.rows[1]] == [False, False, True, True]
-    assert "not measured in this run" in published.notes[0]
 
 
 # --- the whole page ---

@@ -4,9 +4,8 @@
   set, several shifts; the average of all, and of the shifts alone (OOD average).
 - Base to new (CoCoOp): accuracy on the classes a prompt was learned on and on the others, and the
   harmonic mean.
-- Cross-data-set transfer: a prompt of each source on each target.
 
-All of them take accuracies that were measured before; nothing here touches a picture. An average
+Both take accuracies that were measured before; nothing here touches a picture. An average
 over sets of which one was not measured is None: over fewer sets it would be another average.
 Published rows keep their own place and are never mixed with measured ones.
 """
@@ -281,35 +280,3 @@ def _split_row(
 ) -> dict[str, Any]:
     both = None if base is None or new is None else harmonic_mean(base, new)
     return {"parent": parent, "method": method, "base": base, "new": new, "harmonic_mean": both}
-
-
-# --- transfer ---
-
-
-def transfer_table(accuracies: Mapping[tuple[str, str], float]) -> dict[str, Any]:
-    """What prompts learned on each source reach on each target.
-
-    Args:
-        accuracies: top-1 by (source, target); pairs may be missing. Rows and columns come in the
-            order of their first appearance.
-
-    Returns:
-        "sources"; "targets"; "accuracy", one row a source, None where a pair is missing;
-        "average", one a source: over the targets other than the source itself, None where one of
-        them is missing; "published", rows of {"method", "average"}: the papers' mean of ten
-        fine-grained data sets with ViT-B/16, learned prompts having ImageNet as their source.
-    """
-    sources = list(dict.fromkeys(source for source, _ in accuracies))
-    targets = list(dict.fromkeys(target for _, target in accuracies))
-    published = [
-        {"method": row.label, "average": row.fine_grained}
-        for row in SHIFTS
-        if row.fine_grained is not None
-    ]
-    return {
-        "sources": sources,
-        "targets": targets,
-        "accuracy": [[accuracies.get((s, t)) for t in targets] for s in sources],
-        "average": [mean([accuracies.get((s, t)) for t in targets if t != s]) for s in sources],
-        "published": published,
-    }

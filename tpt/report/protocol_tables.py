@@ -132,32 +132,3 @@ def split_table(protocol: Results) -> Table:
 def _split_row(title: str, row: Results) -> tuple[Cell, ...]:
     numbers = (row["base"], row["new"], row["harmonic_mean"])
     return (Cell(title), Cell(row["method"]), *map(exact, numbers))
-
-
-def transfer_tables(protocol: Results) -> tuple[Table, Table]:
-    """`tpt.evaluate.protocols.transfer_table` as a table, and the published averages as another."""
-    rows = [
-        (Cell(source), *map(exact, values), exact(average))
-        for source, values, average in zip(
-            protocol["sources"], protocol["accuracy"], protocol["average"], strict=True
-        )
-    ]
-    columns = range(1, len(protocol["targets"]) + 2)
-    own = Table(
-        "Transfer between data sets: top-1, %",
-        ("Learned on", *protocol["targets"], "Average of the others"),
-        tuple(mark_best(rows, dict.fromkeys(columns, True))),
-        "l" + "r" * len(columns),
-        notes=("The average leaves out the set that the prompt was learned on.",),
-    )
-    published = Table(
-        "Transfer, published: top-1, %",
-        ("Method", "Average"),
-        tuple((Cell(row["method"]), exact(row["average"])) for row in protocol["published"]),
-        "lr",
-        notes=(
-            "ViT-B/16, mean of ten fine-grained data sets; learned prompts come from ImageNet. "
-            "Published figures, not measured in this run.",
-        ),
-    )
-    return own, published

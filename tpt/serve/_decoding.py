@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from tpt.images.decode import load_picture
 from tpt.serve.settings import Upload
-from tpt.streaming._ahead import MOST_BYTES
+from tpt.streaming._ahead import MOST_BYTES, late
 from tpt.streaming._stages import describe_failure
 from tpt.streaming.loading import Loaded, load_as
 
@@ -50,7 +50,7 @@ async def run_in_thread(work: Callable[[], T], time_limit: float) -> T:
     try:
         return await asyncio.wait_for(done, time_limit)
     except asyncio.TimeoutError:
-        raise TimeoutError(f"it took longer than {time_limit:g} s and was given up") from None
+        raise late(time_limit) from None
 
 
 class Decoder:

@@ -15,63 +15,48 @@ class RequestError(TptError):
 
     status = 400
 
+    def __init_subclass__(cls, status: int = 400) -> None:
+        cls.status = status
+
     def __init__(self, message: str, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 
 
-class ParameterError(RequestError):
+class ParameterError(RequestError, status=422):
     """A parameter, or the body around it, cannot be used."""
 
-    status = 422
 
-
-class TooLargeError(RequestError):
+class TooLargeError(RequestError, status=413):
     """The body or a picture is larger than the service takes."""
 
-    status = 413
 
-
-class NotImageError(RequestError):
+class NotImageError(RequestError, status=415):
     """The only picture of a request cannot be read."""
 
-    status = 415
 
-
-class BusyError(RequestError):
+class BusyError(RequestError, status=429):
     """The queue is full."""
 
-    status = 429
 
-
-class UnavailableError(RequestError):
+class UnavailableError(RequestError, status=503):
     """The service loads its model, or ends."""
 
-    status = 503
 
-
-class LateError(RequestError):
+class LateError(RequestError, status=504):
     """The answer was not there in time."""
 
-    status = 504
 
-
-class TokenError(RequestError):
+class TokenError(RequestError, status=401):
     """The bearer token is missing or another."""
 
-    status = 401
 
-
-class OriginError(RequestError):
+class OriginError(RequestError, status=403):
     """A page of another site called."""
 
-    status = 403
 
-
-class HostError(RequestError):
+class HostError(RequestError, status=421):
     """The request was meant for a name that is not this service's."""
-
-    status = 421
 
 
 class RouteError(RequestError):
@@ -82,10 +67,8 @@ class RouteError(RequestError):
         self.status = status
 
 
-class PredictionError(RequestError):
+class PredictionError(RequestError, status=500):
     """The only picture of a request was read, and could not be predicted."""
-
-    status = 500
 
 
 class GoneError(Exception):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tpt.errors import MethodError
+from tpt.streaming.items import NamedBytes
 
 MIB = 2**20
 
@@ -52,16 +53,5 @@ class Asked:
     method: str | None = None
 
 
-@dataclass(frozen=True)
-class Upload:
-    """One picture of a request, as it came."""
-
-    name: str  # the file name that the client gave
-    data: bytes
-
-    def read(self, size: int = -1) -> bytes:
-        """All of it: the decoder reads it as it would an open file of that name."""
-        return self.data
-
-    def seekable(self) -> bool:
-        return False
+Upload = NamedBytes
+"""One picture of a request, as it came, with the file name that the client gave."""
