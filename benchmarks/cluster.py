@@ -5,9 +5,9 @@
 
 PICTURES is a folder, looked through with the folders in it. Half of the pictures are read from
 there, half from tars of 50 that the program writes first. `rows`, `node` and `driver` start two
-Ray nodes and run the command: undisturbed, with a node killed in the middle, with the command
-killed in the middle and gone on with by --resume; each time the rows are compared with those of
-`tpt predict` alone. `speed` compares the pictures a second of `--ray local` with two actors to
+Ray nodes and run the command: undisturbed with a pool that grows from one actor to two, with a node
+killed in the middle, with the command killed in the middle and gone on with by --resume; each time
+the rows are compared with those of `tpt predict` alone. `speed` compares the pictures a second of `--ray local` with two actors to
 those of `tpt predict` before and after it in the same run, from the first pictures on, and prints
 what memory an actor shares and what it has for itself.
 """
@@ -29,7 +29,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tpt.scale.reading import PATHS_A_UNIT
 from tpt.streaming.record_parquet import read_parquet
 
 Process = subprocess.Popen[bytes]
@@ -37,6 +36,7 @@ Process = subprocess.Popen[bytes]
 CLASSES = "airplane,automobile,bird,cat,deer,dog,frog,horse,ship,truck"
 STORE = 200 * 2**20  # bytes of a node's object store
 A_TAR = 50  # pictures
+WARM = 32  # pictures: by then both actors have given some
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Run:
         return subprocess.Popen([*command, *more], stdout=log, stderr=log)
 
     def finish(self, process: Process, output: Path) -> None:
-        if process.wait():
+        if process.wait() not in (0, 3):  # 3: some pictures failed
             text = (self.folder / f"{output.name}.log").read_text(errors="replace")
             raise SystemExit(f"{output.name} ended with {process.returncode}:\n{text[-2000:]}")
 
@@ -110,11 +110,13 @@ def compare_rows(run: Run, parts: list[str]) -> None:
             continue
         with two_nodes() as cluster:
             started, output = time.perf_counter(), run.folder / what
-            address = ["--ray", cluster.address, "--actors", "2"]
+            address = ["--ray", cluster.address, "--actors", "2" if disturb else "1:2"]
             process = run.start(output, *address)
-            told = ""
+            wait_for_half(run, process, output)
             if disturb:
                 process, told = disturb(run, cluster, process, output, address)
+            else:
+                told = f", {len(list(list_actors()))} actors in the middle"
             run.finish(process, output)
             seconds = time.perf_counter() - started
         rows = [row for part in sorted(output.glob("*.parquet")) for row in read_parquet(str(part))]
@@ -139,7 +141,7 @@ def two_nodes() -> Iterator[Any]:
 def kill_node(
     run: Run, cluster: Any, process: Process, output: Path, address: list[str]
 ) -> tuple[Process, str]:
-    done = wait_for_half(run, process, output)
+    done = count_rows(output)
     cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
     return process, f", a node killed after {done}"
 
@@ -147,7 +149,6 @@ def kill_node(
 def kill_driver(
     run: Run, cluster: Any, process: Process, output: Path, address: list[str]
 ) -> tuple[Process, str]:
-    wait_for_half(run, process, output)
     process.send_signal(signal.SIGKILL)
     process.wait()
     done = count_rows(output)
@@ -155,14 +156,13 @@ def kill_driver(
     return again, f", the command killed after {done}, which --resume passed over"
 
 
-def wait_for_half(run: Run, process: Process, output: Path) -> int:
-    """The rows that are there when half are; the run must not have ended before."""
+def wait_for_half(run: Run, process: Process, output: Path) -> None:
+    """Until half of the rows are there; the run must not have ended before."""
     while count_rows(output) < run.count // 2:
         if process.poll() is not None:
             run.finish(process, output)
             raise SystemExit(f"{output.name} ended before half of the rows were there.")
         time.sleep(0.05)
-    return count_rows(output)
 
 
 def count_rows(output: Path) -> int:
@@ -197,21 +197,29 @@ def compare_speed(run: Run) -> None:
         # From where both actors have given their first pictures on, so that starting counts not.
         if len(seen) == 1:
             seen.append((time.perf_counter(), run.count))
-        began = next((each for each in seen[:-1] if each[1] >= 2 * PATHS_A_UNIT), seen[0])
+        began = next((each for each in seen[:-1] if each[1] >= WARM), seen[0])
         rates.append((seen[-1][1] - began[1]) / (seen[-1][0] - began[0]))
         print(f"{'tpt predict ' + ' '.join(more[:2])}: {rates[-1]:.2f} pictures/s{memory}")
     print(f"two actors / alone: ratio {2 * rates[1] / (rates[0] + rates[2]):.2f}")
 
 
+def list_actors() -> Iterator[Path]:
+    """The folders in /proc of the processes that predict."""
+    for folder in Path("/proc").iterdir():
+        try:
+            if b"Predictor" in (folder / "cmdline").read_bytes():
+                yield folder
+        except OSError:  # no process, or one that has ended
+            continue
+
+
 def tell_memory() -> str:
     """Of every actor, MB that it shares with others and MB that it has for itself."""
     told = []
-    for folder in Path("/proc").iterdir():
+    for folder in list_actors():
         try:
-            if b"Predictor" not in (folder / "cmdline").read_bytes():
-                continue
             lines = (folder / "smaps_rollup").read_text().splitlines()[1:]
-        except OSError:  # no process, or one that has ended
+        except OSError:  # it has ended
             continue
         size = {line.split(":")[0]: int(line.split()[1]) // 1024 for line in lines}
         own = size["Private_Clean"] + size["Private_Dirty"]

@@ -22,7 +22,7 @@ from cli.main import main
 from tpt.errors import MethodError, SourceError
 from tpt.scale.cluster import Pool, connect, read_pool
 from tpt.scale.predictor import Predictor, Prepared
-from tpt.scale.reading import digest_keys, make_units, read_unit
+from tpt.scale.reading import digest_keys, make_units, read_unit, unfold
 from tpt.scale.sharing import join, split
 from tpt.streaming.folders import Search
 from tpt.streaming.items import Reading
@@ -75,12 +75,14 @@ def test_an_object_s_tensors_lie_on_the_shared_arrays() -> None:
 
 def read_all(sources: list[str], done: set[str]) -> list[dict[str, Any]]:
     units = make_units(find_sources(sources, Search()), done)
-    tables = [
-        table
+    digests = digest_keys(done)
+    groups = [
+        group
         for unit in units
-        for table in read_unit(pa.table({"names": [unit["names"]]}), Reading(), digest_keys(done))
+        for group in read_unit(pa.table({"names": [unit["names"]]}), Reading(), digests, most=2)
     ]
-    return [row for table in tables for row in table.to_pylist()]
+    assert all(len(group) == 1 and len(unfold(group)) <= 2 for group in groups)
+    return [row for group in groups for row in unfold(group).to_pylist()]
 
 
 def test_units_are_read_as_rows_without_what_is_done(source: Path) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 
 from tpt.errors import ModelError, describe_error
 from tpt.scale.cluster import Pool
-from tpt.scale.predictor import Predictor, Prepared
+from tpt.scale.predictor import GroupPredictor, Prepared
 from tpt.scale.reading import digest_keys, make_units, read_unit
 from tpt.streaming.items import Reading
 from tpt.streaming.sources import Found
 
-_BLOCK = 2**20  # bytes of pictures that an actor is given at a time, and that a kill loses
+_BLOCK = 1  # byte: every row is a block of its own, as a row is a group of pictures already
+_IN_FLIGHT = 2  # groups that an actor has at most: one at work, and one that waits for it
 _READERS = 8  # tasks that read at a time; they need little of a CPU
 
 
@@ -28,7 +29,7 @@ def predict(
     """The records of sources as plain data, in the order in which they come.
 
     Tasks read pictures, a pool of actors predicts, this process takes the records. A node that dies
-    takes its open blocks with it, which others compute again.
+    takes its open groups with it, which others compute again.
 
     Args:
         found: the sources.
@@ -53,26 +54,36 @@ def predict(
     with ray.data.DataContext.current(context):
         rows: Any = ray.data.from_items(units, override_num_blocks=len(units))
         rows = rows.map_batches(
-            partial(read_unit, reading=reading or Reading(), done=digest_keys(done or ())),
+            partial(
+                read_unit,
+                reading=reading or Reading(),
+                done=digest_keys(done or ()),
+                most=prepared.group,
+            ),
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=0,  # else they would wait for ever where actors hold all CPUs
             compute=ray.data.TaskPoolStrategy(min(_READERS, len(units))),
         )
         rows = rows.map_batches(
-            Predictor,
+            GroupPredictor,
             fn_constructor_args=(prepared,),
             batch_size=None,
             batch_format="pyarrow",
             num_cpus=pool.cpus,
             num_gpus=pool.gpus or None,
-            compute=ray.data.ActorPoolStrategy(min_size=pool.least, max_size=pool.most),
+            compute=ray.data.ActorPoolStrategy(
+                min_size=pool.least,
+                max_size=pool.most,
+                max_tasks_in_flight_per_actor=_IN_FLIGHT,
+            ),
         )
         try:
             for batch in rows.iter_batches(
                 batch_size=None, batch_format="pyarrow", prefetch_batches=1
             ):
-                yield from map(json.loads, batch.column("record").to_pylist())
+                for group in batch.column("record").to_pylist():
+                    yield from map(json.loads, group)
         except ray.exceptions.RayError as error:
             raise ModelError(
                 f"The cluster could not go on ({describe_error(error)[:500]}). What was recorded "

@@ -16,6 +16,7 @@ from typing import Any
 
 from tpt.errors import MethodError
 from tpt.prompts import Context
+from tpt.scale.reading import fold, unfold
 from tpt.scale.sharing import Shared, join, split
 from tpt.streaming.items import Item, fail_item, hold_bytes
 from tpt.streaming.loading import TIME_LIMIT
@@ -28,6 +29,7 @@ from tpt.streaming.predict_job import (
     load_model,
 )
 
+_VIEWS_A_GROUP = 512
 NO_PICTURE = "its bytes are NULL or empty"
 
 
@@ -43,6 +45,7 @@ class Prepared:
     batch_size: int | None = None
     num_workers: int = 2
     time_limit: float | None = TIME_LIMIT
+    group: int = 8  # pictures that an actor is given at a time, and that a kill loses
 
 
 class Predictor:
@@ -98,7 +101,8 @@ class Predictor:
         context = Context.load(wanted.init) if wanted.init is not None else None
         wanted = replace(wanted, device="cpu")
         clip = job.clip if job is not None else load_model(wanted, context)
-        method = (job or assemble_job(wanted, clip, context)).method
+        job = job or assemble_job(wanted, clip, context)
+        method = job.method
         if method.keeps_state or method.together is not None:
             raise MethodError(
                 f"--method {wanted.method} learns from the images before, or decides on several "
@@ -107,7 +111,9 @@ class Predictor:
             )
         weights = ray.put(split((clip.model, clip.tokenizer)))
         names = clip.name, clip.pretrained, clip.digest
-        return Prepared(wanted, context, weights, names, **options)
+        # So much work that Ray's own is small beside it, so little that actors end together.
+        group = max(8, _VIEWS_A_GROUP // (job.views.n if method.reads_views else 1))
+        return Prepared(wanted, context, weights, names, group=group, **options)
 
     def __call__(self, batch: Any) -> Any:
         """One batch; a dict of lists for a dict, an Arrow table for a table."""
@@ -139,6 +145,13 @@ class Predictor:
             top_k=options.top_k,
             time_limit=options.time_limit,
         )
+
+
+class GroupPredictor(Predictor):
+    """A predictor of folded tables, so that groups go through Ray Data as they are."""
+
+    def __call__(self, batch: Any) -> Any:
+        return fold(super().__call__(unfold(batch)))
 
 
 def make_item(key: str, data: Any, error: str | None) -> Item:

@@ -1,4 +1,7 @@
-"""Sources as rows of a Ray data set: a row a picture, with its bytes or why there are none.
+"""Sources as groups of pictures: tables with a row a picture, its bytes or why there are none.
+
+Ray Data joins small tables and cuts large ones as it likes. So that a group stays what an actor is
+given at a time, it travels as a table of one row, whose columns are lists.
 
 Units of work are some paths, or an archive, table or address. A unit is read by a task on any node,
 so the nodes must see the same paths (a shared disk, or addresses). What an earlier run has recorded
@@ -21,7 +24,7 @@ from tpt.streaming.sources import Found
 
 PATHS_A_UNIT = 32
 _MOST_UNITS = 20_000  # of paths; beyond that a unit has more of them
-_BYTES = 2**20  # of pictures in a table that a task hands on
+_BYTES = 2**20  # of pictures in a group that is full
 
 
 def make_units(found: Found, done: set[str]) -> list[dict[str, list[str]]]:
@@ -55,10 +58,11 @@ def digest_keys(keys: Iterable[str]) -> Any:
     return np.sort(np.array([_digest(key) for key in keys], dtype="S16"))
 
 
-def read_unit(table: Any, reading: Reading, done: Any) -> Iterator[Any]:
-    """The pictures of a unit (an Arrow table of one row) as Arrow tables of about a megabyte.
+def read_unit(table: Any, reading: Reading, done: Any, most: int) -> Iterator[Any]:
+    """The pictures of a unit (an Arrow table of one row) in groups, folded.
 
-    Columns: path (bytes: names may be no UTF-8), bytes, error.
+    A group has at most `most` pictures and is full at about a megabyte. Columns: path (bytes: names
+    may be no UTF-8), bytes, error.
     """
     rows: list[tuple[bytes, bytes | None, str | None]] = []
     held = 0
@@ -70,11 +74,31 @@ def read_unit(table: Any, reading: Reading, done: Any) -> Iterator[Any]:
             data, error = _read(item)
             rows.append((os.fsencode(key), data, error))
             held += len(data or b"")
-            if held >= _BYTES or len(rows) >= PATHS_A_UNIT:
-                yield _make_table(rows)
+            if held >= _BYTES or len(rows) >= most:
+                yield fold(_make_table(rows))
                 rows, held = [], 0
     if rows:
-        yield _make_table(rows)
+        yield fold(_make_table(rows))
+
+
+def fold(table: Any) -> Any:
+    """A table as one row, with a list in place of every column."""
+    import pyarrow as pa
+
+    columns = (column.combine_chunks() for column in table.columns)
+    ends = [0, len(table)]
+    return pa.table(
+        [pa.ListArray.from_arrays(ends, column) for column in columns], table.column_names
+    )
+
+
+def unfold(table: Any) -> Any:
+    """The table that was folded; of several rows one below the other."""
+    import pyarrow as pa
+
+    return pa.table(
+        [column.combine_chunks().flatten() for column in table.columns], table.column_names
+    )
 
 
 def _read(item: str | Item) -> tuple[bytes | None, str | None]:
