@@ -7,9 +7,9 @@ PICTURES is a folder, looked through with the folders in it. Half of the picture
 there, half from tars of 50 that the program writes first. `rows`, `node` and `driver` start two
 Ray nodes and run the command: undisturbed with a pool that grows from one actor to two, with a node
 killed in the middle, with the command killed in the middle and gone on with by --resume; each time
-the rows are compared with those of `tpt predict` alone. `speed` compares the pictures a second of `--ray local` with two actors to
-those of `tpt predict` before and after it in the same run, from the first pictures on, and prints
-what memory an actor shares and what it has for itself.
+the rows are compared with those of `tpt predict` alone. `speed` compares the pictures a second of
+`--ray local` with two actors to those of `tpt predict` before and after it in the same run, from
+the first pictures on, and prints what memory an actor shares and what it has for itself.
 """
 
 from __future__ import annotations

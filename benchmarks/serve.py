@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -29,6 +30,7 @@ import httpx
 
 CLASSES = "cat,cup,person,camera,dog,clock,rocket,bicycle,elephant"
 PARTS = ("throughput", "overload", "slow", "names")
+read = cache(Path.read_bytes)
 Sent = tuple[int, float, bool]  # status, seconds, whether the record is the right one
 
 
@@ -42,7 +44,7 @@ class Load:
 
     def body(self, number: int) -> dict[str, Any]:
         path = self.paths[number % len(self.paths)]
-        return {"files": {"images": (path.name, path.read_bytes())}}
+        return {"files": {"images": (path.name, read(path))}}
 
     def is_right(self, record: dict[str, Any]) -> bool:
         return bool(self.expected[record["path"]] == record["predictions"])
@@ -187,21 +189,31 @@ async def overload(
     await send_all(load, address, 8, 32)
     service = (time.perf_counter() - started) / 32
     tasks: list[asyncio.Future[Sent]] = []
-    began = time.perf_counter()
-    before, until = read_memory(process), time.perf_counter() + seconds
+    before, began = read_memory(process), time.perf_counter()
+    until = began + seconds
     async with connect(address) as client:
+        answered = await count_answered(client)
         while time.perf_counter() < until:
             tasks.append(asyncio.ensure_future(send(client, load, len(tasks))))
             await asyncio.sleep(service / 10)
+        answered = await count_answered(client) - answered
+        under = (time.perf_counter() - began) / max(1, answered)
         middle = read_memory(process)
         sent = await asyncio.gather(*tasks)
-    under = (time.perf_counter() - began) / max(1, sum(status == 200 for status, *_ in sent))
     print(f"overload: {len(sent)} requests in {seconds:g} s at {service:.3f} s each: {tell(sent)}")
     print(
-        f"overload: queue x service time {queue * service:.1f} s, as it was under load "
-        f"{queue * under:.1f} s; memory {before} MB before, "
+        f"overload: queue x service time {queue * service:.1f} s before, {queue * under:.1f} s "
+        f"under load ({under:.3f} s each); p99 / the latter: ratio "
+        f"{at(sent, 0.99) / (queue * under):.3f}; memory {before} MB before, "
         f"{middle} MB at its end, {read_memory(process)} MB after"
     )
+
+
+async def count_answered(client: httpx.AsyncClient) -> int:
+    """Pictures that the service has answered since it began."""
+    text = (await client.get("/metrics")).text
+    found = re.search(r'^tpt_images_total{outcome="ok"} ([\d.e+]+)$', text, re.M)
+    return int(float(found[1])) if found else 0
 
 
 def read_memory(process: subprocess.Popen[str]) -> int:
