@@ -11,7 +11,8 @@ pictures sorted by class too. The table has accuracy, the paired difference to z
 of the pictures read with the other half's), and the median milliseconds of views and image tower
 (for one view where the method reads one) and of the method itself. Behind a gate both are means, as
 some pictures are spared all views but the plain one. Sets that OUTPUT.json has are not measured
-again. The picture has a panel a set: every method's difference to zero-shot with its interval.
+again. Above the tables stands one of the differences alone, bold where the interval leaves zero
+out. The picture has a panel a set: every method's difference to zero-shot with its interval.
 """
 
 from __future__ import annotations
@@ -154,12 +155,25 @@ def tell(name: str, row: Row) -> str:
     return f"| {name} | {' | '.join(cells)} |"
 
 
-def draw(results: dict[str, dict[str, Row]], path: Path) -> None:
+def sum_up(results: dict[str, Any]) -> list[str]:
+    """The lines of one table of all sets: zero-shot's accuracy, and points above it."""
+    lines = [f"| | {' | '.join(results)} |", "|---" * (1 + len(results)) + "|"]
+    for name in next(iter(results.values()))["rows"]:
+        cells = []
+        for row in (found["rows"][name] for found in results.values()):
+            gain, (low, high) = 100 * row["gain"], row["interval"]
+            plain = f"{gain:+.1f}" if name != "zero-shot" else f"{100 * row['acc']:.1f}"
+            cells.append(f"**{plain}**" if low > 0 or high < 0 else plain)
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
     """A panel a set: every method's points above zero-shot with the 95 % interval."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    names = [name for name in next(iter(results.values())) if name != "zero-shot"]
+    names = [name for name in next(iter(results.values()))["rows"] if name != "zero-shot"]
     across = min(4, len(results))
     down = -(-len(results) // across)
     size = (2 + 2.3 * across, 0.6 + (0.5 + 0.22 * len(names)) * down)
@@ -167,13 +181,14 @@ def draw(results: dict[str, dict[str, Row]], path: Path) -> None:
     FigureCanvasAgg(figure)
     panels = figure.subplots(down, across, sharey=True, squeeze=False)
     for axes, (title, found) in zip(panels.flat, results.items(), strict=False):
+        rows = found["rows"]
         for place, name in enumerate(names):
-            gain, (low, high) = found[name]["gain"], found[name]["interval"]
+            gain, (low, high) = rows[name]["gain"], rows[name]["interval"]
             color = "#13743a" if low > 0 else "#b3261e" if high < 0 else "#888888"
             axes.plot([100 * low, 100 * high], [place, place], color=color, linewidth=1.5)
             axes.plot(100 * gain, place, "o", color=color, markersize=4)
         axes.axvline(0, color="black", linewidth=0.8)
-        axes.set_title(f"{title}\n(zero-shot {100 * found['zero-shot']['acc']:.1f} %)", fontsize=9)
+        axes.set_title(f"{title}\n(zero-shot {100 * rows['zero-shot']['acc']:.1f} %)", fontsize=9)
         axes.grid(axis="x", alpha=0.3)
     for axes in panels.flat[len(results) :]:
         axes.set_axis_off()
@@ -213,9 +228,12 @@ def main() -> None:
             print(f"{name}: done", file=sys.stderr, flush=True)
         rows = (tell(*item) for item in results[name]["rows"].items())
         lines += [f"**{name}** ({results[name]['size']})", "", head, "|---" * 7 + "|", *rows, ""]
-        args.output.with_suffix(".md").write_text("\n".join(lines), encoding="utf-8")
-    draw({name: each["rows"] for name, each in results.items()}, args.output.with_suffix(".png"))
-    print("\n".join(lines))
+        told = [*sum_up(results), *lines]
+        args.output.with_suffix(".md").write_text("\n".join(told), encoding="utf-8")
+    if not lines:
+        parser.error(f"{args.data} holds none of the sets {', '.join(wanted)}.")
+    draw(results, args.output.with_suffix(".png"))
+    print("\n".join(told))
 
 
 if __name__ == "__main__":

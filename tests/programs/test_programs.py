@@ -59,6 +59,7 @@ def test_the_shelf_is_measured_in_both_orders(data: Path, tmp_path: Path) -> Non
     small = ("--images", 4, "--views", 4, "--output", tmp_path / "shelf")
     sets = ("--sets", "PACS sketch;Imagenette, fog", "--methods", "vte,zero,oga,tpt,tpt:lr=0.02")
     printed = run("benchmarks/shelf", data, *small, *sets)
+    assert printed.startswith("| | PACS sketch | Imagenette, fog |\n")
     assert "**PACS sketch** (4 pictures, 2 classes)" in printed
     assert "**Imagenette, fog**" in printed
     names = ("zero-shot", "vte", "zero", "oga", "oga (sorted)", "tpt", "tpt:lr=0.02")
