@@ -183,37 +183,46 @@ def measure_throughput(load: Load, address: str, clients: Sequence[int], picture
 async def overload(
     load: Load, address: str, process: subprocess.Popen[str], seconds: float, queue: int
 ) -> None:
-    """Ten times as many requests as can be answered, whatever becomes of those before."""
+    """Ten times as many requests as can be answered, whatever becomes of those before.
+
+    A picture that is accepted may wait for as many as the queue holds. So its answer has to be
+    among the next `queue`, and the slowest percent within the slowest stretch of so many answers.
+    """
     await send_all(load, address, 8, 16)  # the first ones wait for what the rest find ready
     started = time.perf_counter()
     await send_all(load, address, 8, 32)
     service = (time.perf_counter() - started) / 32
     tasks: list[asyncio.Future[Sent]] = []
+    done: list[float] = []  # when answers came
+    waited: list[int] = []  # of each, the answers that came while it waited, its own included
+
+    async def send_one(client: httpx.AsyncClient, number: int) -> Sent:
+        ahead = len(done)
+        sent = await send(client, load, number)
+        if sent[0] == 200:
+            done.append(time.perf_counter())
+            waited.append(len(done) - ahead)
+        return sent
+
     before, began = read_memory(process), time.perf_counter()
     until = began + seconds
     async with connect(address) as client:
-        answered = await count_answered(client)
         while time.perf_counter() < until:
-            tasks.append(asyncio.ensure_future(send(client, load, len(tasks))))
+            tasks.append(asyncio.ensure_future(send_one(client, len(tasks))))
             await asyncio.sleep(service / 10)
-        answered = await count_answered(client) - answered
-        under = (time.perf_counter() - began) / max(1, answered)
-        middle = read_memory(process)
+        middle, answered = read_memory(process), len(done)
+        under = (done[-1] - done[0]) / (len(done) - 1) if len(done) > 1 else float("nan")
         sent = await asyncio.gather(*tasks)
+    stretches = [end - start for start, end in zip(done, done[queue:], strict=False)]
+    slowest = max(stretches, default=float("nan"))
     print(f"overload: {len(sent)} requests in {seconds:g} s at {service:.3f} s each: {tell(sent)}")
     print(
-        f"overload: queue x service time {queue * service:.1f} s before, {queue * under:.1f} s "
-        f"under load ({under:.3f} s each); p99 / the latter: ratio "
-        f"{at(sent, 0.99) / (queue * under):.3f}; memory {before} MB before, "
-        f"{middle} MB at its end, {read_memory(process)} MB after"
+        f"overload: {answered} answered meanwhile, {under:.3f} s each; an accepted one was among "
+        f"the next {max(waited, default=0)} answers (queue {queue}); queue x service time "
+        f"{queue * under:.1f} s, slowest {queue} answers {slowest:.1f} s; p99 / the latter: ratio "
+        f"{at(sent, 0.99) / slowest:.3f}; memory {before} MB before, {middle} MB at its end, "
+        f"{read_memory(process)} MB after"
     )
-
-
-async def count_answered(client: httpx.AsyncClient) -> int:
-    """Pictures that the service has answered since it began."""
-    text = (await client.get("/metrics")).text
-    found = re.search(r'^tpt_images_total{outcome="ok"} ([\d.e+]+)$', text, re.M)
-    return int(float(found[1])) if found else 0
 
 
 def read_memory(process: subprocess.Popen[str]) -> int:

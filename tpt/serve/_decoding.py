@@ -7,50 +7,15 @@ it held is free again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from threading import Thread
-from typing import TypeVar
 
 from tpt.images.decode import load_picture
+from tpt.serve._threads import run_in_thread
 from tpt.serve.settings import Upload
-from tpt.streaming._ahead import MOST_BYTES, late
+from tpt.streaming._ahead import MOST_BYTES
 from tpt.streaming._stages import describe_failure
 from tpt.streaming.loading import Loaded, load_as
-
-T = TypeVar("T")
-
-
-async def run_in_thread(work: Callable[[], T], time_limit: float) -> T:
-    """What `work` returns, in a thread of its own.
-
-    Raises:
-        TimeoutError: it takes longer than `time_limit` seconds.
-    """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if done.done():  # given up
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(result)  # type: ignore[arg-type]
-
-    def run() -> None:
-        try:
-            outcome = work(), None
-        except BaseException as error:
-            outcome = None, error  # type: ignore[assignment]
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, *outcome)
-
-    Thread(target=run, name="tpt-decode", daemon=True).start()
-    try:
-        return await asyncio.wait_for(done, time_limit)
-    except asyncio.TimeoutError:
-        raise late(time_limit) from None
 
 
 class Decoder:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
+from tpt.serve._threads import run_in_thread
 from tpt.serve.settings import Asked
 from tpt.streaming.predict_job import PredictJob
 
-_MAKERS = 2  # threads: a list of three names need not wait for one of a thousand
+_MAKERS = 2  # at a time: a list of three names need not wait for one of a thousand
 
 
 @dataclass(eq=False)
@@ -36,7 +37,7 @@ class ClassLists:
     def __init__(self, make: Callable[[Asked], PredictJob], most: int) -> None:
         self._make, self._most = make, most
         self._entries: OrderedDict[Asked, _Entry] = OrderedDict()  # the one used last at the end
-        self._pool = ThreadPoolExecutor(_MAKERS, "tpt-classes")
+        self._makers = asyncio.Semaphore(_MAKERS)
         self._change = asyncio.Condition()
 
     def __len__(self) -> int:
@@ -61,13 +62,16 @@ class ClassLists:
                 await self._change.wait()
             entry = self._entries.get(asked)
             if entry is None:
-                loop = asyncio.get_running_loop()
-                entry = _Entry(loop.run_in_executor(self._pool, self._make, asked))
+                entry = _Entry(asyncio.ensure_future(self._make_one(asked)))
                 self._entries[asked] = entry
                 self._watch(asked, entry)
             self._entries.move_to_end(asked)
             entry.users += 1
             return entry
+
+    async def _make_one(self, asked: Asked) -> PredictJob:
+        async with self._makers:
+            return await run_in_thread(partial(self._make, asked))
 
     def _make_room(self) -> bool:
         if len(self._entries) < self._most:
@@ -93,4 +97,5 @@ class ClassLists:
             self._change.notify_all()
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for entry in self._entries.values():
+            entry.made.cancel()

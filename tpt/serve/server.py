@@ -8,12 +8,14 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import uvicorn
 
 from tpt.errors import ServeError, describe_error
 from tpt.serve._guard import Log, write_line
+from tpt.serve._threads import run_in_thread
 from tpt.serve.app import build_app
 from tpt.serve.service import Service
 from tpt.serve.settings import ServeSettings
@@ -88,7 +90,7 @@ async def _serve(
 
     async def load() -> None:
         try:
-            base = await asyncio.get_running_loop().run_in_executor(None, service.load, wanted)
+            base = await run_in_thread(partial(service.load, wanted))
             service.open(base)
             say(f"Ready: {base.clip.name} on {base.clip.device}, method {wanted.method}.")
         except BaseException as error:

@@ -18,10 +18,11 @@ from time import perf_counter
 from typing import Any, Literal
 
 from tpt.methods.base import Adapted
-from tpt.serve._decoding import Decoder, run_in_thread
+from tpt.serve._decoding import Decoder
 from tpt.serve._details import describe_details
 from tpt.serve._jobs import Base, load_base, make_job, name_fully
 from tpt.serve._lists import ClassLists
+from tpt.serve._threads import run_in_thread
 from tpt.serve._worker import Ticket, Worker
 from tpt.serve.errors import BusyError, UnavailableError
 from tpt.serve.metrics import Metrics
