@@ -23,7 +23,6 @@ from tpt.corrupt import corrupt
 from tpt.data.labelled_sets import ArrayRow, Sample, TarMember
 from tpt.evaluate.gallery import (
     Answer,
-    Candidate,
     GalleryDraw,
     GalleryItem,
     draw_items,
@@ -49,22 +48,22 @@ def make_row(key: str, label: int, before: int, after: int, method: str = "tpt")
     return {"set": "zoo", "key": key, "label": label, "methods": methods}
 
 
-def draw(rows: Iterable[dict[str, Any]], **options: Any) -> tuple[Candidate, ...]:
-    lottery = GalleryDraw(**{"dataset": "zoo", **options})
+def draw(rows: Iterable[dict[str, Any]], **options: Any) -> tuple[GalleryItem, ...]:
+    lottery = GalleryDraw(**{"dataset": "zoo", "classes": CLASSES, **options})
     for row in rows:
         lottery.add(row)
-    return lottery.candidates
+    return lottery.items
 
 
 def draw_keys(rows: Iterable[dict[str, Any]], **options: Any) -> list[str]:
-    return [candidate.key for candidate in draw(rows, **options)]
+    return [item.key for item in draw(rows, **options)]
 
 
 def show(source: Any, key: str = "cat.jpg", **options: Any) -> GalleryItem:
     """The one item of a set whose only picture was put right."""
     candidates = draw([make_row(key, 0, 1, 0)])
     samples = {key: Sample(key, 0, source)}
-    (item,) = draw_items(candidates, samples.__getitem__, CLASSES, **options)
+    (item,) = draw_items(candidates, samples.__getitem__, **options)
     return item
 
 
@@ -95,14 +94,14 @@ def test_pictures_put_right_and_put_wrong_qualify_and_no_others() -> None:
 
 def test_a_candidate_holds_what_the_run_said() -> None:
     (found,) = draw([make_row("a", label=0, before=1, after=0)])
-    assert found == Candidate(
+    assert found == GalleryItem(
         dataset="zoo",
         method="tpt",
         key="a",
         kind="right",
-        label=0,
-        before=((1, 0.51), (0, 0.22)),
-        after=((0, 0.75), (1, 0.25)),
+        label="ant",
+        before=(Answer("bee", 0.51), Answer("ant", 0.22)),
+        after=(Answer("ant", 0.75), Answer("bee", 0.25)),
         entropy=(1.01, 0.93),
         kept=((5, 0.1), (0, 0.2), (2, 0.3)),
     )
@@ -112,7 +111,7 @@ def test_votes_are_no_probabilities_and_entropies_may_be_missing() -> None:
     row = make_row("a", label=0, before=1, after=0)
     row["methods"]["tpt"] = {"top": [[0, 14], [1, 3]], "votes": True}
     (found,) = draw([row])
-    assert found.after == ((0, None), (1, None))
+    assert found.after == (Answer("ant", None), Answer("bee", None))
     assert found.entropy == (None, None)
     assert found.kept == ()
 
@@ -151,11 +150,11 @@ def test_every_picture_is_drawn_about_equally_often() -> None:
 
 def count_candidates(dataset: str) -> int:
     """How many of a set are in memory."""
-    return sum(type(o) is Candidate and o.dataset == dataset for o in gc.get_objects())
+    return sum(type(o) is GalleryItem and o.dataset == dataset for o in gc.get_objects())
 
 
 def test_no_more_candidates_are_held_than_are_shown() -> None:
-    lottery = GalleryDraw("long", per_kind=3)
+    lottery = GalleryDraw("long", CLASSES, per_kind=3)
     for i in range(600):
         lottery.add(make_row(f"{i}", label=0, before=i % 2, after=1 - i % 2))
         if i % 100 == 99:
@@ -221,7 +220,7 @@ def test_at_most_six_kept_views_are_shown(tiny: tpt.Clip) -> None:
     row = make_row("cat.jpg", label=0, before=1, after=0)
     row["methods"]["tpt"] |= {"kept": list(range(8)), "kept_entropy": [0.1] * 8}
     find = {"cat.jpg": Sample("cat.jpg", 0, str(CAT))}.__getitem__
-    (item,) = draw_items(draw([row]), find, CLASSES, Views(tiny, n=8))
+    (item,) = draw_items(draw([row]), find, Views(tiny, n=8))
     assert len(item.kept) == 8
     assert len(item.kept_pictures) == 6
 
@@ -268,7 +267,7 @@ def test_an_array_that_became_shorter_leaves_what_the_run_said() -> None:
 def test_a_picture_that_left_its_set_leaves_what_the_run_said() -> None:
     candidates = draw([make_row("cat.jpg", label=0, before=1, after=0)])
     samples: dict[str, Sample] = {}
-    (item,) = draw_items(candidates, samples.__getitem__, CLASSES)
+    (item,) = draw_items(candidates, samples.__getitem__)
     assert_only_words_are_left(item)
 
 

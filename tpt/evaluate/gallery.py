@@ -38,7 +38,6 @@ KEPT_SHOWN = 6  # kept views drawn again, the most confident first
 
 Kind = Literal["right", "wrong"]
 KINDS: tuple[Kind, Kind] = ("right", "wrong")
-Score = tuple[int, float | None]  # place of a class, and its probability; None where votes decide
 
 
 @dataclass(frozen=True)
@@ -62,23 +61,8 @@ class GalleryItem:
     after: tuple[Answer, ...]  # of `method`, best first, up to 5
     entropy: tuple[float | None, float | None]  # marginal entropy of the kept views, nats
     kept: tuple[tuple[int, float], ...]  # (place of the view, its entropy in nats), best first
-    picture: str | None  # JPEG in base64
-    kept_pictures: tuple[str, ...]  # JPEGs in base64, in the order of `kept`
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """What `predictions.jsonl` says of one picture under one method, for the gallery."""
-
-    dataset: str
-    method: str
-    key: str
-    kind: Kind
-    label: int
-    before: tuple[Score, ...]
-    after: tuple[Score, ...]
-    entropy: tuple[float | None, float | None]  # nats, before and after
-    kept: tuple[tuple[int, float], ...]  # (place of the view, its entropy in nats)
+    picture: str | None = None  # JPEG in base64
+    kept_pictures: tuple[str, ...] = ()  # JPEGs in base64, in the order of `kept`
 
 
 class GalleryDraw:
@@ -91,16 +75,23 @@ class GalleryDraw:
 
     Args:
         dataset: name of the result set; with `seed`, method, kind and key it decides the draw.
+        classes: the set's class names, in the order of its labels.
         baseline: the method whose answers are "before".
         per_kind: pictures of each kind a method.
         seed: another seed draws other pictures.
     """
 
     def __init__(
-        self, dataset: str, baseline: str = "zero-shot", per_kind: int = 4, seed: int = 0
+        self,
+        dataset: str,
+        classes: Sequence[str],
+        baseline: str = "zero-shot",
+        per_kind: int = 4,
+        seed: int = 0,
     ) -> None:
-        self.dataset, self.baseline, self.per_kind, self.seed = dataset, baseline, per_kind, seed
-        self._drawn: dict[tuple[str, Kind], list[tuple[bytes, Candidate]]] = {}
+        self.dataset, self.classes, self.baseline = dataset, classes, baseline
+        self.per_kind, self.seed = per_kind, seed
+        self._drawn: dict[tuple[str, Kind], list[tuple[bytes, GalleryItem]]] = {}
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Let one row of `predictions.jsonl` take part."""
@@ -110,96 +101,76 @@ class GalleryDraw:
                 self._offer(row, method, "right" if now else "wrong")
 
     @property
-    def candidates(self) -> tuple[Candidate, ...]:
-        """Those drawn so far: by method as first seen, put right before put wrong."""
+    def items(self) -> tuple[GalleryItem, ...]:
+        """Those drawn so far, without pictures: by method as first seen, right before wrong."""
         methods = dict.fromkeys(method for method, _ in self._drawn)
         lists = (self._drawn.get((method, kind), []) for method in methods for kind in KINDS)
-        return tuple(candidate for drawn in lists for _, candidate in drawn)
+        return tuple(item for drawn in lists for _, item in drawn)
 
     def _offer(self, row: Mapping[str, Any], method: str, kind: Kind) -> None:
         drawn = self._drawn.setdefault((method, kind), [])
         ticket = self._ticket(method, kind, row["key"])
         if len(drawn) < self.per_kind or (drawn and ticket < drawn[-1][0]):
-            candidate = _read_row(row, self.dataset, self.baseline, method, kind)
-            insort(drawn, (ticket, candidate), key=lambda pair: pair[0])
+            insort(drawn, (ticket, self._read(row, method, kind)), key=lambda pair: pair[0])
             del drawn[self.per_kind :]
 
     def _ticket(self, method: str, kind: Kind, key: str) -> bytes:
         text = f"{self.seed}\0{self.dataset}\0{method}\0{kind}\0{key}"
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
+    def _read(self, row: Mapping[str, Any], method: str, kind: Kind) -> GalleryItem:
+        answer = row["methods"][method]
+        before, after = answer.get("entropy") or (None, None)
+        return GalleryItem(
+            dataset=self.dataset,
+            method=method,
+            key=row["key"],
+            kind=kind,
+            label=self.classes[row["label"]],
+            before=self._read_top(row["methods"][self.baseline]),
+            after=self._read_top(answer),
+            entropy=(before, after),
+            kept=tuple(zip(answer.get("kept", ()), answer.get("kept_entropy", ()), strict=True)),
+        )
 
-def _read_row(
-    row: Mapping[str, Any], dataset: str, baseline: str, method: str, kind: Kind
-) -> Candidate:
-    answer = row["methods"][method]
-    before, after = answer.get("entropy") or (None, None)
-    return Candidate(
-        dataset=dataset,
-        method=method,
-        key=row["key"],
-        kind=kind,
-        label=row["label"],
-        before=_read_top(row["methods"][baseline]),
-        after=_read_top(answer),
-        entropy=(before, after),
-        kept=tuple(zip(answer.get("kept", ()), answer.get("kept_entropy", ()), strict=True)),
-    )
-
-
-def _read_top(answer: Mapping[str, Any]) -> tuple[Score, ...]:
-    votes = answer.get("votes", False)  # then the numbers are counts of views, no probabilities
-    return tuple((place, None if votes else score) for place, score in answer["top"])
+    def _read_top(self, answer: Mapping[str, Any]) -> tuple[Answer, ...]:
+        votes = answer.get("votes", False)  # then the numbers are counts of views
+        top = answer["top"]
+        return tuple(Answer(self.classes[i], None if votes else score) for i, score in top)
 
 
 def draw_items(
-    candidates: Iterable[Candidate],
+    items: Iterable[GalleryItem],
     find: Callable[[str], Sample],
-    classes: Sequence[str],
     make_views: Views | None = None,
     change: Callable[[Pixels, str], Pixels] | None = None,
 ) -> list[GalleryItem]:
-    """The candidates with their pictures, in the order given.
+    """The items with their pictures, in the order given.
 
     A picture that is gone or broken by now comes without picture and views; what the run said of
     it stays.
 
     Args:
-        candidates: of one result set.
+        items: of one result set.
         find: the set's sample of a key; may raise LookupError where there is none.
-        classes: the set's class names, in the order of its labels.
         make_views: what made the run's views; None shows none.
         change: what the run did to every picture before it made views, from pixels (H, W, 3) uint8
             and the sample's key: an on-the-fly corruption; None where it did nothing.
     """
-    items = []
-    for chosen in candidates:
-        picture = _open_picture(chosen.key, find, change)
-        views: list[Pixels] = []
-        if picture is not None and make_views is not None:
-            places = [place for place, _ in chosen.kept[:KEPT_SHOWN]]
-            views = redraw_views(picture, places, make_views)
-        pixels = None if picture is None else picture.pixels
-        items.append(_name_item(chosen, classes, pixels, views))
-    return items
-
-
-def _name_item(
-    chosen: Candidate, classes: Sequence[str], pixels: Pixels | None, views: list[Pixels]
-) -> GalleryItem:
-    return GalleryItem(
-        dataset=chosen.dataset,
-        method=chosen.method,
-        key=as_text(chosen.key),
-        kind=chosen.kind,
-        label=classes[chosen.label],
-        before=tuple(Answer(classes[place], score) for place, score in chosen.before),
-        after=tuple(Answer(classes[place], score) for place, score in chosen.after),
-        entropy=chosen.entropy,
-        kept=chosen.kept,
-        picture=None if pixels is None else encode_thumbnail(pixels, PICTURE_SIDE),
-        kept_pictures=tuple(encode_thumbnail(view, VIEW_SIDE) for view in views),
-    )
+    drawn = []
+    for item in items:
+        picture = _open_picture(item.key, find, change)
+        item = replace(item, key=as_text(item.key))
+        if picture is not None:
+            places = [place for place, _ in item.kept[:KEPT_SHOWN]]
+            views = redraw_views(picture, places, make_views) if make_views else []
+            item = replace(
+                item,
+                picture=encode_thumbnail(picture.pixels, PICTURE_SIDE),
+                kept_pictures=tuple(encode_thumbnail(view, VIEW_SIDE) for view in views),
+            )
+        drawn.append(item)
+    return drawn
 
 
 def _open_picture(

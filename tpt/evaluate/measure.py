@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import statistics
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def measure(evaluation: Evaluation, predictions: str, tell: Tell) -> dict[str, A
         )
         gathered.sets.append(_describe_set(walk, variant, result_set, reader))
         if pictures:
-            gathered.gallery += _draw_gallery(evaluation, walk, variant, result_set, reader.draw)
+            gathered.gallery += _draw_gallery(evaluation, walk, variant, reader.draw.items)
     shown = {k: v for k, v in evaluation.settings.items() if k not in ("methods", "sets")}
     results = build_results(
         gathered.sets,
@@ -113,7 +113,8 @@ def _measure_result_set(
 ) -> _RowReader:
     """One result set: its numbers and its changed answers; its pictures are with the watch."""
     names = [spec.name for spec in evaluation.pool.specs]
-    reader = _RowReader(result_set.name, names, evaluation.seed, pictures)
+    draw = GalleryDraw(result_set.name, result_set.classes, BASELINE, pictures, evaluation.seed)
+    reader = _RowReader(names, draw)
     rows = reader.follow(read_set(predictions, result_set.name, places))
     columns = collect_scores(rows, names, len(result_set.classes))
     gathered.measured[result_set.name] = measure_set(columns, BASELINE, seed=evaluation.seed)
@@ -125,9 +126,9 @@ def _measure_result_set(
 class _RowReader:
     """Sees every row of a result set once, on its way to the metrics."""
 
-    def __init__(self, name: str, methods: list[str], seed: int, pictures: int) -> None:
+    def __init__(self, methods: list[str], draw: GalleryDraw) -> None:
         self.done = self.failed = 0
-        self.draw = GalleryDraw(name, BASELINE, pictures, seed)
+        self.draw = draw
         self.changes = ChangeCounter(BASELINE)
         self._image_ms = array("f")
         self._ms = {method: array("f") for method in methods}
@@ -177,10 +178,10 @@ def _describe_set(
 
 
 def _draw_gallery(
-    evaluation: Evaluation, walk: Walk, variant: Variant, result_set: ResultSet, draw: GalleryDraw
+    evaluation: Evaluation, walk: Walk, variant: Variant, items: Sequence[GalleryItem]
 ) -> list[GalleryItem]:
     """The pictures of the gallery, corrupted and cut into views again as the run had them."""
-    wanted = {candidate.key for candidate in draw.candidates}
+    wanted = {item.key for item in items}
     samples = {sample.key: sample for sample in walk.set.samples if sample.key in wanted}
 
     def change(pixels: Pixels, key: str) -> Pixels:
@@ -188,9 +189,8 @@ def _draw_gallery(
         return corrupt(pixels, str(variant.corruption), variant.severity, evaluation.seed, key)
 
     return draw_items(
-        draw.candidates,
+        items,
         samples.__getitem__,
-        result_set.classes,
         evaluation.views if evaluation.views.n > 1 else None,
         change if variant.corruption else None,
     )

@@ -137,17 +137,17 @@ def _make_card(facts: Facts, title: str, names: Sequence[str]) -> Card | None:
         sets=len(names),
         method=best,
         accuracy=means[best],
-        interval=_read_pair((result or {}).get("intervals", {}).get("acc1")),
+        interval=read_pair((result or {}).get("intervals", {}).get("acc1")),
         rival=rival,
         # As measured where there is one set: 0.5875 - 0.55 is not 0.0375 to a computer.
         difference=versus.get("difference", mean),
-        paired=_read_pair(versus.get("interval")),
+        paired=read_pair(versus.get("interval")),
         verdict="mean" if len(names) > 1 else judge(against),
         counts={verdict: verdicts.count(verdict) for verdict in VERDICTS},
     )
 
 
-def _read_pair(bounds: Any) -> tuple[float, float] | None:
+def read_pair(bounds: Any) -> tuple[float, float] | None:
     if not bounds or not all(is_number(bound) for bound in bounds):
         return None
     return bounds[0], bounds[1]

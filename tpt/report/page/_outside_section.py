@@ -22,22 +22,15 @@ def make_groups(entries: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     groups = [list(found) for _, found in groupby(entries, lambda e: (e["dataset"], e["outside"]))]
     made = []
     for group in groups:
-        heights = {write_percent(max(entry["auroc"] for entry in group))}
-        depths = {write_percent(min(entry["fpr95"] for entry in group))}
-        made.append([_make_row(entry, heights, depths, len(group) > 1) for entry in group])
+        most = {"auroc": max(e["auroc"] for e in group), "fpr95": min(e["fpr95"] for e in group)}
+        told = {key: write_percent(value) for key, value in most.items() if len(group) > 1}
+        rows = []
+        for entry in group:
+            shown = {key: write_percent(entry[key]) for key in SHARES}
+            best = {key for key, text in told.items() if shown[key] == text}
+            rows.append({**entry, "shown": shown, "best": best})
+        made.append(rows)
     return made
-
-
-def _make_row(
-    entry: dict[str, Any], heights: set[str], depths: set[str], compared: bool
-) -> dict[str, Any]:
-    shown = {key: write_percent(entry[key]) for key in SHARES}
-    best = (
-        {key for key, texts in (("auroc", heights), ("fpr95", depths)) if shown[key] in texts}
-        if compared
-        else set()
-    )
-    return {**entry, "shown": shown, "best": best}
 
 
 def _draw(results: Mapping[str, Any], templates: Environment) -> str:

@@ -51,7 +51,7 @@ def render_page(results: Mapping[str, Any]) -> str:
         # Every name goes through here: file names may hold what is no text.
         finalize=lambda value: text.clean_text(value) if type(value) is str else value,
     )
-    environment.filters |= {"mark": charts.draw_mark, "score": charts.draw_score, **_WRITERS}
+    environment.filters |= {"mark": charts.draw_mark, "score": charts.draw_score, **text.WRITERS}
     robustness = tables.make_robustness_table(facts)
     template = environment.get_template("report.html")
     drawn = [(section, section.make(results, environment)) for section in SECTIONS]
@@ -83,14 +83,6 @@ def render_page(results: Mapping[str, Any]) -> str:
         document=embed_json({k: v for k, v in results.items() if k not in SHOWN_ABOVE}),
     )
     return page.lstrip()
-
-
-_WRITERS = {
-    "percent": text.write_percent,
-    "points": text.write_points,
-    "count": text.write_count,
-    "three": text.write_three,
-}
 
 
 def embed_json(document: Any) -> Markup:

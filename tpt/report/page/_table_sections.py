@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from tpt.report.page._facts import VERDICTS, Facts, judge
-from tpt.report.page._text import MISSING, WRITERS, is_number, write_interval
+from tpt.report.page._facts import VERDICTS, Facts, judge, read_pair
+from tpt.report.page._text import MISSING, WRITERS, is_number
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,11 @@ ROBUSTNESS = (
 
 def make_accuracy_table(facts: Facts) -> Table:
     """Top-1 with its interval, the paired comparison, and what else counts right answers."""
+    columns = ACCURACY if len(facts.methods) > 1 else tuple(c for c in ACCURACY if _is_own(c))
 
     def read(result: dict[str, Any]) -> Iterable[Cell]:
         versus = result.get("versus_baseline") or {}
-        for column in ACCURACY:
+        for column in columns:
             if column.metric == "difference":
                 tone, bounds = judge(result), versus.get("interval")
                 yield make_cell(column, versus.get("difference"), bounds, tone if versus else "")
@@ -91,8 +92,7 @@ def make_accuracy_table(facts: Facts) -> Table:
                 best = column.metric == "acc1" and _is_best(facts, result)
                 yield _make_metric_cell(column, result, "best" if best else "")
 
-    columns = ACCURACY if len(facts.methods) > 1 else tuple(c for c in ACCURACY if _is_own(c))
-    rows = _make_rows(facts, lambda result: tuple(c for c in read(result) if _is_in(c, columns)))
+    rows = _make_rows(facts, lambda result: tuple(read(result)))
     return Table("table-accuracy", "Accuracy by set and method", columns, rows)
 
 
@@ -136,11 +136,9 @@ def make_cell(column: Column, value: float | None, bounds: Any = None, tone: str
     """A number as the column writes it, with its interval `bounds` (low, high) beneath."""
     if value is None or not is_number(value):
         return Cell(column.metric, MISSING, None)
-    pair = None
-    if bounds and all(is_number(bound) for bound in bounds):
-        pair = (bounds[0], bounds[1])
-    note = write_interval(*pair, column.kind) if pair else ""
-    return Cell(column.metric, WRITERS[column.kind](value), value, pair, note, tone)
+    write, pair = WRITERS[column.kind], read_pair(bounds)
+    note = f"{write(pair[0])} to {write(pair[1])}" if pair else ""
+    return Cell(column.metric, write(value), value, pair, note, tone)
 
 
 def describe_tone(tone: str) -> str:
@@ -181,7 +179,3 @@ def _is_best(facts: Facts, result: dict[str, Any]) -> bool:
 def _is_own(column: Column) -> bool:
     """Whether the column says something of a method alone, without the baseline."""
     return column.metric not in ("difference", "mcnemar_p", "put_right", "put_wrong")
-
-
-def _is_in(cell: Cell, columns: tuple[Column, ...]) -> bool:
-    return any(column.metric == cell.metric for column in columns)

@@ -52,25 +52,11 @@ def write_p(value: float | None) -> str:
     return MISSING if value is None or not is_number(value) else tell_p(value)
 
 
-def write_interval(low: float, high: float, kind: str) -> str:
-    """An interval in the words of its column's `kind` (see `tables.Column`)."""
-    write = WRITERS[kind]
-    return f"{write(low)} to {write(high)}"
-
-
-def write_two(value: float | None) -> str:
-    return write_fixed(value, 2)
-
-
-def write_three(value: float | None) -> str:
-    return write_fixed(value, 3)
-
-
 WRITERS: dict[str, Callable[[float | None], str]] = {
     "percent": write_percent,
     "points": write_points,
     "count": write_count,
     "p": write_p,
-    "two": write_two,
-    "three": write_three,
+    "two": lambda value: write_fixed(value, 2),
+    "three": lambda value: write_fixed(value, 3),
 }
