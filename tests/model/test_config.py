@@ -18,7 +18,7 @@ import torch
 
 import tpt
 from tpt.errors import ModelError
-from tpt.model._config import CONFIG, LARGEST, _check, read_config
+from tpt.model._config import CONFIG, LARGEST, check_settings, read_config
 
 SMALL = {
     "embed_dim": 16,
@@ -167,7 +167,7 @@ def test_a_tower_of_transformers_is_named_as_on_the_hub(value: Any) -> None:
 
 @pytest.mark.parametrize("name", open_clip.list_models())
 def test_every_config_of_open_clip_itself_would_be_read(name: str) -> None:
-    _check({"model_cfg": open_clip.get_model_config(name)}, CONFIG, "", name)
+    check_settings({"model_cfg": open_clip.get_model_config(name)}, CONFIG, name)
 
 
 def test_a_config_that_is_too_large_or_too_deep_is_refused() -> None:

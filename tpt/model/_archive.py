@@ -36,6 +36,7 @@ _DTYPES = {
 }
 _REBUILD = "torch._utils _rebuild_tensor_v2"
 _MARK = object()
+_CONSTANTS = {"MARK": _MARK, "NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 
 
 @dataclass
@@ -112,22 +113,14 @@ def _follow(data: bytes) -> Any:
         match code:
             case "PROTO" | "STOP" | "FRAME":
                 pass
-            case "MARK":
-                stack.append(_MARK)
-            case "NONE":
-                stack.append(None)
-            case "NEWTRUE" | "NEWFALSE":
-                stack.append(code == "NEWTRUE")
-            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE":
+            case "MARK" | "NONE" | "NEWTRUE" | "NEWFALSE" | "EMPTY_TUPLE":
+                stack.append(_CONSTANTS[code])
+            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT":
                 stack.append(argument)
-            case "SHORT_BINUNICODE":
+            case "BINUNICODE" | "SHORT_BINUNICODE":
                 stack.append(argument)
-            case "EMPTY_TUPLE":
-                stack.append(())
-            case "EMPTY_LIST":
-                stack.append([])
-            case "EMPTY_DICT":
-                stack.append({})
+            case "EMPTY_LIST" | "EMPTY_DICT":
+                stack.append([] if code == "EMPTY_LIST" else {})
             case "TUPLE":
                 stack.append(tuple(take()))
             case "TUPLE1" | "TUPLE2" | "TUPLE3":

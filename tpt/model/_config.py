@@ -164,27 +164,24 @@ def read_config(path: Path, name: str) -> ModelConfig:
             f'The config of "{name}" cannot be read ({error}). Expected the open_clip_config.json '
             "that open_clip writes."
         ) from error
-    _check(found, CONFIG, "", name)
+    check_settings(found, CONFIG, name)
     return ModelConfig(found["model_cfg"], found.get("preprocess_cfg") or {})
 
 
-def check_settings(found: Mapping[str, Any], known: Mapping[str, Any], name: str) -> None:
-    """Refuse settings beside `known` or out of their bounds.
+def check_settings(
+    found: Mapping[str, Any], known: Mapping[str, Any], name: str, where: str = ""
+) -> None:
+    """Refuse settings beside `known` or out of their bounds; null is a key that is not there.
 
     Raises:
         ModelError: naming the first.
     """
-    _check(found, known, "", name)
-
-
-def _check(found: Mapping[str, Any], known: Mapping[str, Any], where: str, name: str) -> None:
-    """Refuse the first key or value that is not allowed; null is a key that is not there."""
     for key, value in found.items():
         allowed, path = known.get(key), f"{where}{key}"
         if allowed is None:
             raise _refused(name, f'it sets "{path}", which is none of the settings that are read')
         if isinstance(allowed, Mapping) and isinstance(value, dict):
-            _check(value, allowed, f"{path}.", name)
+            check_settings(value, allowed, name, f"{path}.")
         elif value is not None and (isinstance(allowed, Mapping) or not allowed(value)):
             shown = repr(value)
             shown = shown if len(shown) <= 60 else shown[:57] + "..."

@@ -17,7 +17,7 @@ from tpt.model._hf_config import is_model_folder, read_model_config
 from tpt.model._hf_json import FAMILIES
 from tpt.model._hf_preprocess import FILES as PREPROCESS_FILES
 from tpt.model._hf_text import check_installed, with_text_facts
-from tpt.model._hf_tokenizer import FILES, LARGEST, OLD_FILES
+from tpt.model._hf_tokenizer import FILES, LARGEST, OLD_FILES, names_code
 from tpt.model._weights import HF_NAMES, find_weights, list_files, list_names
 from tpt.text import read_json
 
@@ -70,11 +70,7 @@ def check_folder(folder: Path, name: str, config: ModelConfig) -> None:
         _check_inside(file, folder)
         found = read_json(file, LARGEST) if file.suffix == ".json" else None
         if isinstance(found, dict) and "auto_map" in found:
-            raise ModelError(
-                f'"{file.name}" of "{name}" names Python code of its own (auto_map), which is '
-                "never run. Choose a model whose tokenizer is plain data (tokenizer.json), or "
-                "remove the entry if the tokenizer works without it."
-            )
+            raise names_code(file, name)
 
 
 def _check_inside(file: Path, folder: Path) -> None:

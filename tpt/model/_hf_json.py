@@ -20,16 +20,20 @@ CODE = ("auto_map", "custom_pipelines", "trust_remote_code")
 
 
 def read_settings(path: Path, name: str) -> dict[str, Any]:
+    advice = "Expected the file that transformers writes; copy it again."
+    found = read_table(path, name, LARGEST, advice)
+    refuse_code(found, name)
+    return found
+
+
+def read_table(path: Path, name: str, largest: int, advice: str) -> dict[str, Any]:
+    """The settings of a file of at most `largest` bytes, code or not."""
     try:
-        found = read_json(path, LARGEST)
+        found = read_json(path, largest)
         if not isinstance(found, dict):
             raise ValueError("it is no table of settings")
     except (OSError, ValueError) as error:
-        raise ModelError(
-            f'"{path.name}" of "{name}" cannot be read ({error}). Expected the file that '
-            "transformers writes; copy it again."
-        ) from error
-    refuse_code(found, name)
+        raise ModelError(f'"{path.name}" of "{name}" cannot be read ({error}). {advice}') from error
     return found
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from tpt.errors import ModelError
 from tpt.model._config import ModelConfig
-from tpt.text import read_json
+from tpt.model._hf_json import read_table
 
 LARGEST = 2**26  # bytes of a file: SigLIP 2's has 34 million
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -83,7 +83,10 @@ def read_tokenizer(folder: Path, config: ModelConfig, name: str) -> Any:
     said: dict[str, Any] = {}
     for file in reversed(FILES[1:]):  # tokenizer_config.json has the last word
         if (folder / file).is_file():
-            said |= _read_table(folder / file, name)
+            found = read_table(folder / file, name, LARGEST, "Copy it again.")
+            if found.get("auto_map"):
+                raise names_code(folder / file, name)
+            said |= found
     family, words = config.kind, config.text.get("vocab_size", 49_408)
     length = config.text.get("context_length") or factory.DEFAULT_CONTEXT_LENGTH
     inner = _read_inner(folder, family, said, name)
@@ -202,19 +205,10 @@ def _word(value: object, default: str) -> str:
     return value if isinstance(value, str) else default
 
 
-def _read_table(path: Path, name: str) -> dict[str, Any]:
-    try:
-        found = read_json(path, LARGEST)
-        if not isinstance(found, dict):
-            raise ValueError("it is no table of settings")
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f'"{path.name}" of "{name}" cannot be read ({error}). Copy it again.'
-        ) from error
-    if found.get("auto_map"):
-        raise ModelError(
-            f'"{path.name}" of "{name}" names Python code of its own (auto_map), which is never '
-            "run. Choose a model whose tokenizer is plain data (tokenizer.json), or remove the "
-            "entry if the tokenizer works without it."
-        )
-    return found
+def names_code(file: Path, name: str) -> ModelError:
+    """The error for a tokenizer that brings Python of its own."""
+    return ModelError(
+        f'"{file.name}" of "{name}" names Python code of its own (auto_map), which is never run. '
+        "Choose a model whose tokenizer is plain data (tokenizer.json), or remove the entry if the "
+        "tokenizer works without it."
+    )

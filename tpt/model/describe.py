@@ -85,17 +85,12 @@ def count_products() -> FlopCounterMode:
     """A counter of the operations of matrix products; it lacks those of attention on a CPU."""
     fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     back = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-    mapping = {fused: _count_attention, back: _count_attention_backward}
+    # Of shapes; the counter itself knows those of other devices.
+    mapping = {
+        fused: lambda *shapes, **others: int(sdpa_flop_count(*shapes[:3])),
+        back: lambda *shapes, **others: int(sdpa_backward_flop_count(*shapes[:4])),
+    }
     return FlopCounterMode(display=False, custom_mapping=mapping)
-
-
-def _count_attention(q: Any, k: Any, v: Any, *options: Any, **others: Any) -> int:
-    """Of shapes; the counter itself knows those of other devices."""
-    return int(sdpa_flop_count(q, k, v))
-
-
-def _count_attention_backward(out: Any, q: Any, k: Any, v: Any, *rest: Any, **others: Any) -> int:
-    return int(sdpa_backward_flop_count(out, q, k, v))
 
 
 def _kind(clip: Clip) -> str:

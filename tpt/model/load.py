@@ -149,6 +149,7 @@ def _describe(name: str) -> ModelInfo:
     config = _config(name)
     size = config.model["vision_cfg"].get("image_size", 224)
     width = config.text.get("width", 512)
+    hidden = ("hf_model_name", "no_causal_mask", "embed_cls")
     tags = (
         ("embedded",) if name in EMBEDDED else tuple(open_clip.list_pretrained_tags_by_model(name))
     )
@@ -156,16 +157,9 @@ def _describe(name: str) -> ModelInfo:
         name=name,
         image_size=size if isinstance(size, int) else size[0],
         width=width_of(config.text["hf_facts"]) if config.text.get("hf_facts") else width,
-        text_path=_text_path(config.text),
+        text_path="full-length" if any(map(config.text.get, hidden)) else "shared-prefix",
         tags=tags,
     )
-
-
-def _text_path(text_cfg: dict[str, Any]) -> str:
-    hidden = ("hf_model_name", "no_causal_mask", "embed_cls")
-    if any(text_cfg.get(key) for key in hidden):
-        return "full-length"
-    return "shared-prefix"
 
 
 def _config(name: str) -> ModelConfig:
@@ -186,17 +180,11 @@ def _resolve(name: str, pretrained: str | None) -> tuple[str, str | None, ModelC
     known = name.replace("/", "-") if ":" not in name else name
     if known in EMBEDDED:
         if pretrained not in (None, "embedded", RANDOM):
-            raise ModelError(
-                f'The model "{known}" carries its own weights; pretrained="{pretrained}" does not '
-                "apply to it. Leave it out."
-            )
+            raise _has_weights(f'The model "{known}" carries', pretrained)
         return known, RANDOM if pretrained == RANDOM else None, _config(known)
     if known.startswith(("local-dir:", "hf-hub:")):
         if pretrained is not None:
-            raise ModelError(
-                f'"{known}" names its own weights; pretrained="{pretrained}" does not apply to it. '
-                "Leave it out."
-            )
+            raise _has_weights(f'"{known}" names', pretrained)
         return known, None, None if known.startswith("hf-hub:") else read_folder(known)
     if known == "tiny":
         raise ModelError(
@@ -216,6 +204,12 @@ def _resolve(name: str, pretrained: str | None) -> tuple[str, str | None, ModelC
     return known, weights, config
 
 
+def _has_weights(what: str, pretrained: str) -> ModelError:
+    return ModelError(
+        f'{what} its own weights; pretrained="{pretrained}" does not apply to it. Leave it out.'
+    )
+
+
 def _read_file(name: str, pretrained: str | None) -> ModelConfig:
     """The config of an archive of OpenAI's, which holds a whole model."""
     if not is_archive(Path(name)):
@@ -225,10 +219,7 @@ def _read_file(name: str, pretrained: str | None) -> ModelConfig:
             "FILE."
         )
     if pretrained is not None:
-        raise ModelError(
-            f'"{name}" brings its own weights; pretrained="{pretrained}" does not apply to it. '
-            "Leave it out."
-        )
+        raise _has_weights(f'"{name}" brings', pretrained)
     try:
         return read_archive_config(Path(name), name)
     except ValueError as error:
