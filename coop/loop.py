@@ -94,7 +94,8 @@ def train(
         pool = read_epoch(number)
         sums = _run_epoch(learner, optimizer, pool, labels, settings, number)
         after = _state(learner, optimizer, number + 1)
-        if not _is_finite(sums["loss"], after):
+        numbers = [torch.tensor(sums["loss"]), *after.parameters.values()]
+        if not all(bool(tensor.isfinite().all()) for tensor in numbers):
             _take(learner, optimizer, state)
             what = f"loss became {sums['loss']:.3g}"
             if math.isfinite(sums["loss"]):  # the very last step broke the vectors
@@ -169,8 +170,3 @@ def _take(learner: Learner, optimizer: torch.optim.Optimizer, state: State | Non
             buffer = state.momentum[name].to(tensor.device, copy=True)
             optimizer.state[tensor]["momentum_buffer"] = buffer
     return state
-
-
-def _is_finite(loss: float, state: State) -> bool:
-    numbers = [torch.tensor(loss), *state.parameters.values()]
-    return all(bool(tensor.isfinite().all()) for tensor in numbers)

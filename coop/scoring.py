@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tpt.evaluate import published
 from tpt.prompts import PromptEngine
 from tpt.prompts.engine import encode_templates
 
-_PROMPTS_A_PASS = (
-    4096  # class prompts of conditional contexts that go through the text tower at once
-)
+_PROMPTS_A_PASS = 4096
+"""Class prompts of conditional contexts that go through the text tower at once."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,5 @@ def score(logits: Tensor, labels: Tensor) -> Score | None:
 
 
 def harmonic_mean(base: Score | None, new: Score | None) -> float | None:
-    """2 b n / (b + n), the figure of the base-to-new protocol (2203.05557)."""
-    if base is None or new is None:
-        return None
-    total = base.accuracy + new.accuracy
-    return 2 * base.accuracy * new.accuracy / total if total else 0.0
+    """The figure of the base-to-new protocol (2203.05557)."""
+    return published.harmonic_mean(base.accuracy, new.accuracy) if base and new else None

@@ -7,17 +7,16 @@ features of the learned context, h_c those of the template, and lambda = 8.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch.nn.functional as F
-from torch import Tensor
 
-from coop.learners.base import Batch, Loss, check_engine, learnable
-from tpt.prompts import Context, PromptEngine
+from coop.learners.base import Batch, Loss
+from coop.learners.coop import CoOp
+from tpt.prompts import PromptEngine
 from tpt.prompts.engine import encode_templates
 
 
-class KgCoOp:
+class KgCoOp(CoOp):
     """Learn an engine's context under the pull of hand-crafted templates.
 
     Args:
@@ -27,10 +26,9 @@ class KgCoOp:
     """
 
     def __init__(self, engine: PromptEngine, templates: Sequence[str], weight: float = 8.0) -> None:
-        check_engine(engine)
-        self.engine, self.weight = engine, weight
+        super().__init__(engine)
+        self.weight = weight
         self.hand = encode_templates(engine.clip, engine.classes, templates)  # (K, E)
-        self.parameters: dict[str, Tensor] = {"vectors": learnable(engine.start, engine.clip)}
 
     def loss(self, batch: Batch) -> Loss:
         classes = self.engine.class_features(self.parameters["vectors"])
@@ -38,6 +36,3 @@ class KgCoOp:
         fit = F.cross_entropy(logits, batch.labels)
         distance = 1 - (classes * self.hand).sum(-1).mean()  # unit features: the cosine
         return Loss(fit + self.weight * distance, logits, {"fit": fit, "distance": distance})
-
-    def context(self) -> Context:
-        return replace(self.engine.context, vectors=self.parameters["vectors"])

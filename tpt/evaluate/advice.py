@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tpt.evaluate.image_scores import collect_scores
-from tpt.evaluate.metrics import SetMetrics, measure_set
+from tpt.evaluate.metrics import SetMetrics, Versus, measure_set
 from tpt.methods import Method
 
 PUBLISHED_SCALE = 100.0  # exp(logit_scale) of the CLIPs that TPT's learning rate was chosen on
@@ -53,6 +53,11 @@ class Row:
     entropy: float | None  # mean marginal entropy of the kept views at the end, nats
     keeps_state: bool
     metrics: SetMetrics | None  # where there are labels
+
+    @property
+    def versus(self) -> Versus | None:
+        """How it compares with zero-shot, where there are labels."""
+        return self.metrics.versus if self.metrics else None
 
 
 @dataclass(frozen=True)
@@ -114,10 +119,11 @@ def advise(rows: Sequence[Row], pictures: int, changed: int) -> Advice:
     plain, *others = rows
     if plain.metrics is None:
         return _advise_unlabelled(plain, pictures, changed)
-    assert all(row.metrics is not None for row in others)
     base = plain.metrics.metrics["acc1"] or 0.0
-    gains = {row.name: _gain(row) for row in others}
-    better = [row for row in others if gains[row.name] > 0 and _p(row) * len(others) < SIGNIFICANT]
+    gains = {row.name: row.versus.difference if row.versus else 0.0 for row in others}
+    chances = {row.name: row.versus.mcnemar_p if row.versus else 1.0 for row in others}
+    sure = [row for row in others if chances[row.name] * len(others) < SIGNIFICANT]
+    better = [row for row in sure if gains[row.name] > 0]
     if not better:
         nearest = max(others, key=lambda row: gains[row.name])
         return Advice(
@@ -157,19 +163,8 @@ def _advise_unlabelled(plain: Row, pictures: int, changed: int) -> Advice:
     )
 
 
-def _gain(row: Row) -> float:
-    assert row.metrics is not None
-    return row.metrics.versus.difference if row.metrics.versus else 0.0
-
-
-def _p(row: Row) -> float:
-    assert row.metrics is not None
-    return row.metrics.versus.mcnemar_p if row.metrics.versus else 1.0
-
-
 def _tell_gain(row: Row) -> str:
-    assert row.metrics is not None
-    versus = row.metrics.versus
+    versus = row.versus
     if versus is None:
         return "no difference"
     low, high = (100 * end for end in versus.interval)

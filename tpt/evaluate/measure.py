@@ -10,7 +10,7 @@ import os
 import statistics
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from tpt.evaluate.method_specs import BASELINE
 from tpt.evaluate.metrics import SetMetrics, measure_set
 from tpt.evaluate.outside import NAME as OUTSIDE
 from tpt.evaluate.outside import measure_outside
-from tpt.evaluate.predictions import SetPlaces, index_sets, read_set
+from tpt.evaluate.predictions import index_sets, read_set
 from tpt.evaluate.results import SetInfo, Times, build_results, round_floats, write_results
 from tpt.evaluate.walks import ResultSet, Variant, Walk
 from tpt.text import as_text
@@ -36,17 +36,6 @@ GALLERY_ITEMS = 240
 """Pictures of the whole gallery, about; some 15 KB each with their views."""
 
 Tell = Callable[[str], None]
-
-
-@dataclass(eq=False)
-class Gathered:
-    """What is gathered over the result sets."""
-
-    sets: list[SetInfo] = field(default_factory=list)
-    measured: dict[str, dict[str, SetMetrics]] = field(default_factory=dict)
-    ms: dict[str, dict[str, Times]] = field(default_factory=dict)
-    gallery: list[GalleryItem] = field(default_factory=list)
-    confusions: list[Confusion] = field(default_factory=list)
 
 
 def measure(evaluation: Evaluation, predictions: str, tell: Tell) -> dict[str, Any]:
@@ -61,36 +50,39 @@ def measure(evaluation: Evaluation, predictions: str, tell: Tell) -> dict[str, A
         What results.json holds.
     """
     places = index_sets(predictions)
-    gathered = Gathered()
+    names = [spec.name for spec in evaluation.pool.specs]
+    sets: list[SetInfo] = []
+    measured: dict[str, dict[str, SetMetrics]] = {}
+    ms: dict[str, dict[str, Times]] = {}
+    gallery: list[GalleryItem] = []
+    confusions: list[Confusion] = []
     result_sets = [
         (walk, variant, result_set)
         for walk in evaluation.walks
         for variant, result_set in walk.result_sets()
     ]
-    shares = share_gallery(len(result_sets), len(evaluation.pool.specs) - 1)
+    shares = share_gallery(len(result_sets), len(names) - 1)
     for (walk, variant, result_set), pictures in zip(result_sets, shares, strict=True):
-        tell(f"Measuring {result_set.name}")
-        reader = _measure_result_set(
-            evaluation, result_set, predictions, places, pictures, gathered
-        )
-        gathered.sets.append(_describe_set(walk, variant, result_set, reader))
+        name, classes = result_set.name, result_set.classes
+        tell(f"Measuring {name}")
+        draw = GalleryDraw(name, classes, BASELINE, pictures, evaluation.seed)
+        reader = _RowReader(names, draw)
+        rows = reader.follow(read_set(predictions, name, places))
+        columns = collect_scores(rows, names, len(classes))
+        measured[name] = measure_set(columns, BASELINE, seed=evaluation.seed)
+        ms[name] = reader.times()
+        confusions += reader.changes.confusions(name, classes)
+        sets.append(_describe_set(walk, variant, result_set, reader))
         if pictures:
-            gathered.gallery += _draw_gallery(evaluation, walk, variant, reader.draw.items)
+            gallery += _draw_gallery(evaluation, walk, variant, draw.items)
+    methods = evaluation.settings["methods"]
     shown = {k: v for k, v in evaluation.settings.items() if k not in ("methods", "sets")}
-    results = build_results(
-        gathered.sets,
-        evaluation.settings["methods"],
-        gathered.measured,
-        shown,
-        evaluation.environment,
-        BASELINE,
-        gathered.ms,
-    )
+    results = build_results(sets, methods, measured, shown, evaluation.environment, BASELINE, ms)
     folder = Path(os.path.dirname(predictions))
     if (folder / OUTSIDE).exists():
         results["outside"] = round_floats(measure_outside(evaluation, predictions, folder))
-    results["gallery"] = [asdict(item) for item in gathered.gallery]
-    results["confusions"] = [asdict(confusion) for confusion in gathered.confusions]
+    results["gallery"] = [asdict(item) for item in gallery]
+    results["confusions"] = [asdict(confusion) for confusion in confusions]
     write_results(results, folder / "results.json")
     return results
 
@@ -101,26 +93,6 @@ def share_gallery(sets: int, methods: int) -> list[int]:
     each = min(4, max(1, GALLERY_ITEMS // max(1, 2 * methods * shown)))
     chosen = {place * sets // shown for place in range(shown)}
     return [each if place in chosen else 0 for place in range(sets)]
-
-
-def _measure_result_set(
-    evaluation: Evaluation,
-    result_set: ResultSet,
-    predictions: str,
-    places: SetPlaces,
-    pictures: int,
-    gathered: Gathered,
-) -> _RowReader:
-    """One result set: its numbers and its changed answers; its pictures are with the watch."""
-    names = [spec.name for spec in evaluation.pool.specs]
-    draw = GalleryDraw(result_set.name, result_set.classes, BASELINE, pictures, evaluation.seed)
-    reader = _RowReader(names, draw)
-    rows = reader.follow(read_set(predictions, result_set.name, places))
-    columns = collect_scores(rows, names, len(result_set.classes))
-    gathered.measured[result_set.name] = measure_set(columns, BASELINE, seed=evaluation.seed)
-    gathered.ms[result_set.name] = reader.times()
-    gathered.confusions += reader.changes.confusions(result_set.name, result_set.classes)
-    return reader
 
 
 class _RowReader:

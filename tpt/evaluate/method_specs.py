@@ -63,7 +63,9 @@ def parse_methods(
     if not specs:
         raise MethodError("No method was named: expected at least one, such as --methods tpt.")
     if prompts and not any(spec.start for spec in specs):
-        specs = [made for spec in specs for made in _start_from_each(spec, prompts)]
+        # An ensemble of templates starts from none.
+        each = ([s] if s.ensemble else [start_from(s, name) for name in prompts] for s in specs)
+        specs = [made for some in each for made in some]
     idle = [name for name in prompts if all(spec.start != name for spec in specs)]
     if idle:
         raise MethodError(
@@ -135,11 +137,6 @@ def start_from(spec: MethodSpec, prompt: str) -> MethodSpec:
     """The same method from a prompt: "tpt:lr=0.02" becomes "tpt+PROMPT:lr=0.02"."""
     head, colon, tail = spec.name.partition(":")
     return replace(spec, name=f"{head}+{prompt}{colon}{tail}", start=prompt)
-
-
-def _start_from_each(spec: MethodSpec, prompts: Sequence[str]) -> list[MethodSpec]:
-    """The method from every prompt; an ensemble of templates starts from none."""
-    return [spec] if spec.ensemble else [start_from(spec, name) for name in prompts]
 
 
 def _share(specs: list[MethodSpec], shared: Mapping[str, Any]) -> tuple[MethodSpec, ...]:

@@ -158,7 +158,8 @@ def measure_set(
         check_pairing(name, own, baseline, columns[baseline])
     images = len(columns[baseline].label)
     if images == 0:
-        return {name: _measure_nothing() for name in columns}
+        nothing = dict.fromkeys(METRICS)
+        return {name: SetMetrics(0, {**nothing}, {**nothing}, None, None) for name in columns}
     drawn = resample(
         {
             (name, metric): statistic
@@ -189,10 +190,6 @@ def measure_set(
             versus=versus,
         )
     return measured
-
-
-def _measure_nothing() -> SetMetrics:
-    return SetMetrics(0, dict.fromkeys(METRICS), dict.fromkeys(METRICS), None, None)
 
 
 def _compute_metrics(own: ImageScores) -> dict[str, float | None]:

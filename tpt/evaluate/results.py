@@ -105,8 +105,14 @@ def build_results(
         ],
     }
     results = round_floats(results)
-    results["protocols"] = round_floats(_protocols(results, source or _only_clean(sets)))
-    return results
+    clean = [info.name for info in sets if info.role == CLEAN]
+    source = source or (clean[0] if len(clean) == 1 else None)
+    tables = {
+        "domain_generalisation": domain_generalisation(results, source),
+        "base_to_new": base_to_new(results),
+    }
+    filled = {name: table for name, table in tables.items() if table is not None}
+    return results | {"protocols": round_floats(filled)}
 
 
 def _result_entry(
@@ -165,20 +171,6 @@ def _clean(
 
 def _less(first: float | None, second: float | None) -> float | None:
     return None if first is None or second is None else first - second
-
-
-def _only_clean(sets: Sequence[SetInfo]) -> str | None:
-    clean = [info.name for info in sets if info.role == CLEAN]
-    return clean[0] if len(clean) == 1 else None
-
-
-def _protocols(results: dict[str, Any], source: str | None) -> dict[str, Any]:
-    """The tables of the published protocols that this run can fill."""
-    tables = {
-        "domain_generalisation": domain_generalisation(results, source),
-        "base_to_new": base_to_new(results),
-    }
-    return {name: table for name, table in tables.items() if table is not None}
 
 
 def round_floats(value: Any) -> Any:

@@ -158,12 +158,13 @@ class Gate(Method):
             self.seen += len(needs)
             self.skipped += len(needs) - int(needs.sum())
         plain = torch.cat([look.logits[:, 0] for look in looks])  # (B, K)
+        one_vote = F.one_hot(plain.argmax(-1), plain.shape[-1])  # (B, K)
         left = Adapted(
             logits=plain,
             initial_logits=plain.clone(),
             selected=torch.zeros(len(plain), 1, dtype=torch.long, device=plain.device),
             view_entropy=torch.cat([look.view_entropy for look in looks]),
-            votes=None if self.gives_probabilities else _vote(plain),
+            votes=None if self.gives_probabilities else one_vote,
             adapted=torch.zeros_like(needs),
         )
         return left, needs
@@ -176,11 +177,6 @@ def _score(look: FirstLook, features: Tensor) -> Tensor:
     cosine = (features @ features[:, 0].unsqueeze(-1)).squeeze(-1)
     cosine[:, 0] = 1  # to itself, whatever rounding says
     return (agree * cosine).mean(-1)
-
-
-def _vote(logits: Tensor) -> Tensor:
-    """One vote (B, K), for the best class of each row."""
-    return F.one_hot(logits.argmax(-1), logits.shape[-1])
 
 
 def _merge(left: Adapted, done: Adapted, places: Tensor) -> Adapted:

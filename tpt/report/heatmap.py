@@ -51,7 +51,8 @@ def draw_heatmap(panels: Sequence[Panel], title: str, path: Path) -> None:
         OutputError: matplotlib is not installed.
         OutputError: the disk refused.
     """
-    limit = max([SMALLEST_RANGE, *(abs(d) for panel in panels for d in _all_differences(panel))])
+    changes = [d for panel in panels for row in find_differences(panel) for d in row]
+    limit = max([SMALLEST_RANGE, *(abs(change) for change in changes if change is not None)])
     names = [_show(name) for panel in panels for name in (*panel.rows, panel.words)]
     width = 2.2 + 0.13 * max(map(len, names)) + _CELL[0] * len(panels[0].columns)
     heights = [_CELL[1] * (len(panel.rows) + 1) + 2.0 for panel in panels]
@@ -72,10 +73,6 @@ def find_differences(panel: Panel) -> list[list[float | None]]:
         [None if a is None or b is None else a - b for a, b in zip(row, panel.base, strict=True)]
         for row in panel.accuracy
     ]
-
-
-def _all_differences(panel: Panel) -> list[float]:
-    return [d for row in find_differences(panel) for d in row if d is not None]
 
 
 def pick_ink(colour: Any) -> str:

@@ -19,6 +19,8 @@ from tpt.report.typeset import Cell, Table, exact, mark_best, number, percent, r
 
 Results = Mapping[str, Any]
 
+_GAPS = "Not every corruption was run at every severity: a mean is over those that were."
+
 
 def corruption_tables(results: Results) -> list[Table]:
     """For each tree of corrupted sets: methods by severity; then, method by method, corruptions.
@@ -34,7 +36,8 @@ def corruption_tables(results: Results) -> list[Table]:
             continue
         header = (*(f"severity {severity}" for severity in severities), "mean")
         form = "l" + "r" * len(header)
-        notes = _tell_gaps(kinds, len(severities))
+        whole = all(len(names) == len(severities) for names in kinds.values())
+        notes = () if whole else (_GAPS,)
         rows = [(Cell(m), *_severity_cells(kinds, severities, accuracies, m)) for m in methods]
         marked = tuple(mark_best(rows, dict.fromkeys(range(1, len(form)), True)))
         what = next(iter(kinds)) if len(kinds) == 1 else f"mean over {len(kinds)} corruptions"
@@ -62,12 +65,6 @@ def _severity_cells(
     columns = [[names[s] for names in kinds.values() if s in names] for s in severities]
     means = [mean([accuracies.get((name, method)) for name in names]) for names in columns]
     return [number(m, percent) for m in (*means, average_corruptions(kinds, accuracies, method))]
-
-
-def _tell_gaps(kinds: Mapping[str, Mapping[int, str]], severities: int) -> tuple[str, ...]:
-    if all(len(names) == severities for names in kinds.values()):
-        return ()
-    return ("Not every corruption was run at every severity: a mean is over those that were.",)
 
 
 def shift_tables(protocol: Results) -> list[Table]:

@@ -53,7 +53,8 @@ def build_app(service: Service, log: Log = write_line) -> FastAPI:
     @app.post(PREDICT, openapi_extra=schema.PREDICT, summary="Classify pictures")
     async def predict(request: Request) -> Response:
         answers = await _answer_form(request, service)
-        records = [_to_json(answer) for answer in answers]
+        more = [{} if one.details is None else {"details": one.details} for one in answers]
+        records = [one.record.to_dict() | told for one, told in zip(answers, more, strict=True)]
         return _respond({"records": records})
 
     @app.post(TASK, openapi_extra=schema.TASK, summary="Hugging Face's task of this name")
@@ -198,11 +199,6 @@ def _respond(content: Any, status: int = 200) -> Response:
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     text = text if is_utf8(text) else json.dumps(content)
     return Response(text.encode(), status, media_type="application/json")
-
-
-def _to_json(answer: Answer) -> dict[str, Any]:
-    data = answer.record.to_dict()
-    return data if answer.details is None else data | {"details": answer.details}
 
 
 def _to_label(one: Prediction, answer: Answer) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def find_class_root(path: str) -> tuple[str, tuple[str, ...]]:
     notes: list[str] = []
     while True:
         folders = scan_folder(path).folders
-        inside = [name for name in folders if _is_split_or_images(name)]
+        inside = [name for name in folders if name.lower() in SPLITS or name == "images"]
         if not any(scan_folder(os.path.join(path, name)).folders for name in inside):
             return path, tuple(notes)  # class folders, whatever their names
         splits = [name for name in folders if name.lower() in SPLITS]
@@ -122,10 +122,6 @@ def find_class_root(path: str) -> tuple[str, tuple[str, ...]]:
         else:
             return path, tuple(notes)
         path = os.path.join(path, chosen)
-
-
-def _is_split_or_images(name: str) -> bool:
-    return name.lower() in SPLITS or name == "images"
 
 
 def _with_class_roots(groups: Sequence[Group], notes: Sequence[str]) -> list[Group]:

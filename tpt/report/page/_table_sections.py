@@ -74,7 +74,9 @@ ROBUSTNESS = (
 
 def make_accuracy_table(facts: Facts) -> Table:
     """Top-1 with its interval, the paired comparison, and what else counts right answers."""
-    columns = ACCURACY if len(facts.methods) > 1 else tuple(c for c in ACCURACY if _is_own(c))
+    compared = ("difference", "mcnemar_p", "put_right", "put_wrong")
+    alone = tuple(column for column in ACCURACY if column.metric not in compared)
+    columns = ACCURACY if len(facts.methods) > 1 else alone
 
     def read(result: dict[str, Any]) -> Iterable[Cell]:
         versus = result.get("versus_baseline") or {}
@@ -82,7 +84,7 @@ def make_accuracy_table(facts: Facts) -> Table:
             if column.metric == "difference":
                 tone, bounds = judge(result), versus.get("interval")
                 yield make_cell(column, versus.get("difference"), bounds, tone if versus else "")
-            elif column.metric in ("mcnemar_p", "put_right", "put_wrong"):
+            elif column.metric in compared:
                 yield make_cell(column, versus.get(column.metric))
             elif column.metric == "images":
                 yield make_cell(column, result.get("images"))
@@ -174,8 +176,3 @@ def _is_best(facts: Facts, result: dict[str, Any]) -> bool:
     values = [facts.get_accuracy(result["dataset"], method) for method in facts.methods]
     known = [value for value in values if value is not None]
     return len(known) > 1 and result["metrics"].get("acc1") == max(known)
-
-
-def _is_own(column: Column) -> bool:
-    """Whether the column says something of a method alone, without the baseline."""
-    return column.metric not in ("difference", "mcnemar_p", "put_right", "put_wrong")

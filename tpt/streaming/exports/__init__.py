@@ -1,1 +1,0 @@
-"""Records in the forms of other programs, one small file each."""
