@@ -92,7 +92,7 @@ def find_clip(
         TptError: a model was named and cannot be used; no such device.
     """
     from tpt.model.load import EMBEDDED, find_device, load_clip
-    from tpt.streaming.predict_job import PredictSettings, choose_model
+    from tpt.streaming.predict_job import choose_model
 
     info = context.info
     if model is None and pretrained is None and info.model is None:
@@ -101,7 +101,7 @@ def find_clip(
             f"do), so its nearest words are left out. {NAME_IT}"
         )
         return None
-    name, tag = choose_model(PredictSettings(model=model, pretrained=pretrained), context)
+    name, tag = choose_model(model, pretrained, context, None)
     place = find_device(device)
     if name not in EMBEDDED:
         note(

@@ -143,11 +143,11 @@ def read_learning(options: dict[str, Any], given: Sequence[Prompt]) -> TrainSett
     """How prompts are learned, for the model of the run."""
     from coop.transfer_prompts import set_learning
     from tpt.prompts import Context
-    from tpt.streaming.predict_job import PredictSettings, choose_model
+    from tpt.streaming.predict_job import choose_model
 
     first = given[0].path if given else None
-    job = PredictSettings(model=options["model"], pretrained=options["pretrained"], init=first)
-    model, pretrained = choose_model(job, None if first is None else Context.load(first))
+    context = None if first is None else Context.load(first)
+    model, pretrained = choose_model(options["model"], options["pretrained"], context, first)
     same = ("shots", "seed", "epochs", "device", "precision", "micro_batch", "num_workers")
     how = {name: options[name] for name in same}
     return set_learning(model=model, pretrained=pretrained, **how)

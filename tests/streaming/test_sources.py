@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from listing import expand_sources
+from listing import expand_sources, list_folder
 from PIL import Image
 
 from tpt.errors import SourceError
 from tpt.images import _files
 from tpt.streaming import sources
-from tpt.streaming.folders import IMAGE_EXTENSIONS, Search, list_folder, walk_images
+from tpt.streaming.folders import IMAGE_EXTENSIONS, Search, walk_images
 from tpt.streaming.sources import find_listed, find_sources, is_live
 
 ODD_NAMES = ["a b.png", "it's.png", 'say "x".png', "new\nline.png", "tab\t.png", "猫é.png", "#.png"]

@@ -22,7 +22,7 @@ from tpt.data.layouts.class_folders import list_pictures, note_loose
 from tpt.data.layouts.csv_table import read_rows
 from tpt.data.presets import Preset, find_preset, name_labels, preset_of_split
 from tpt.errors import SourceError
-from tpt.streaming.folders import list_folder, scan_folder, sort_naturally
+from tpt.streaming.folders import scan_folder, sort_naturally
 from tpt.text import as_text, read_json, some
 
 Rows = dict[str, list[tuple[str, str]]]  # split -> (path, label)
@@ -240,8 +240,7 @@ def _find_root(path: str, rows: list[tuple[str, int, str]], preset: Preset | Non
     if not rows:
         raise SourceError(f'The split file "{path}" lists no pictures.')
     named = [preset.images] if preset and preset.images else []
-    below = [os.path.basename(folder) for folder in list_folder(base)[1]]
-    for folder in ["", *named, *below]:
+    for folder in ["", *named, *sort_naturally(scan_folder(base).folders)]:
         if any(os.path.exists(os.path.join(base, folder, row[0])) for row in rows[:20]):
             return os.path.join(base, folder)
     raise SourceError(

@@ -25,9 +25,7 @@ from tpt.model.clip import Clip
 from tpt.prompts import Context
 from tpt.streaming.predict_job import (
     DEFAULT_VIEWS,
-    PredictSettings,
     check_gate_views,
-    choose_model,
     describe_environment,
     load_models,
 )
@@ -190,17 +188,7 @@ def _reads_views(spec: MethodSpec) -> bool:
 def _load(wanted: EvalSettings) -> tuple[Clip, Screen | None]:
     """The model that was asked for, or that the prompt files were made for."""
     first = next(iter(wanted.starts.prompts.values()), None)
-    job = PredictSettings(model=wanted.model, pretrained=wanted.pretrained, init=first)
-    name, pretrained = choose_model(job, None if first is None else Context.load(first))
-    return load_models(
-        name,
-        pretrained,
-        wanted.precision,
-        wanted.screen,
-        device=wanted.device,
-        seed=wanted.seed,
-        micro_batch=wanted.micro_batch,
-    )
+    return load_models(wanted, None if first is None else Context.load(first), first)
 
 
 def _describe_walk(walk: Walk) -> dict[str, Any]:

@@ -89,7 +89,8 @@ def judge_outside(
     for part in outsides:
         for walk, result_set in _class_lists(evaluation):
             tell(f"Judging {part.name} under the classes of {result_set.name}")
-            lines += map(_as_line, _judge(evaluation, part, walk, result_set, num_workers))
+            for line in _judge(evaluation, part, walk, result_set, num_workers):
+                lines.append(json.dumps(line, separators=(",", ":")).encode() + b"\n")
     write_whole(folder / NAME, b"".join(lines), "outside predictions")
 
 
@@ -154,10 +155,6 @@ def _judge(
     )
     for line in lines:
         yield {"classes_of": result_set.name, "outside": part.name, **line}
-
-
-def _as_line(line: dict[str, Any]) -> bytes:
-    return json.dumps(line, separators=(",", ":")).encode() + b"\n"
 
 
 def _collect(rows: Iterator[dict[str, Any]]) -> Scores:

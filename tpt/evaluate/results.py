@@ -63,7 +63,6 @@ def build_results(
     environment: Mapping[str, Any],
     baseline: str,
     ms: Mapping[str, Mapping[str, Times]],
-    source: str | None = None,
 ) -> dict[str, Any]:
     """The whole of results.json.
 
@@ -83,8 +82,6 @@ def build_results(
         environment: versions and device.
         baseline: name of the method that the others are compared with.
         ms: median times, by set name, then method name; a pair may be missing.
-        source: name of the set that the shifts are shifts of; by default the run's clean set,
-            where there is exactly one.
     """
     from tpt._version import __version__
 
@@ -106,7 +103,7 @@ def build_results(
     }
     results = round_floats(results)
     clean = [info.name for info in sets if info.role == CLEAN]
-    source = source or (clean[0] if len(clean) == 1 else None)
+    source = clean[0] if len(clean) == 1 else None
     tables = {
         "domain_generalisation": domain_generalisation(results, source),
         "base_to_new": base_to_new(results),

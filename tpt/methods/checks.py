@@ -56,11 +56,11 @@ def check_reset(reset: Any, allowed: tuple[str, ...] = RESETS, default: str = "i
         raise MethodError(f'Unknown reset "{reset}": expected {listed}.')
 
 
-def check_number(name: str, value: Any, meaning: str, least: float = 0, *, above: bool) -> None:
-    """Refuse what is not a finite number from `least` on, or above `least`."""
-    fine = _is_number(value) and (value > least if above else value >= least)
+def check_number(name: str, value: Any, meaning: str, *, above: bool) -> None:
+    """Refuse what is not a finite number from 0 on, or above 0."""
+    fine = _is_number(value) and (value > 0 if above else value >= 0)
     if not (fine and value < float("inf")):
-        bound = f"above {least:g}" if above else f"from {least:g} on"
+        bound = "above 0" if above else "from 0 on"
         raise MethodError(f"{name} is {meaning}, a number {bound}; got {value}.")
 
 

@@ -200,7 +200,8 @@ class _Call:
             headers["x-request-id"] = self.id
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
-            if self._more and _has_body(self.headers):
+            length = self.headers.get("content-length", "0")
+            if self._more and ("transfer-encoding" in self.headers or length != "0"):
                 headers["connection"] = "close"  # else whatever still comes would be read
         await self._send(message)
 
@@ -217,7 +218,3 @@ class _Call:
                 await asyncio.wait_for(self.receive(), left)
             except asyncio.TimeoutError:
                 return
-
-
-def _has_body(headers: Headers) -> bool:
-    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"

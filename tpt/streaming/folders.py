@@ -109,7 +109,7 @@ def walk_folders(
     others: list[str] | None = None,
     all_files: bool = False,
 ) -> Iterator[tuple[str, list[str]]]:
-    """Yield (folder, its images) from the top down, each real folder once, as `list_folder` lists.
+    """Yield (folder, its images) from the top down, each real folder once.
 
     Links to folders are followed, because data sets are often made of links. Files whose names are
     no pictures' are added to `others`; with `all_files` they are looked into first.
@@ -136,22 +136,6 @@ def _walk(
         yield here, listing
         folders = sort_naturally(listing.folders) if natural else listing.folders
         stack += (os.path.join(here, name) for name in reversed(folders))
-
-
-def list_folder(folder: str, *, natural: bool = True) -> tuple[list[str], list[str]]:
-    """The images and the sub-folders directly in `folder` ("" is the current directory).
-
-    Paths joined to `folder`, in natural order (else in that of their text), hidden ones left out.
-
-    Raises:
-        SourceError: the folder cannot be read.
-    """
-    here = scan_folder(folder)
-    images, folders = (
-        [os.path.join(folder, name) for name in (sort_naturally(names) if natural else names)]
-        for names in (here.images, here.folders)
-    )
-    return images, folders
 
 
 @dataclass(frozen=True)

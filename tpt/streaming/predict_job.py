@@ -86,17 +86,8 @@ def build_predict_job(wanted: PredictSettings) -> PredictJob:
         check_screened(find_method(wanted.method).name, wanted.precision)
     context = Context.load(wanted.init) if wanted.init is not None else None
     _choose_classes(wanted, context)
-    name, pretrained = choose_model(wanted, context)
-    how = {"device": wanted.device, "seed": wanted.seed, "micro_batch": wanted.micro_batch}
-    clip, screen = load_models(name, pretrained, wanted.precision, wanted.screen, **how)
+    clip, screen = load_models(wanted, context, wanted.init)
     return assemble_job(wanted, clip, context, screen)
-
-
-def load_model(wanted: PredictSettings, context: Context | None) -> Clip:
-    """The model that is asked for, or the one that the prompt was made for."""
-    name, pretrained = choose_model(wanted, context)
-    how = {"device": wanted.device, "seed": wanted.seed, "micro_batch": wanted.micro_batch}
-    return load_models(name, pretrained, wanted.precision, False, **how)[0]
 
 
 def assemble_job(
@@ -149,17 +140,28 @@ def assemble_job(
 
 
 def load_models(
-    name: str, pretrained: str | None, precision: str, screens: bool, **settings: Any
+    wanted: Any, context: Context | None, init: str | None
 ) -> tuple[Clip, Screen | None]:
     """The model, and the one in bf16 that looks first, if a run screens.
 
     Under `precision="auto"` a run that screens is one in fp32.
+
+    Args:
+        wanted: settings of a prediction or an evaluation.
+        context: of the prompt file `init`, whose model is taken where none is asked for.
     """
-    if not screens:
-        return load_clip(name, pretrained, precision=precision, **settings), None
-    high = "fp32" if precision == "auto" else precision
-    low = load_clip(name, pretrained, precision="bf16", **settings)
-    return load_clip(name, pretrained, precision=high, **settings), Screen(low)
+    name, tag = choose_model(wanted.model, wanted.pretrained, context, init)
+    how = {"device": wanted.device, "seed": wanted.seed, "micro_batch": wanted.micro_batch}
+    if not wanted.screen:
+        return load_clip(name, tag, precision=wanted.precision, **how), None
+    high = "fp32" if wanted.precision == "auto" else wanted.precision
+    low = load_clip(name, tag, precision="bf16", **how)
+    return load_clip(name, tag, precision=high, **how), Screen(low)
+
+
+def load_model(wanted: PredictSettings, context: Context | None) -> Clip:
+    """The model that is asked for, or the one that the prompt was made for."""
+    return load_models(wanted, context, wanted.init)[0]
 
 
 def check_gate_views(gate_views: int | None, gate: float | None, views: int | None) -> None:
@@ -230,17 +232,19 @@ def _load_state(method: Method, path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
-def choose_model(wanted: PredictSettings, context: Context | None) -> tuple[str, str | None]:
+def choose_model(
+    model: str | None, pretrained: str | None, context: Context | None, init: str | None
+) -> tuple[str, str | None]:
     """(model, pretrained): as asked, else the prompt file's own, else the embedded model."""
-    if wanted.model is not None:
-        return wanted.model, wanted.pretrained
-    if wanted.pretrained is not None:
+    if model is not None:
+        return model, pretrained
+    if pretrained is not None:
         raise MethodError("--pretrained names the weights of a --model; give --model too.")
     if context is None:
         return DEFAULT_MODEL, None
     if context.info.model is None:
         raise PromptError(
-            f'The prompt file "{wanted.init}" does not say which model it was made for (official '
+            f'The prompt file "{init}" does not say which model it was made for (official '
             "CoOp checkpoints never do). Name it: --model ViT-B-16 --pretrained openai, say."
         )
     return context.info.model, context.info.pretrained

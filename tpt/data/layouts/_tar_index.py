@@ -16,11 +16,11 @@ from typing import BinaryIO
 from tpt.data.labelled_sets import TarMember
 from tpt.errors import SourceError
 from tpt.streaming.folders import IMAGE_EXTENSIONS
+from tpt.streaming.readers.tars import BLOCK, judge_end
 from tpt.text import some
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 _SIGNATURES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")  # gzip, bz2, xz, zstd
-_BLOCK = 512  # bytes; everything in a tar starts at a multiple of it
 _LONGEST_LABEL = 32  # bytes of a .cls file that are read
 
 _NO_LABEL = "without a label (.cls)"
@@ -145,12 +145,7 @@ def _walk(path: str, file: BinaryIO, groups: dict[str, _Group]) -> str:
             return "is cut off or damaged"
         # tarfile takes a cut-off or overwritten header for the archive's end and says nothing.
         file.seek(archive.offset)
-        rest = file.read(_BLOCK)
-    if not rest:
-        return "has no end mark, so it may be cut off,"
-    if len(rest) < _BLOCK:
-        return "is cut off"
-    return "is damaged" if any(rest) else ""
+        return judge_end(file.read(BLOCK))
 
 
 def _list_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

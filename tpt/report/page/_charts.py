@@ -64,15 +64,13 @@ class Line:
     points: tuple[tuple[float, float], ...]
 
 
-def make_axis(
-    values: Iterable[float], most_ticks: int = 5, bounds: tuple[float, float] | None = None
-) -> Axis:
-    """Round ends around `values`, within `bounds`, and at most `most_ticks` steps of 1, 2, 5."""
+def make_axis(values: Iterable[float], bounds: tuple[float, float] | None = None) -> Axis:
+    """Round ends around `values`, within `bounds`, and at most five steps of 1, 2, 5."""
     known = [value for value in values if is_number(value)] or [0.0, 1.0]
     low, high = min(known), max(known)
     if high - low < 0.01:
         low, high = low - 0.005, high + 0.005
-    raw = (high - low) / most_ticks
+    raw = (high - low) / 5
     scale = 10 ** math.floor(math.log10(raw))
     step = next(scale * size for size in (1, 2, 5, 10) if scale * size >= raw * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

@@ -21,6 +21,8 @@ VERDICTS = {
     "unknown": "not compared",
 }
 
+MOST_CARDS = 12
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -98,11 +100,11 @@ class Card:
     counts: dict[str, int]  # of several sets: on how many the rival is better, same, worse
 
 
-def make_cards(facts: Facts, most: int = 12) -> list[Card]:
-    """A card a shifted set; where there are more than `most`, a card a tree of sets."""
+def make_cards(facts: Facts) -> list[Card]:
+    """A card a shifted set; where there are more than twelve, a card a tree of sets."""
     shifted = [entry for entry in facts.sets if entry.get("role", "shift") == "shift"]
     names = [entry["name"] for entry in shifted or facts.sets]
-    if len(names) <= most:
+    if len(names) <= MOST_CARDS:
         parts = [(name, [name]) for name in names]
     else:
         trees = dict.fromkeys(get_parent(name) for name in names)

@@ -86,7 +86,11 @@ def iter_parquet(
             name = find_column(path, table.schema_arrow, column)
             for batch in table.iter_batches(batch_size=_ROWS, columns=[name]):
                 for cell in batch.column(0).to_pylist():
-                    yield read_cell(f"{path}#{row}", cell, _say_null(path, name, row))
+                    null = (
+                        f'Row {row:,} of "{path}" has no picture: its column "{name}" is NULL or '
+                        "empty. Fill it in, or leave the row out."
+                    )
+                    yield read_cell(f"{path}#{row}", cell, null)
                     row += 1
     except SourceError as error:
         yield fail_item(path, str(error))
@@ -115,13 +119,6 @@ def read_cell(key: str, cell: Any, null: str) -> Item | str:
     if isinstance(cell, bytes | bytearray | memoryview):
         return hold_bytes(key, bytes(cell))
     return Item(key, lambda: cell, nbytes=int(getattr(cell, "nbytes", 0)))
-
-
-def _say_null(path: str, column: str, row: int) -> str:
-    return (
-        f'Row {row:,} of "{path}" has no picture: its column "{column}" is NULL or empty. Fill it '
-        "in, or leave the row out."
-    )
 
 
 def _kind_of(kind: Any) -> str:

@@ -25,7 +25,7 @@ from tpt.streaming.items import Item, fail_item, hold_bytes
 
 EXTENSIONS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
-_BLOCK = 512  # bytes; everything in a tar starts at a multiple of it
+BLOCK = 512  # bytes; everything in a tar starts at a multiple of it
 _MOST = 2**30  # bytes of a member, or of what says its name
 
 
@@ -56,7 +56,7 @@ def iter_tar(archive: str, file: IO[bytes]) -> Iterator[Item]:
                 found += 1
                 yield hold_bytes(key, data)
         # tarfile takes a cut-off or overwritten header for the archive's end and says nothing.
-        end = _judge_end(watched.last)
+        end = judge_end(watched.last)
     except Exception as error:  # tarfile and the decompressors raise many kinds on broken data
         end = f"is cut off or damaged ({describe_error(error)})"
     if end:
@@ -99,9 +99,9 @@ def _decompress(file: IO[bytes]) -> Any:
     return file
 
 
-def _judge_end(last: bytes) -> str:
+def judge_end(last: bytes) -> str:
     """What the block says at which the walk ended: zeros are a tar's end."""
-    if len(last) < _BLOCK:
+    if len(last) < BLOCK:
         return "is cut off" if last else "has no end mark, so it may be cut off,"
     return "is damaged" if any(last) else ""
 
