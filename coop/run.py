@@ -215,45 +215,43 @@ def _encode_views(
 
 def measure_run(run: Run, learned: Context | LinearProbe, watch: Watch) -> dict[str, Any]:
     """Scores of what was learned and of the hand-crafted prompt, as `Outcome` takes them."""
-    job, classes = run.job, run.draw.classes
-    wants_test = job.settings.test != NO_TEST
-    sets = {"val": measure(job.bank, run.draw.val, watch, "validation pictures")}
-    if wants_test:
-        sets["test"] = measure(job.bank, run.draw.test, watch, "test pictures")
-    template_engine = PromptEngine(job.clip, classes)
-    scores = {k: _score(learned, classes, m, job) for k, m in sets.items()}
-    template = {
-        k: score(template_logits(template_engine, m.features, job.templates), m.labels)
-        for k, m in sets.items()
-    }
-    items = [*run.draw.val, *(run.draw.test if wants_test else ())]
-    transfers = isinstance(learned, Context) and not learned.fixed_classes
-    if job.settings.classes_split == "base" and wants_test and transfers:
-        new = draw_shots(job.dataset, run.shots, run.seed, "new")
-        items += new.test
-        pictures = measure(job.bank, new.test, watch, "test pictures of new classes")
-        scores["new"] = _score(learned, new.classes, pictures, job)
-        engine = PromptEngine(job.clip, new.classes)
-        logits = template_logits(engine, pictures.features, job.templates)
-        template["new"] = score(logits, pictures.labels)
+    job = run.job
+    scores: dict[str, Score] = {}
+    template: dict[str, Score] = {}
+    items: list[Sample] = []
+
+    def look(kind: str, draw: TrainingSet, pictures: Sequence[Sample], what: str) -> None:
+        items.extend(pictures)
+        found = measure(job.bank, pictures, watch, what)
+        if len(found.labels):
+            engine = PromptEngine(job.clip, draw.classes)
+            by_hand = template_logits(engine, found.features, job.templates)
+            template[kind] = score(by_hand, found.labels)
+            scores[kind] = score(_answer(learned, draw.classes, found, job), found.labels)
+
+    look("val", run.draw, run.draw.val, "validation pictures")
+    if job.settings.test != NO_TEST:
+        look("test", run.draw, run.draw.test, "test pictures")
+        transfers = isinstance(learned, Context) and not learned.fixed_classes
+        if job.settings.classes_split == "base" and transfers:
+            new = draw_shots(job.dataset, run.shots, run.seed, "new")
+            look("new", new, new.test, "test pictures of new classes")
     return {
-        "scores": {k: s for k, s in scores.items() if s is not None},
-        "template": {k: s for k, s in template.items() if s is not None},
+        "scores": scores,
+        "template": template,
         "harmonic": harmonic_mean(scores.get("test"), scores.get("new")),
         "template_harmonic": harmonic_mean(template.get("test"), template.get("new")),
         "unread": tuple(item.path for item in items if item.path in job.bank.failed),
     }
 
 
-def _score(
+def _answer(
     learned: Context | LinearProbe, classes: tuple[str, ...], pictures: RunScores, job: TrainJob
-) -> Score | None:
-    if not len(pictures.labels):
-        return None
+) -> Tensor:
+    """Logits (n, K) of what was learned."""
     if isinstance(learned, LinearProbe):
-        return score(learned.logits(pictures.features), pictures.labels)
-    engine = PromptEngine(job.clip, classes, learned)
-    return score(predict_logits(engine, pictures.features), pictures.labels)
+        return learned.logits(pictures.features)
+    return predict_logits(PromptEngine(job.clip, classes, learned), pictures.features)
 
 
 def measure(bank: FeatureBank, items: Sequence[Sample], watch: Watch, what: str) -> RunScores:

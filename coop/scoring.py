@@ -44,10 +44,8 @@ def template_logits(engine: PromptEngine, features: Tensor, templates: tuple[str
     return engine.logits(features.to(engine.clip.device), classes)
 
 
-def score(logits: Tensor, labels: Tensor) -> Score | None:
-    """Top-1 accuracy; None where there is nothing to measure on."""
-    if not len(labels):
-        return None
+def score(logits: Tensor, labels: Tensor) -> Score:
+    """Top-1 accuracy on at least one picture."""
     right = (logits.argmax(-1).cpu() == labels.cpu()).float().mean()
     return Score(float(right), len(labels))
 

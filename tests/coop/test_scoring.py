@@ -100,10 +100,6 @@ def test_the_score_is_the_share_of_right_top_classes() -> None:
     assert score(logits, torch.tensor([1, 0, 0, 0])) == Score(0.0, 4)
 
 
-def test_nothing_to_measure_on_has_no_score() -> None:
-    assert score(torch.zeros(0, 3), torch.zeros(0, dtype=torch.long)) is None
-
-
 @pytest.mark.parametrize(
     ("base", "new", "want"),
     [

@@ -1,4 +1,4 @@
-"""What TDA or OGA keeps of a stream as a file, so that it can go on in another process.
+"""What TDA or OGA keeps of a stream: when it is emptied, and how it goes on in another process.
 
 A `.safetensors` file, written whole or not at all; its metadata (JSON texts) say which model,
 weights and classes the features are of. A state of others is refused: its numbers would fit and
@@ -19,11 +19,73 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from tpt.errors import MethodError
+from tpt.methods.base import Method
+from tpt.model.surroundings import steady
 from tpt.prompts import PromptEngine
 from tpt.runs.whole_files import write_whole
 from tpt.text import fold
 
 VERSION = 1
+
+
+class StreamMethod(Method):
+    """A method that learns from each image, and can go on where another process stopped.
+
+    A subclass empties, names and takes back what it keeps; its setting `reset` says when that is
+    emptied: at each "stream"'s start, or "never".
+    """
+
+    keeps_state = True
+
+    def __init__(self, engine: PromptEngine, *values: Any, **options: Any) -> None:
+        super().__init__(engine, *values, **options)
+        self.reset()
+
+    def _empty(self) -> None:
+        """Begin with nothing kept."""
+        raise NotImplementedError
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """All that is kept, by name."""
+        raise NotImplementedError
+
+    def _take(self, tensors: Mapping[str, Tensor]) -> None:
+        """Keep a copy of what another of the same sizes kept."""
+        raise NotImplementedError
+
+    @torch.inference_mode(False)  # what is kept outlives the caller
+    @steady()
+    def reset(self) -> None:
+        """Forget the images before."""
+        self._empty()
+        self._loaded = False
+
+    def start_stream(self) -> None:
+        """Forget them where they count for a stream alone; a state just loaded is kept."""
+        if self.settings.reset == "stream" and not self._loaded:
+            self.reset()
+        self._loaded = False
+
+    def save_state(self, path: str | os.PathLike[str]) -> None:
+        """Write what is kept to a .safetensors file, whole or not at all.
+
+        Raises:
+            MethodError: another suffix.
+            OutputError: the disk refused.
+        """
+        write_state(type(self).__name__, path, self._tensors(), self.engine)
+
+    def load_state(self, path: str | os.PathLike[str]) -> None:
+        """Go on from what `save_state` wrote; a stream begun next starts with it.
+
+        A stream in two parts is the unbroken one where the first ends with a whole batch.
+
+        Raises:
+            MethodError: no such file, not a state, or one of another model, of other classes or
+                of other capacities. What was kept is then as it was.
+        """
+        self._take(read_state(type(self).__name__, path, self._tensors(), self.engine))
+        self._loaded = True
 
 
 def _format(title: str) -> str:

@@ -14,21 +14,18 @@ even where fewer are stored, so the mean of a half-filled class is shorter.
 from __future__ import annotations
 
 import math
-import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tpt.errors import MethodError
-from tpt.methods._stream_state import read_state, write_state
-from tpt.methods.base import Adapted, Method
+from tpt.methods._stream_state import StreamMethod
+from tpt.methods.base import Adapted
 from tpt.methods.checks import check_count, check_number, check_reset
 from tpt.methods.first_look import take_first_look
-from tpt.model.surroundings import steady
-from tpt.prompts import PromptEngine
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class OGASettings:
         check_reset(self.reset, ("stream", "never"), "stream")
 
 
-class OGA(Method):
+class OGA(StreamMethod):
     """Zero-shot prediction corrected by Gaussians of the images before, and of the same batch.
 
     A CoCoOp context gives every image class features of its own; the Gaussians then start from
@@ -56,18 +53,10 @@ class OGA(Method):
     """
 
     Settings = OGASettings
-    keeps_state = True
     reads_views = False
     together = 32
 
-    def __init__(self, engine: PromptEngine, *values: Any, **options: Any) -> None:
-        super().__init__(engine, *values, **options)
-        self.reset()
-
-    @torch.inference_mode(False)  # the memory outlives the caller
-    @steady()
-    def reset(self) -> None:
-        """Empty the memory."""
+    def _empty(self) -> None:
         clip, count = self.engine.clip, len(self.engine.classes)
         shape = count, self.settings.capacity
         self._stored = torch.zeros(*shape, clip.embedding_width, device=clip.device)  # (K, C, E)
@@ -76,39 +65,13 @@ class OGA(Method):
         self._entropies = torch.full(shape, math.log(count), dtype=torch.float64)
         self._used = torch.zeros(shape, dtype=torch.bool)
         self._precision: Tensor | None = None  # (E, E); None: E I
-        self._loaded = False
 
-    def start_stream(self) -> None:
-        """Empty the memory where it lasts for a stream; a state just loaded is kept."""
-        if self.settings.reset == "stream" and not self._loaded:
-            self.reset()
-        self._loaded = False
-
-    def save_state(self, path: str | os.PathLike[str]) -> None:
-        """Write the memory to a .safetensors file, whole or not at all.
-
-        Raises:
-            MethodError: another suffix.
-            OutputError: the disk refused.
-        """
-        write_state("OGA", path, self._tensors(), self.engine)
-
-    def load_state(self, path: str | os.PathLike[str]) -> None:
-        """Go on from what `save_state` wrote; a stream begun next starts with it.
-
-        A stream in two parts is the unbroken one where the first ends with a whole batch.
-
-        Raises:
-            MethodError: no such file, not a state, or one of another model, of other classes or
-                of another capacity. The memory is then as it was.
-        """
+    def _take(self, tensors: Mapping[str, Tensor]) -> None:
         own = self._tensors()
-        found = read_state("OGA", path, own, self.engine)
         for name in ("stored", "entropies", "used"):
-            own[name].copy_(found[name])
-        learned = bool(found["learned"])
-        self._precision = found["precision"].to(self._stored.device) if learned else None
-        self._loaded = True
+            own[name].copy_(tensors[name])
+        learned = bool(tensors["learned"])
+        self._precision = tensors["precision"].to(self._stored.device) if learned else None
 
     def _tensors(self) -> dict[str, Tensor]:
         """All that it holds, by name; `precision` counts where `learned`."""

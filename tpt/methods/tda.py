@@ -15,25 +15,22 @@ ImageNet-A, (1, 8) on V2 and R; (alpha', beta') = (0.117, 1).
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from tpt.errors import MethodError
 from tpt.methods._feature_cache import Cache
-from tpt.methods._stream_state import read_state, write_state
-from tpt.methods.base import Adapted, Method
+from tpt.methods._stream_state import StreamMethod
+from tpt.methods.base import Adapted
 from tpt.methods.checks import check_count, check_keep, check_number, check_reset
 from tpt.methods.first_look import take_first_look
 from tpt.methods.objective import marginal_entropy
-from tpt.model.surroundings import steady
-from tpt.prompts import PromptEngine
 
 WINDOW, SHARE = 50, 0.9  # when a stream looks correlated: this share of the last so many images
 
@@ -78,7 +75,7 @@ class TDASettings:
         check_reset(self.reset, ("stream", "never"), "stream")
 
 
-class TDA(Method):
+class TDA(StreamMethod):
     """Zero-shot prediction corrected by caches of the images before.
 
     The caches help on mixed streams. On a correlated one (video frames, images sorted by class) the
@@ -91,20 +88,12 @@ class TDA(Method):
     """
 
     Settings = TDASettings
-    keeps_state = True
-
-    def __init__(self, engine: PromptEngine, *values: Any, **options: Any) -> None:
-        super().__init__(engine, *values, **options)
-        self.reset()
 
     @property
     def reads_views(self) -> bool:
         return bool(self.settings.keep is not None)
 
-    @torch.inference_mode(False)  # the caches outlive the caller
-    @steady()
-    def reset(self) -> None:
-        """Empty the caches."""
+    def _empty(self) -> None:
         sizes = {"positive": self.settings.positive_capacity}
         sizes["negative"] = self.settings.negative_capacity
         clip, count = self.engine.clip, len(self.engine.classes)
@@ -115,16 +104,13 @@ class TDA(Method):
         }
         self._begin()
 
-    def _begin(self, loaded: bool = False) -> None:
+    def _begin(self) -> None:
         """Forget what the watch on the stream has seen."""
         self._recent: deque[int] = deque(maxlen=WINDOW)
         self._warned = False
-        self._loaded = loaded
 
     def start_stream(self) -> None:
-        """Empty the caches where they last for a stream; a state just loaded is kept."""
-        if self.settings.reset == "stream" and not self._loaded:
-            self.reset()
+        super().start_stream()
         self._begin()
 
     @property
@@ -132,27 +118,11 @@ class TDA(Method):
         """How many images each cache holds."""
         return {name: len(cache) for name, cache in self._caches.items()}
 
-    def save_state(self, path: str | os.PathLike[str]) -> None:
-        """Write the caches to a .safetensors file, whole or not at all.
-
-        Raises:
-            MethodError: another suffix.
-            OutputError: the disk refused.
-        """
-        write_state("TDA", path, self._tensors(), self.engine)
-
-    def load_state(self, path: str | os.PathLike[str]) -> None:
-        """Go on from what `save_state` wrote; a stream begun next starts with it.
-
-        Raises:
-            MethodError: no such file, not a state, or one of another model, of other classes or
-                of other capacities. The caches are then as they were.
-        """
-        tensors = read_state("TDA", path, self._tensors(), self.engine)
+    def _take(self, tensors: Mapping[str, Tensor]) -> None:
         for name, cache in self._caches.items():
             own = (key for key in tensors if key.startswith(f"{name}."))
             cache.take({key.split(".", 1)[1]: tensors[key] for key in own})
-        self._begin(loaded=True)
+        self._begin()
 
     def _tensors(self) -> dict[str, Tensor]:
         caches = self._caches.items()
