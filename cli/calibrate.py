@@ -10,10 +10,9 @@ import click
 
 from cli.evaluating import check_extra, list_pictures, read_single
 from cli.failures import plain_errors
-from cli.option_values import read_assignments, read_classes, read_templates
+from cli.option_values import read_classes, read_names, read_prediction
 from cli.options import (
     adaptation_options,
-    fill,
     force_option,
     machine_options,
     quiet_option,
@@ -119,13 +118,10 @@ def read_data(
     from tpt.data.labelled_sets import ReadOptions, Sample
     from tpt.evaluate.walks import draw_some
 
-    entries = read_classes(options["classes"])
     if options["unlabelled"]:
-        from tpt.data.class_lists import list_names
-
-        paths = list_pictures(data)[: options["limit"]]
-        samples = tuple(Sample.of_file(path, 0) for path in paths)
-        return samples, None if entries is None else list_names(entries)
+        names, paths = read_names(options["classes"]), list_pictures(data)[: options["limit"]]
+        return tuple(Sample.of_file(path, 0) for path in paths), names
+    entries = read_classes(options["classes"])
     if entries is None and options["init"] is not None:
         from tpt.prompts import Context
 
@@ -139,17 +135,9 @@ def read_data(
 
 def load_job(options: dict[str, Any], classes: tuple[str, ...] | None, say: Any) -> PredictJob:
     """The job of `tpt predict` with these options."""
-    from tpt.streaming.predict_job import PredictSettings, build_predict_job
+    from tpt.streaming.predict_job import build_predict_job
 
-    wanted = fill(
-        PredictSettings,
-        options,
-        classes=classes,
-        templates=read_templates(options["templates"]),
-        options=read_assignments(options["assignments"]),
-        reject="off",
-    )
-    job = build_predict_job(wanted)
+    job = build_predict_job(read_prediction(options, classes=classes, reject="off"))
     say(f"Model: {job.clip.name}. Method: {job.settings['method']}.")
     if not job.method.gives_probabilities:
         raise MethodError(

@@ -19,7 +19,7 @@ from cli.evaluating import (
     telling_warnings,
 )
 from cli.failures import plain_errors
-from cli.option_values import read_assignments, read_classes, read_templates
+from cli.option_values import read_classes, read_shared, read_templates
 from cli.options import (
     adaptation_options,
     all_files_option,
@@ -276,12 +276,10 @@ def load_evaluation(options: dict[str, Any], walks: tuple[Walk, ...], say: Say) 
     from tpt.evaluate.method_specs import parse_methods
 
     inits = dict(name_inits(options["inits"]))
-    shared = {name: options[name] for name in ("keep", "steps", "lr", "reset")}
-    shared |= read_assignments(options["assignments"])
     wanted = fill(
         EvalSettings,
         options,
-        specs=parse_methods(options["methods"], tuple(inits), shared),
+        specs=parse_methods(options["methods"], tuple(inits), read_shared(options)),
         starts=Starts(inits, read_words(options), options["force"]),
     )
     return build(wanted, walks, say)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from cli.options import fill
 from tpt.errors import SourceError
 from tpt.text import read_value
+
+if TYPE_CHECKING:
+    from tpt.streaming.predict_job import PredictSettings
 
 
 def read_classes(value: str | None) -> tuple[str, ...] | None:
@@ -24,6 +28,14 @@ def read_classes(value: str | None) -> tuple[str, ...] | None:
         return None if value is None else read_class_list(value)
     except SourceError as error:
         raise click.BadParameter(str(error), param_hint="--classes") from error
+
+
+def read_names(value: str | None) -> tuple[str, ...] | None:
+    """The class names of such a list; None if nothing was given."""
+    from tpt.data.class_lists import list_names
+
+    entries = read_classes(value)
+    return None if entries is None else list_names(entries)
 
 
 def read_text(path: str, option: str) -> str:
@@ -66,3 +78,18 @@ def read_assignments(values: tuple[str, ...]) -> dict[str, Any]:
             raise click.BadParameter(f'"{name}" cannot be set here: {where}.', param_hint="--set")
         found[name] = read_value(text.strip())
     return found
+
+
+def read_shared(options: dict[str, Any]) -> dict[str, Any]:
+    """Settings for all methods that have them."""
+    shared = {name: options[name] for name in ("keep", "steps", "lr", "reset")}
+    return shared | read_assignments(options["assignments"])
+
+
+def read_prediction(options: dict[str, Any], **given: Any) -> PredictSettings:
+    """What is predicted, and with what."""
+    from tpt.streaming.predict_job import PredictSettings
+
+    given["templates"] = read_templates(options["templates"])
+    given["options"] = read_assignments(options["assignments"])
+    return fill(PredictSettings, options, **given)

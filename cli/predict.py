@@ -12,13 +12,12 @@ import click
 from cli import predict_ray
 from cli.evaluating import telling_warnings
 from cli.failures import INTERRUPTED, plain_errors
-from cli.option_values import read_assignments, read_classes, read_templates
+from cli.option_values import read_classes, read_prediction
 from cli.options import (
     ABOVE_ZERO,
     adaptation_options,
     all_files_option,
     cluster_options,
-    fill,
     film_options,
     force_option,
     init_option,
@@ -175,18 +174,14 @@ def make_target(options: dict[str, Any]) -> Target:
 def make_settings(options: dict[str, Any], entries: tuple[str, ...] | None) -> PredictSettings:
     """What the options ask for."""
     from tpt.data.class_lists import list_names
-    from tpt.streaming.predict_job import PredictSettings
 
     if options["ray"] is not None and options["screen"]:
         raise click.UsageError(
             "--screen has no meaning with --ray, whose actors hold one model each. Leave one out."
         )
-    return fill(
-        PredictSettings,
+    return read_prediction(
         options,
         classes=None if entries is None else list_names(entries),
-        templates=read_templates(options["templates"]),
-        options=read_assignments(options["assignments"]),
         # With --ray the actors have devices, this process has none.
         device=options["device"] if options["ray"] is None else "cpu",
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.failures import plain_errors
-from cli.option_values import read_classes
+from cli.option_values import read_names
 from cli.options import tag_option
 from cli.prompt_text import NAME_IT, name_model, note, plain
 from tpt.errors import OutputError, PromptError
@@ -53,12 +53,10 @@ def import_(
     with plain_errors(logs=False):  # what is logged of SRC is said here, in the command's words
         from dataclasses import replace
 
-        from tpt.data.class_lists import list_names
         from tpt.prompts.context import Context
         from tpt.prompts.prompt_info import PromptInfo
 
-        entries = read_classes(classes)
-        names = None if entries is None else list_names(entries)
+        names = read_names(classes)
         check_output(output, overwrite)
         context = Context.load(source)
         if model is None and context.info.model is None:

@@ -10,7 +10,7 @@ import click
 
 from cli.evaluating import check_extra
 from cli.failures import plain_errors
-from cli.option_values import read_assignments, read_classes, read_templates
+from cli.option_values import read_names, read_prediction
 from cli.options import (
     ABOVE_ZERO,
     AT_LEAST_ONE,
@@ -118,7 +118,8 @@ def command(quiet: bool, dry_run: bool, host: str, port: int, **options: Any) ->
         from tpt.serve.server import serve
         from tpt.serve.service import Service
 
-        wanted, settings = read_wanted(options), read_settings(options, host)
+        wanted = read_prediction(options, classes=read_names(options["classes"]))
+        settings = read_settings(options, host)
         say = (lambda text: None) if quiet else (lambda text: click.echo(text, err=True))
         # Pillow's notes on broken metadata name no image; a broken picture is a record.
         warnings.filterwarnings("ignore", module="PIL")
@@ -132,21 +133,6 @@ def command(quiet: bool, dry_run: bool, host: str, port: int, **options: Any) ->
         serve(
             wanted, settings, host, port, say=say, log=(lambda entry: None) if quiet else write_line
         )
-
-
-def read_wanted(options: dict[str, Any]) -> Any:
-    """What it predicts with."""
-    from tpt.data.class_lists import list_names
-    from tpt.streaming.predict_job import PredictSettings
-
-    entries = read_classes(options["classes"])
-    return fill(
-        PredictSettings,
-        options,
-        classes=None if entries is None else list_names(entries),
-        templates=read_templates(options["templates"]),
-        options=read_assignments(options["assignments"]),
-    )
 
 
 def read_settings(options: dict[str, Any], host: str) -> Any:

@@ -11,6 +11,7 @@ import click
 
 from cli.evaluating import Say, build, check_extra, measuring, predict_all, telling_warnings
 from cli.failures import INTERRUPTED, plain_errors
+from cli.option_values import read_shared
 from cli.options import (
     AT_LEAST_ONE,
     adaptation_options,
@@ -22,7 +23,7 @@ from cli.options import (
     screen_option,
 )
 from cli.train import watching
-from cli.transfer_plan import TransferPlan, plan_run, read_shared
+from cli.transfer_plan import TransferPlan, plan_run
 
 if TYPE_CHECKING:
     from tpt.evaluate.evaluation import Evaluation

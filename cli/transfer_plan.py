@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.evaluating import Say, read_one
-from cli.option_values import read_assignments
+from cli.option_values import read_shared
 from cli.options import fill
 
 if TYPE_CHECKING:
@@ -196,12 +196,6 @@ def rows_of(sources: Sequence[Source], outputs: Mapping[str, Outputs]) -> Iterat
         where = "the set's training pictures" if source.apart else "pictures that are not tested"
         path = str(outputs[source.name].path)
         yield Prompt(source.name, path, (f"learned in this run, from {where}.",))
-
-
-def read_shared(options: dict[str, Any]) -> dict[str, Any]:
-    """Settings for all methods that have them."""
-    shared = {name: options[name] for name in ("keep", "steps", "lr", "reset")}
-    return shared | read_assignments(options["assignments"])
 
 
 def check_methods(options: dict[str, Any]) -> None:
