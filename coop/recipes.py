@@ -74,15 +74,15 @@ class RecipeSettings:
     beta: float | None = None  # tip-adapter's, likewise
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A run's settings with nothing left open. `class_specific` and so on as in the request."""
 
     method: str
-    words: str | None
-    context_length: int
-    class_specific: bool
-    position: str | None
+    words: str | None = None
+    context_length: int = 0
+    class_specific: bool = False
+    position: str | None = None
     epochs: int
     lr: float
     batch_size: int
@@ -202,10 +202,6 @@ def _head_recipe(wanted: RecipeSettings) -> Recipe:
     own = {"weight": wanted.head_weight, "beta": wanted.beta}
     return Recipe(
         method=wanted.method,
-        words=None,
-        context_length=0,
-        class_specific=False,
-        position=None,
         epochs=wanted.epochs or usual,
         lr=wanted.lr or (1e-3 if trained else 0.0),
         batch_size=wanted.batch_size or (256 if trained else 0),

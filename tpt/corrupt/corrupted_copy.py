@@ -237,14 +237,12 @@ def corrupt_picture(
             save(worse, places[kind, severity])
             written += 1
     except ImageError as error:
-        return Outcome(picture, written, existed, _name_picture(picture, str(error)))
+        message = str(error)
+        told = message if repr(picture.path) in message else f"{picture.path!r}: {message}"
+        return Outcome(picture, written, existed, told)
     except OSError as error:
         raise _cannot_write(target, error) from error
     return Outcome(picture, written, existed)
-
-
-def _name_picture(picture: Picture, message: str) -> str:
-    return message if repr(picture.path) in message else f"{picture.path!r}: {message}"
 
 
 def save(pixels: Pixels, path: str) -> None:

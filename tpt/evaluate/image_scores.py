@@ -63,22 +63,13 @@ def check_scores(name: str, own: ImageScores) -> None:
                 f'"{name}" has "{key}" {column[wrong[0]]} for image {wrong[0]}, but expected 0 to '
                 f"{own.classes - 1} with {own.classes} classes. Check the set's class list."
             )
-    _check_scores(name, own)
-    _check_ranks(name, own)
-
-
-def _check_scores(name: str, own: ImageScores) -> None:
-    if own.score is None or len(own.score) == 0:
-        return
-    low, high = float(np.min(own.score)), float(np.max(own.score))
-    if low < 0 or high > 1 + 1e-6:  # a softmax in float32 may end a little above 1
-        raise MethodError(
-            f'"{name}" has scores from {low:g} to {high:g}, but expected probabilities from 0 to '
-            "1. Give none for a method that votes."
-        )
-
-
-def _check_ranks(name: str, own: ImageScores) -> None:
+    if own.score is not None and len(own.score):
+        low, high = float(np.min(own.score)), float(np.max(own.score))
+        if low < 0 or high > 1 + 1e-6:  # a softmax in float32 may end a little above 1
+            raise MethodError(
+                f'"{name}" has scores from {low:g} to {high:g}, but expected probabilities from 0 '
+                "to 1. Give none for a method that votes."
+            )
     wrong = np.flatnonzero((own.rank == 0) != (own.predicted == own.label))
     if len(wrong):
         place = int(wrong[0])

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from tpt.evaluate.evaluation import Evaluation
 from tpt.evaluate.predictions import index_sets, read_set
 from tpt.evaluate.runner import run_walk
 from tpt.evaluate.walks import ResultSet, Variant, Walk
+from tpt.methods.reading import Reading
 from tpt.prompts.calibration import RULES
 from tpt.runs.whole_files import write_whole
 
@@ -34,23 +34,6 @@ ACCEPTED = 0.95
 Floats = npt.NDArray[np.float64]
 Scores = dict[str, dict[str, Floats]]
 """By method and rule: the confidence of every picture."""
-
-
-@dataclass(frozen=True)
-class Separation:
-    """One method on one set against one outside folder, by one rule; shares in [0, 1]."""
-
-    dataset: str
-    outside: str
-    method: str
-    rule: str
-    inside_images: int
-    outside_images: int
-    auroc: float
-    fpr95: float
-    threshold: float | None = None
-    false_alarms: float | None = None
-    misses: float | None = None
 
 
 def separate(inside: Floats, outside: Floats) -> tuple[float, float]:
@@ -111,7 +94,8 @@ def measure_outside(evaluation: Evaluation, predictions: str, folder: Path) -> l
                 if name == of:
                     outer = _collect(iter(rows))
                     entries += [
-                        asdict(_compare(result_set.name, part, method, rule, inside, outer, made))
+                        {"dataset": result_set.name, "outside": part, "method": method}
+                        | _compare(rule, inside[method][rule], outer[method][rule], made.reading)
                         for method, made in methods.items()
                         if method in inside and method in outer
                         for rule in RULES
@@ -119,18 +103,20 @@ def measure_outside(evaluation: Evaluation, predictions: str, folder: Path) -> l
     return entries
 
 
-def _compare(
-    dataset: str, part: str, name: str, rule: str, inside: Scores, outside: Scores, method: Any
-) -> Separation:
-    own, other = inside[name][rule], outside[name][rule]
+def _compare(rule: str, own: Floats, other: Floats, reading: Reading) -> dict[str, Any]:
+    """One method on one set against one outside folder, by one rule; shares in [0, 1]."""
     auroc, fpr = separate(own, other)
-    reading = method.reading
     threshold = reading.threshold if reading.rule == rule else None
-    return Separation(
-        *(dataset, part, name, rule, len(own), len(other), auroc, fpr, threshold),
-        false_alarms=None if threshold is None else float((own < threshold).mean()),
-        misses=None if threshold is None else float((other >= threshold).mean()),
-    )
+    return {
+        "rule": rule,
+        "inside_images": len(own),
+        "outside_images": len(other),
+        "auroc": auroc,
+        "fpr95": fpr,
+        "threshold": threshold,
+        "false_alarms": None if threshold is None else float((own < threshold).mean()),
+        "misses": None if threshold is None else float((other >= threshold).mean()),
+    }
 
 
 def _class_lists(evaluation: Evaluation) -> Iterator[tuple[Walk, ResultSet]]:

@@ -18,12 +18,11 @@ from tpt.report.typeset import (
     Table,
     Tell,
     latex_document,
-    mark_best,
     markdown_document,
     number,
     percent,
     points,
-    rules_between,
+    rank,
     tell_p,
 )
 
@@ -141,19 +140,16 @@ def _main(results: Results) -> Table:
                 Cell(traded),
             )
         )
-    marked = mark_best(rows, {3: True, 4: True, 5: True}, group=0)
     header = ("Set", "Method", "Images", "Top-1, %", "Top-5, %", "Mean per class, %")
-    return Table(
+    return rank(
         "Accuracy",
         (*header, f"Against {baseline}, points", "McNemar's p", "Put right / wrong"),
-        tuple(marked),
+        rows,
         "llrrrrrrr",
-        rules=rules_between(marked),
-        notes=(
-            "In brackets: 95% bootstrap intervals over the images; that of a difference is "
-            f"paired. A star marks p < {SIGNIFICANT} in McNemar's exact test against {baseline} "
-            "on the same images, set by set, not corrected for the number of comparisons.",
-        ),
+        {3: True, 4: True, 5: True},
+        "In brackets: 95% bootstrap intervals over the images; that of a difference is "
+        f"paired. A star marks p < {SIGNIFICANT} in McNemar's exact test against {baseline} "
+        "on the same images, set by set, not corrected for the number of comparisons.",
     )
 
 
@@ -169,19 +165,16 @@ def _calibration(results: Results) -> Table:
         )
         for entry, result in in_order(results)
     ]
-    marked = mark_best(rows, dict.fromkeys(range(2, 6), False), group=0)
     known = ", ".join(f"{method} {percent(value)}" for method, value in CALIBRATION)
-    return Table(
+    return rank(
         "Calibration",
         ("Set", "Method", "ECE 15 bins, %", "ECE 20 bins, %", "NLL, nats", "Brier score"),
-        tuple(marked),
+        rows,
         "llrrrr",
-        rules=rules_between(marked),
-        notes=(
-            "Less is better. A method that votes has no probabilities, so nothing stands here. "
-            "Resampling makes a calibration error larger, so its interval lies high.",
-            f"Published (arXiv 2403.14119; ECE, 20 bins, mean of eleven data sets): {known}.",
-        ),
+        dict.fromkeys(range(2, 6), False),
+        "Less is better. A method that votes has no probabilities, so nothing stands here. "
+        "Resampling makes a calibration error larger, so its interval lies high.",
+        f"Published (arXiv 2403.14119; ECE, 20 bins, mean of eleven data sets): {known}.",
     )
 
 
@@ -201,25 +194,19 @@ def _gaps(results: Results) -> list[Table]:
                     number(clean["effective_robustness"], points),
                 )
             )
-    if not rows:
-        return []
-    marked = mark_best(rows, {3: True, 4: True, 5: False, 6: True}, group=0)
     columns = ("Set", "Clean set", "Method", "Clean, %", "Shifted, %", "Gap, points")
-    return [
-        Table(
-            "Clean accuracy and gap",
-            (*columns, "Effective robustness, points"),
-            tuple(marked),
-            "lllrrrr",
-            rules=rules_between(marked),
-            notes=(
-                "Gap: clean less shifted accuracy, over the same classes. Effective robustness "
-                f"here: the gap of {results['baseline']} less the method's. The paper that names "
-                "it (arXiv 2007.00644) fits a line through many models; with one model, its "
-                "baseline stands for that line.",
-            ),
-        )
-    ]
+    table = rank(
+        "Clean accuracy and gap",
+        (*columns, "Effective robustness, points"),
+        rows,
+        "lllrrrr",
+        {3: True, 4: True, 5: False, 6: True},
+        "Gap: clean less shifted accuracy, over the same classes. Effective robustness "
+        f"here: the gap of {results['baseline']} less the method's. The paper that names "
+        "it (arXiv 2007.00644) fits a line through many models; with one model, its "
+        "baseline stands for that line.",
+    )
+    return [table] if rows else []
 
 
 def _outside(results: Results) -> list[Table]:
@@ -235,25 +222,19 @@ def _outside(results: Results) -> list[Table]:
         )
         for entry in results.get("outside", ())
     ]
-    if not rows:
-        return []
-    marked = mark_best(rows, {4: True, 5: False}, group=0)
     columns = ("Set", "Outside", "Method", "Rule")
-    return [
-        Table(
-            "Outside pictures",
-            (*columns, "AUROC, %", "FPR at 95 %, %", "False alarms, %", "Misses, %"),
-            tuple(marked),
-            "llllrrrr",
-            rules=rules_between(marked),
-            notes=(
-                "AUROC: the chance that a picture of the set is more confident than an outside "
-                "one. FPR at 95 %: outside pictures accepted where 95 % of the set's are. False "
-                "alarms and misses are at the threshold of --reject or of the prompt's "
-                "calibration.",
-            ),
-        )
-    ]
+    table = rank(
+        "Outside pictures",
+        (*columns, "AUROC, %", "FPR at 95 %, %", "False alarms, %", "Misses, %"),
+        rows,
+        "llllrrrr",
+        {4: True, 5: False},
+        "AUROC: the chance that a picture of the set is more confident than an outside "
+        "one. FPR at 95 %: outside pictures accepted where 95 % of the set's are. False "
+        "alarms and misses are at the threshold of --reject or of the prompt's "
+        "calibration.",
+    )
+    return [table] if rows else []
 
 
 def _cost(results: Results) -> Table:
@@ -266,15 +247,13 @@ def _cost(results: Results) -> Table:
         )
         for entry, result in in_order(results)
     ]
-    return Table(
+    return rank(
         "Cost: median milliseconds an image",
         ("Set", "Method", "Shared", "Method alone"),
-        tuple(rows),
+        rows,
         "llrr",
-        rules=rules_between(rows),
-        notes=(
-            "Shared: views and the image tower, once for all methods; decoding runs ahead, in "
-            "threads. "
-            f"Measured on {results['environment'].get('device', 'an unknown device')}.",
-        ),
+        {},
+        "Shared: views and the image tower, once for all methods; decoding runs ahead, in "
+        "threads. "
+        f"Measured on {results['environment'].get('device', 'an unknown device')}.",
     )

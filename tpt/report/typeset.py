@@ -67,6 +67,23 @@ def rules_between(rows: Iterable[Sequence[Cell]]) -> frozenset[int]:
     return frozenset(i for i in range(1, len(firsts)) if firsts[i] != firsts[i - 1])
 
 
+def rank(
+    title: str,
+    header: tuple[str, ...],
+    rows: Sequence[tuple[Cell, ...]],
+    form: str,
+    best: Mapping[int, bool],
+    *notes: str,
+) -> Table:
+    """A table by sets, which the first column names: each set's best marked, lines between them.
+
+    Args:
+        best: as `mark_best` has it.
+    """
+    marked = mark_best(rows, best, group=0)
+    return Table(title, header, tuple(marked), form, rules_between(marked), notes)
+
+
 # --- numbers ---
 
 

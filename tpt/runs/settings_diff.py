@@ -17,19 +17,19 @@ Wording = Mapping[str, Callable[[Any, Any], str]]
 """By the name of a setting what is said of its old and its new value."""
 
 
-def describe_change(before: Settings, now: Settings, wording: Wording | None = None) -> str:
+def describe_change(
+    before: Settings, now: Settings, wording: Wording | None = None, where: str = ""
+) -> str:
     """What differs between two settings, "" where nothing does.
 
     Both as JSON has them; a setting that is missing is null. What came or went in a list of named
     entries ([{"name": ...}, ...]) comes first, because other settings follow from it; then the
     settings beside such lists; then the first entry that changed.
 
-    `wording` has better words for some settings than both values.
+    `wording` has better words for some settings than both values. `where` names the entry whose
+    settings these are.
     """
-    return _describe("", before, now, wording or {})
-
-
-def _describe(where: str, before: Settings, now: Settings, wording: Wording) -> str:
+    wording = wording or {}
     prefix = f"{where}: " if where else ""
     entries = {
         key: (_by_name(before.get(key)), _by_name(now.get(key)))
@@ -54,7 +54,7 @@ def _describe(where: str, before: Settings, now: Settings, wording: Wording) -> 
         for name in new:
             # A set's class lists are told as the set's.
             inner = where or f"{key.removesuffix('s')} {name}"
-            if told := _describe(inner, old[name], new[name], wording):
+            if told := describe_change(old[name], new[name], wording, inner):
                 return told
     return ""
 

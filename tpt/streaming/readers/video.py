@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Condition, Thread
@@ -68,7 +68,8 @@ class Video:
                 cuts, due, begins = CutFinder(), 0.0, True
                 for frame in film.decode(stream):
                     time = float(frame.time) - start if frame.time is not None else number / 25
-                    begins = cuts.add(_shrink(frame)) or begins
+                    small = frame.reformat(width=32, height=32, format="rgb24").to_ndarray()
+                    begins = cuts.add(small) or begins
                     if self.sampling.takes(number, time, due, bool(frame.key_frame)):
                         due = self.sampling.next_due(time)
                         yield self._make(frame, number, time, begins)
@@ -138,10 +139,6 @@ def read_every(text: str | None) -> float | None:
         raise MethodError(f'--every is a number of seconds such as 0.5s; got "{text}".') from None
 
 
-def _shrink(frame: Any) -> Any:
-    return frame.reformat(width=32, height=32, format="rgb24").to_ndarray()
-
-
 def _to_pixels(frame: Any) -> Any:
     pixels = frame.to_ndarray(format="rgb24")
     turns = int(getattr(frame, "rotation", 0)) // 90  # counterclockwise, as phones note it
@@ -165,7 +162,7 @@ def _latest(frames: Iterator[Item], film: Video) -> Iterator[Item]:
                     if waiting:
                         film.dropped += 1
                         began = waiting.pop().begins  # the cut is not lost with its frame
-                        item = _begin(item) if began else item
+                        item = replace(item, begins=item.begins or began)
                     waiting.append(item)
                     change.notify()
         except BaseException as error:
@@ -188,7 +185,3 @@ def _latest(frames: Iterator[Item], film: Video) -> Iterator[Item]:
             raise ended[0]
     finally:
         closed = True
-
-
-def _begin(item: Item) -> Item:
-    return Item(item.key, item.read, item.nbytes, item.time, item.frame, True)
