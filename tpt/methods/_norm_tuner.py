@@ -7,7 +7,7 @@ gradients: these methods are for corrupted streams and machines with the memory 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,96 +16,27 @@ from torch import Tensor, nn
 
 from tpt.errors import MethodError
 from tpt.methods.base import Adapted, Method
+from tpt.methods.checks import check_lr, check_number
 from tpt.methods.objective import entropy
 from tpt.model.clip import Clip
 from tpt.prompts import PromptEngine
 
 OPTIMIZERS = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Of raw image features (B, E), class features (K, E) and logits (B, K): ()."""
 
+@dataclass(frozen=True)
+class NormSettings:
+    """How the layer norms take their steps; the values of TENT's public CLIP program."""
 
-def check_optimizer(name: Any) -> None:
-    """Refuse an optimiser that is neither."""
-    if name not in OPTIMIZERS:
-        raise MethodError(f'Unknown optimizer "{name}": expected Adam or AdamW.')
+    lr: float = 1e-3
+    optimizer: str = "Adam"  # or "AdamW"
+    weight_decay: float = 0.0
 
-
-class NormTuner:
-    """A copy of a model whose layer norms take one step a batch.
-
-    Args:
-        engine: the prompt engine; its classes, under its start context, are predicted.
-        settings: with `lr`, `optimizer` and `weight_decay`.
-        loss: what is minimised.
-        text: tune the text tower's layer norms too, and compute the class features anew each step.
-
-    Raises:
-        MethodError: an image tower without layer norms, a few-shot head, a CoCoOp context.
-    """
-
-    def __init__(self, engine: PromptEngine, settings: Any, loss: Loss, *, text: bool) -> None:
-        if engine.conditional or engine.has_head:
-            raise MethodError(
-                "A method that tunes the towers needs one set of class features from words or from "
-                "learned vectors, but this prompt is a CoCoOp context or a few-shot head, which "
-                "has nothing to tune towards. Use another prompt."
-            )
-        self.settings, self.loss, self.text, self.plain = settings, loss, text, engine
-        model = copy.deepcopy(engine.clip.model).float()
-        self.clip = Clip(model, engine.clip.tokenizer)
-        # The full-length path runs the tower's own modules, so gradients reach their weights.
-        self.engine = PromptEngine(
-            self.clip, engine.classes, engine.context, path="full", force=True
-        )
-        norms = [m for m in model.modules() if isinstance(m, nn.LayerNorm)]
-        self.weights = [p for norm in norms for p in norm.parameters()]
-        tower = getattr(model, "visual", model)
-        if not any(isinstance(module, nn.LayerNorm) for module in tower.modules()):
-            raise MethodError(
-                "This model's image tower has no layer norms to tune: a convolutional one, such as "
-                "the embedded model's, has batch norms. Use a vision transformer (--model "
-                "ViT-B-16, say), or another method."
-            )
-        self.start = [p.detach().clone() for p in self.weights]
-        with torch.no_grad():
-            self.fixed = self.engine.class_features()
-        self.reset()
-
-    def reset(self) -> None:
-        """Return the layer norms and their optimiser to their start."""
-        with torch.no_grad():
-            for weight, start in zip(self.weights, self.start, strict=True):
-                weight.copy_(start)
-                weight.requires_grad_(True)
-        make = OPTIMIZERS[self.settings.optimizer]
-        self.optimizer = make(
-            self.weights, lr=self.settings.lr, weight_decay=self.settings.weight_decay
-        )
-
-    @torch.inference_mode(False)
-    @torch.enable_grad()
-    def adapt(self, pictures: Tensor) -> Adapted:
-        """Predict a batch (B, 3, H, W), then take a step on it: the next batch gains by it."""
-        raw = self.clip.model.encode_image(pictures.to(self.clip.device).float())  # type: ignore[operator]
-        classes = self.engine.class_features() if self.text else self.fixed
-        logits = self.engine.logits(F.normalize(raw, dim=-1), classes)
-        loss = self.loss(raw, classes, logits)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        told = logits.detach()
-        with torch.no_grad():  # zero-shot is the untouched model's answer, at one more pass
-            features = self.plain.clip.encode_images(pictures)
-            initial = self.plain.logits(features, self.plain.start_features())
-        return Adapted(
-            logits=told,
-            initial_logits=initial,
-            selected=torch.zeros(len(told), 1, dtype=torch.long, device=told.device),
-            view_entropy=entropy(told).unsqueeze(1),
-            loss=loss.detach(),
-        )
+    def __post_init__(self) -> None:
+        check_lr(self.lr)
+        if self.optimizer not in OPTIMIZERS:
+            raise MethodError(f'Unknown optimizer "{self.optimizer}": expected Adam or AdamW.')
+        check_number("weight_decay", self.weight_decay, "the decay of the weights", above=False)
 
 
 class NormMethod(Method):
@@ -113,6 +44,9 @@ class NormMethod(Method):
 
     `adapt` takes a batch (B, 1, 3, H, W) and `tpt.stream` hands over 64 pictures at once. The
     answer is the one before the batch's own step; zero-shot's is that of the untouched model.
+
+    Raises:
+        MethodError: an image tower without layer norms, a few-shot head, a CoCoOp context.
     """
 
     keeps_state = True
@@ -121,15 +55,50 @@ class NormMethod(Method):
     needs_pictures = True
     together = 64
     loss: staticmethod[[Tensor, Tensor, Tensor], Tensor]
+    """Of raw image features (B, E), class features (K, E) and logits (B, K): ()."""
     tunes_text = False
+    """Tune the text tower's layer norms too, and compute the class features anew each step."""
 
     def __init__(self, engine: PromptEngine, *values: Any, **options: Any) -> None:
         super().__init__(engine, *values, **options)
-        self._tuner = NormTuner(engine, self.settings, type(self).loss, text=self.tunes_text)
+        if engine.conditional or engine.has_head:
+            raise MethodError(
+                "A method that tunes the towers needs one set of class features from words or from "
+                "learned vectors, but this prompt is a CoCoOp context or a few-shot head, which "
+                "has nothing to tune towards. Use another prompt."
+            )
+        model = copy.deepcopy(engine.clip.model).float()
+        # The full-length path runs the tower's own modules, so gradients reach their weights.
+        self._tuned = PromptEngine(
+            Clip(model, engine.clip.tokenizer),
+            engine.classes,
+            engine.context,
+            path="full",
+            force=True,
+        )
+        norms = [m for m in model.modules() if isinstance(m, nn.LayerNorm)]
+        self._weights = [p for norm in norms for p in norm.parameters()]
+        tower = getattr(model, "visual", model)
+        if not any(isinstance(module, nn.LayerNorm) for module in tower.modules()):
+            raise MethodError(
+                "This model's image tower has no layer norms to tune: a convolutional one, such as "
+                "the embedded model's, has batch norms. Use a vision transformer (--model "
+                "ViT-B-16, say), or another method."
+            )
+        self._start = [p.detach().clone() for p in self._weights]
+        with torch.no_grad():
+            self._fixed = self._tuned.class_features()
+        self.reset()
 
     def reset(self) -> None:
-        """Return the layer norms to their start."""
-        self._tuner.reset()
+        """Return the layer norms and their optimiser to their start."""
+        with torch.no_grad():
+            for weight, start in zip(self._weights, self._start, strict=True):
+                weight.copy_(start)
+                weight.requires_grad_(True)
+        self._optimizer = OPTIMIZERS[self.settings.optimizer](
+            self._weights, lr=self.settings.lr, weight_decay=self.settings.weight_decay
+        )
 
     def start_stream(self) -> None:
         self.reset()
@@ -141,7 +110,31 @@ class NormMethod(Method):
             MethodError: pictures of another shape.
         """
         with self._one_at_a_time():
-            return self._tuner.adapt(check_pictures(self.engine.clip, views))
+            return self._take_step(check_pictures(self.engine.clip, views))
+
+    @torch.inference_mode(False)
+    @torch.enable_grad()
+    def _take_step(self, pictures: Tensor) -> Adapted:
+        """Predict a batch (B, 3, H, W), then take a step on it: the next batch gains by it."""
+        clip = self._tuned.clip
+        raw = clip.model.encode_image(pictures.to(clip.device).float())  # type: ignore[operator]
+        classes = self._tuned.class_features() if self.tunes_text else self._fixed
+        logits = self._tuned.logits(F.normalize(raw, dim=-1), classes)
+        loss = self.loss(raw, classes, logits)
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._optimizer.step()
+        told = logits.detach()
+        with torch.no_grad():  # zero-shot is the untouched model's answer, at one more pass
+            features = self.engine.clip.encode_images(pictures)
+            initial = self.engine.logits(features, self.engine.start_features())
+        return Adapted(
+            logits=told,
+            initial_logits=initial,
+            selected=torch.zeros(len(told), 1, dtype=torch.long, device=told.device),
+            view_entropy=entropy(told).unsqueeze(1),
+            loss=loss.detach(),
+        )
 
     def adapt_features(self, features: Tensor) -> Adapted:
         raise MethodError(

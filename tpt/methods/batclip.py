@@ -17,23 +17,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tpt.methods._norm_tuner import NormMethod, check_optimizer
-from tpt.methods.checks import check_lr, check_number
+from tpt.methods._norm_tuner import NormMethod, NormSettings
 from tpt.methods.objective import entropy
 
 
 @dataclass(frozen=True)
-class BATCLIPSettings:
+class BATCLIPSettings(NormSettings):
     """Published defaults, those for CIFAR-10-C."""
 
     lr: float = 1e-3
     optimizer: str = "AdamW"  # or "Adam", whose decay is added to the gradient
     weight_decay: float = 0.01
-
-    def __post_init__(self) -> None:
-        check_lr(self.lr)
-        check_optimizer(self.optimizer)
-        check_number("weight_decay", self.weight_decay, "the decay of the weights", above=False)
 
 
 def bimodal_loss(raw: Tensor, classes: Tensor, logits: Tensor) -> Tensor:

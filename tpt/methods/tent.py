@@ -7,27 +7,10 @@ They go on from batch to batch until `reset`. Published for CLIP: Adam 1e-3, bat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
-from tpt.methods._norm_tuner import NormMethod, check_optimizer
-from tpt.methods.checks import check_lr, check_number
+from tpt.methods._norm_tuner import NormMethod, NormSettings
 from tpt.methods.objective import entropy
-
-
-@dataclass(frozen=True)
-class TENTSettings:
-    """The values of its public CLIP program."""
-
-    lr: float = 1e-3
-    optimizer: str = "Adam"  # or "AdamW"
-    weight_decay: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_lr(self.lr)
-        check_optimizer(self.optimizer)
-        check_number("weight_decay", self.weight_decay, "the decay of the weights", above=False)
 
 
 def mean_entropy(raw: Tensor, classes: Tensor, logits: Tensor) -> Tensor:
@@ -43,5 +26,5 @@ class TENT(NormMethod):
     class in a row teach it to say that class: shuffle them, or `reset()`.
     """
 
-    Settings = TENTSettings
+    Settings = NormSettings
     loss = staticmethod(mean_entropy)
