@@ -7,7 +7,7 @@ draws transfer.json.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from tpt.data.presets import DEFAULT_TEMPLATE
@@ -15,7 +15,7 @@ from tpt.evaluate.evaluation import Evaluation
 from tpt.evaluate.image_scores import collect_scores
 from tpt.evaluate.method_specs import MethodSpec, start_from
 from tpt.evaluate.metrics import SetMetrics, measure_set
-from tpt.evaluate.predictions import Line, SetPlaces, index_sets, read_set
+from tpt.evaluate.predictions import SetPlaces, index_sets, read_set
 from tpt.evaluate.protocols import mean
 from tpt.evaluate.results import TRANSFER_FORMAT, TRANSFER_VERSION, round_floats
 from tpt.evaluate.transfer import Prompt
@@ -86,8 +86,9 @@ def _measure_target(
 ) -> tuple[dict[str, Any], dict[str, SetMetrics]]:
     """What a target is, and what every method measured on it; each against its own words."""
     every = [spec.name for spec in evaluation.pool.specs]
-    lines = _Counted(read_set(predictions, result_set.name, places))
-    columns = collect_scores(lines, every, len(result_set.classes))
+    rows = read_set(predictions, result_set.name, places)
+    columns = collect_scores(rows, every, len(result_set.classes))
+    done = len(columns[every[0]].label)
     found: dict[str, SetMetrics] = {}
     for spec in plain:
         own = {
@@ -100,25 +101,11 @@ def _measure_target(
         "layout": read.layout,
         "path": as_text(read.path),
         "classes": list(result_set.classes),
-        "images": lines.done,
-        "failed": lines.failed,
+        "images": done,
+        "failed": len(places.get(result_set.name, ())) - done,
         "notes": [as_text(note) for note in read.notes],
     }
     return entry, found
-
-
-class _Counted:
-    """Lines on their way to the metrics, counted."""
-
-    def __init__(self, lines: Iterable[Line]) -> None:
-        self._lines = lines
-        self.done = self.failed = 0
-
-    def __iter__(self) -> Any:
-        for line in self._lines:
-            self.failed += "error" in line
-            self.done += "error" not in line
-            yield line
 
 
 def _make_matrix(

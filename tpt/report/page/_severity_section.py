@@ -17,7 +17,6 @@ CLEAN = 0  # the severity of pictures as they are
 class Curve:
     """One method under one corruption, or the mean over corruptions."""
 
-    corruption: str
     method: str
     place: int
     values: tuple[float | None, ...]  # accuracy in [0, 1] by severity of the family
@@ -58,16 +57,24 @@ def _make_family(facts: Facts, name: str, kinds: dict[str, dict[int, str]]) -> F
         severities.insert(0, CLEAN)
     if len(severities) < 2:
         return None
+
+    def read(sets: dict[int, str], severity: int, method: str) -> float | None:
+        if severity == CLEAN:
+            return _read_clean(facts, sets, method)
+        return facts.get_accuracy(sets.get(severity, ""), method)
+
     curves = {
-        (corruption, method): _make_curve(facts, sets, severities, corruption, method)
+        corruption: [
+            Curve(method, place, tuple(read(sets, severity, method) for severity in severities))
+            for place, method in enumerate(facts.methods)
+        ]
         for corruption, sets in kinds.items()
-        for method in facts.methods
     }
     means = [
-        Curve("mean", method, place, _average([curves[c, method] for c in kinds]))
-        for place, method in enumerate(facts.methods)
+        Curve(own[0].method, own[0].place, _average(own))
+        for own in zip(*curves.values(), strict=True)
     ]
-    values = [value for curve in curves.values() for value in curve.values if value is not None]
+    values = [v for own in curves.values() for curve in own for v in curve.values if v is not None]
     axis = make_axis(values, bounds=(0.0, 1.0))
 
     def draw(title: str, drawn: list[Curve], height: int) -> Panel:
@@ -80,33 +87,13 @@ def _make_family(facts: Facts, name: str, kinds: dict[str, dict[int, str]]) -> F
         )
         return Panel(title, draw_lines(lines, severities, axis, label, height), tuple(drawn))
 
-    panels = tuple(
-        draw(corruption, [curves[corruption, method] for method in facts.methods], 150)
-        for corruption in kinds
-    )
     return Family(
         name=name,
         severities=tuple(severities),
         complete=complete,
         mean=draw("mean over corruptions", means, 240) if len(kinds) > 1 else None,
-        panels=panels,
+        panels=tuple(draw(corruption, own, 150) for corruption, own in curves.items()),
     )
-
-
-def _make_curve(
-    facts: Facts,
-    sets: dict[int, str],
-    severities: list[int],
-    corruption: str,
-    method: str,
-) -> Curve:
-    values = tuple(
-        _read_clean(facts, sets, method)
-        if severity == CLEAN
-        else facts.get_accuracy(sets.get(severity, ""), method)
-        for severity in severities
-    )
-    return Curve(corruption, method, facts.methods.index(method), values)
 
 
 def _read_clean(facts: Facts, sets: dict[int, str], method: str) -> float | None:
@@ -118,7 +105,7 @@ def _read_clean(facts: Facts, sets: dict[int, str], method: str) -> float | None
     return None
 
 
-def _average(curves: list[Curve]) -> tuple[float | None, ...]:
+def _average(curves: tuple[Curve, ...]) -> tuple[float | None, ...]:
     means = []
     for values in zip(*(curve.values for curve in curves), strict=True):
         known = [value for value in values if value is not None]
