@@ -73,7 +73,22 @@ class StreamMethod(Method):
             MethodError: another suffix.
             OutputError: the disk refused.
         """
-        write_state(type(self).__name__, path, self._tensors(), self.engine)
+        from tpt._version import __version__
+
+        title, clip = type(self).__name__, self.engine.clip
+        target = _check_suffix(title, path)
+        head = {
+            "format": _format(title),
+            "format_version": VERSION,
+            "tool": f"tpt-runtime {__version__}",
+            "model": clip.name,
+            "pretrained": clip.pretrained,
+            "digest": clip.digest,
+            "classes": self.engine.classes,
+        }
+        meta = {key: json.dumps(value, ensure_ascii=False) for key, value in head.items()}
+        plain = {name: tensor.cpu().contiguous() for name, tensor in self._tensors().items()}
+        write_whole(target, safetensors_bytes(plain, metadata=meta), what=f"state of {title}")
 
     def load_state(self, path: str | os.PathLike[str]) -> None:
         """Go on from what `save_state` wrote; a stream begun next starts with it.
@@ -84,38 +99,42 @@ class StreamMethod(Method):
             MethodError: no such file, not a state, or one of another model, of other classes or
                 of other capacities. What was kept is then as it was.
         """
-        self._take(read_state(type(self).__name__, path, self._tensors(), self.engine))
+        title, source = type(self).__name__, Path(path)
+        named = f'state of {title} "{source}"'
+        try:
+            with source.open("rb"):
+                pass
+        except OSError as error:
+            raise MethodError(
+                f"The {named} cannot be read: {error.strerror or error}. "
+                "Expected a .safetensors file that save_state wrote."
+            ) from error
+        try:
+            with safetensors.safe_open(source, framework="pt") as file:
+                meta = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            # Other programs' metadata is not JSON.
+            ours = meta.get("format") == json.dumps(_format(title))
+            head = {key: json.loads(value) for key, value in meta.items()} if ours else {}
+        except (safetensors.SafetensorError, OSError, ValueError) as error:
+            raise _damaged(named, " ".join(str(error).split())[:200]) from error
+        if not ours:
+            raise MethodError(
+                f'"{source}" is not a state of {title}. Expected a file that save_state wrote.'
+            )
+        if head.get("format_version") != VERSION:
+            raise MethodError(
+                f"The {named} has format version {head.get('format_version')}, but "
+                f"this version of tpt-runtime reads {VERSION}. Use the version that wrote it."
+            )
+        _check_origin(named, head, self.engine)
+        _check_sizes(named, tensors, self._tensors())
+        self._take(tensors)
         self._loaded = True
 
 
 def _format(title: str) -> str:
     return f"tpt-{title.lower()}-state"
-
-
-def write_state(
-    title: str, path: str | os.PathLike[str], tensors: Mapping[str, Tensor], engine: PromptEngine
-) -> None:
-    """Write named tensors and what they belong to.
-
-    Raises:
-        MethodError: the suffix is not .safetensors.
-        OutputError: the disk refused.
-    """
-    from tpt._version import __version__
-
-    target = _check_suffix(title, path)
-    head = {
-        "format": _format(title),
-        "format_version": VERSION,
-        "tool": f"tpt-runtime {__version__}",
-        "model": engine.clip.name,
-        "pretrained": engine.clip.pretrained,
-        "digest": engine.clip.digest,
-        "classes": engine.classes,
-    }
-    meta = {key: json.dumps(value, ensure_ascii=False) for key, value in head.items()}
-    plain = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    write_whole(target, safetensors_bytes(plain, metadata=meta), what=f"state of {title}")
 
 
 def check_state_path(title: str, path: str | os.PathLike[str]) -> None:
@@ -153,108 +172,55 @@ def _is_state(title: str, path: Path) -> bool:
         return False
 
 
-def read_state(
-    title: str,
-    path: str | os.PathLike[str],
-    like: Mapping[str, Tensor],
-    engine: PromptEngine,
-) -> dict[str, Tensor]:
-    """Read the tensors of a state, if it belongs to this model, these classes and these sizes.
-
-    Args:
-        path: the file.
-        like: the tensors of the method that is to go on, by name.
-        engine: its engine.
-
-    Raises:
-        MethodError: no such file, not a state, or one of something else.
-    """
-    source = Path(path)
-    try:
-        with source.open("rb"):
-            pass
-    except OSError as error:
-        raise MethodError(
-            f'The state of {title} "{source}" cannot be read: {error.strerror or error}. '
-            "Expected a .safetensors file that save_state wrote."
-        ) from error
-    try:
-        with safetensors.safe_open(source, framework="pt") as file:
-            meta = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        # Other programs' metadata is not JSON.
-        ours = meta.get("format") == json.dumps(_format(title))
-        head = {key: json.loads(value) for key, value in meta.items()} if ours else {}
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise _damaged(title, source, " ".join(str(error).split())[:200]) from error
-    if not ours:
-        raise MethodError(
-            f'"{source}" is not a state of {title}. Expected a file that save_state wrote.'
-        )
-    if head.get("format_version") != VERSION:
-        raise MethodError(
-            f'The state of {title} "{source}" has format version {head.get("format_version")}, but '
-            f"this version of tpt-runtime reads {VERSION}. Use the version that wrote it."
-        )
-    _check_origin(title, source, head, engine)
-    _check_sizes(title, source, tensors, like)
-    return tensors
+def _damaged(named: str, why: str) -> MethodError:
+    return MethodError(f"The {named} is damaged or truncated ({why}). Start without it.")
 
 
-def _check_origin(title: str, source: Path, head: dict[str, Any], engine: PromptEngine) -> None:
+def _model(name: str | None, pretrained: str | None) -> str:
+    return f"{name} ({pretrained})" if pretrained else str(name)
+
+
+def _check_origin(named: str, head: dict[str, Any], engine: PromptEngine) -> None:
+    """Refuse what was kept for another model or for other classes."""
     clip, kept = engine.clip, (head.get("model"), head.get("pretrained"))
     if not clip.is_model(*kept, head.get("digest")):
         own = _model(clip.name, clip.pretrained)
         own += " with other weights" if own == _model(*kept) else ""
         raise MethodError(
-            f'The state of {title} "{source}" was kept for {_model(*kept)}, but the model is '
+            f"The {named} was kept for {_model(*kept)}, but the model is "
             f"{own}; features of one model mean nothing to another. Start without it."
         )
     classes = head.get("classes")
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        raise _damaged(title, source, "it names no classes")
+        raise _damaged(named, "it names no classes")
     if len(classes) != len(engine.classes):
         raise MethodError(
-            f'The state of {title} "{source}" was kept for {len(classes)} classes, but there are '
+            f"The {named} was kept for {len(classes)} classes, but there are "
             f"{len(engine.classes)}. Give the same classes in the same order, or start without it."
         )
     for place, (name, own_name) in enumerate(zip(classes, engine.classes, strict=True), start=1):
         if fold(name) != fold(own_name):
             raise MethodError(
-                f'Class number {place} of the state of {title} "{source}" is "{name}", but '
-                f'"{own_name}" was given there. Give the same classes in the same order, or start '
-                "without it."
+                f'Class number {place} of the {named} is "{name}", but "{own_name}" was given '
+                "there. Give the same classes in the same order, or start without it."
             )
 
 
-def _check_sizes(
-    title: str, source: Path, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]
-) -> None:
+def _check_sizes(named: str, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> None:
     """Refuse caches of another capacity or width, and numbers that no cache holds."""
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     wanted = {name: tuple(tensor.shape) for name, tensor in like.items()}
     if shapes != wanted:
         raise MethodError(
-            f'The caches in the state of {title} "{source}" have the shapes {_list(shapes)}, but '
-            f"this method's have {_list(wanted)}. Use the capacities and the model it was kept "
-            "with."
+            f"The caches in the {named} have the shapes {_list(shapes)}, but this method's have "
+            f"{_list(wanted)}. Use the capacities and the model it was kept with."
         )
     for name, tensor in tensors.items():
         if tensor.dtype != like[name].dtype:
-            raise _damaged(title, source, f"{name} holds {tensor.dtype}")
+            raise _damaged(named, f"{name} holds {tensor.dtype}")
         if tensor.is_floating_point() and bool(torch.isnan(tensor).any()):
-            raise _damaged(title, source, f"{name} holds NaN")
+            raise _damaged(named, f"{name} holds NaN")
 
 
 def _list(shapes: Mapping[str, tuple[int, ...]]) -> str:
     return ", ".join(f"{name} {shape}" for name, shape in sorted(shapes.items())) or "(none)"
-
-
-def _damaged(title: str, source: Path, why: str) -> MethodError:
-    return MethodError(
-        f'The state of {title} "{source}" is damaged or truncated ({why}). Start without it.'
-    )
-
-
-def _model(name: str | None, pretrained: str | None) -> str:
-    return f"{name} ({pretrained})" if pretrained else str(name)
