@@ -216,7 +216,7 @@ def main() -> None:
     head = "| method | top-1, % | against zero-shot, points | ECE | after | image ms | own ms |"
     kept = args.output.with_suffix(".json")
     results = json.loads(kept.read_text()) if kept.exists() else {}
-    lines = []
+    lines, shown = [], {}
     for name in (each.strip() for each in wanted):
         if not (args.data / FOLDERS[SETS[name][0]][0]).is_dir():
             continue
@@ -226,13 +226,14 @@ def main() -> None:
             results[name] = {"size": size, "rows": dict(rows_of(clip, seen, specs))}
             kept.write_text(json.dumps(results, indent=1))
             print(f"{name}: done", file=sys.stderr, flush=True)
+        shown[name] = results[name]
         rows = (tell(*item) for item in results[name]["rows"].items())
         lines += [f"**{name}** ({results[name]['size']})", "", head, "|---" * 7 + "|", *rows, ""]
-        told = [*sum_up(results), *lines]
+        told = [*sum_up(shown), *lines]
         args.output.with_suffix(".md").write_text("\n".join(told), encoding="utf-8")
     if not lines:
         parser.error(f"{args.data} holds none of the sets {', '.join(wanted)}.")
-    draw(results, args.output.with_suffix(".png"))
+    draw(shown, args.output.with_suffix(".png"))
     print("\n".join(told))
 
 

@@ -43,14 +43,18 @@ def count_text_operations(engine: PromptEngine) -> TextOperations:
 
 
 def _count_packed(encoder: PackedEncoder) -> tuple[int, int]:
-    """(forward, backward) of n rows of R tokens behind P shared ones; only K end the last layer."""
+    """(forward, backward) of n rows of R tokens behind P shared ones.
+
+    Only the context enters the first layer anew, and only K tokens leave the last one.
+    """
     plan, last = encoder.plan, len(encoder.blocks) - 1
     tokens, seen, classes = plan.rows * plan.length, plan.shared + plan.length, len(plan.ends)
     linear = attention = 0
     for place, block in enumerate(encoder.blocks):
-        behind = classes if place == last else tokens  # of attention
+        before = tokens if place else len(plan.slot_tokens)  # of attention
+        behind = classes if place == last else tokens
         maps: list[Any] = [block.out.weight, block.up.weight, block.down.weight]
-        linear += 2 * tokens * block.in_weight.numel() + 2 * behind * sum(m.numel() for m in maps)
+        linear += 2 * before * block.in_weight.numel() + 2 * behind * sum(m.numel() for m in maps)
         attention += 2 * 2 * tokens * seen * block.in_weight.shape[1]  # scores, and their mixture
     projection: Any = encoder.projection
     if projection is not None:
