@@ -124,6 +124,8 @@ def save_bert_words(folder: Path, as_json: bool = True) -> None:
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "photo", "the", "zebra"]
     letters = sorted({c for name in class_names() for c in name.lower() if not c.isspace()})
     words += [*letters, *(f"##{letter}" for letter in letters)]
-    (folder / "vocab.txt").write_text("\n".join(words[:1200]) + "\n")
+    words = words[:1200]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
     if as_json:
-        transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+        ids = {word: place for place, word in enumerate(words)}
+        transformers.BertTokenizer(ids).save_pretrained(folder)
