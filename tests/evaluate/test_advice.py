@@ -56,7 +56,6 @@ def test_state_is_told() -> None:
 @pytest.mark.parametrize(
     "rows",
     [
-        [row("vte", 0.03, 0.03), row("tpt", 0.0)],  # 0.03 of two methods is 0.06
         [row("vte", -0.05, 0.001)],
         [row("vte", 0.0, 1.0)],
     ],
@@ -66,6 +65,14 @@ def test_chance_and_losses_are_no_reason_to_adapt(rows: list[Row]) -> None:
     assert found.method == "zero-shot"
     assert found.sentence.startswith("Do not adapt: on 200 of your pictures none of the")
     assert "vte: " in found.sentence
+
+
+def test_what_one_of_many_may_gain_by_chance_is_not_decided() -> None:
+    rows = [row("vte", 0.03, 0.03), row("tpt", 0.05, 0.2)]  # 0.03 of two methods is 0.06
+    found = advise([PLAIN, *rows], 200, 30)
+    assert found.method == "zero-shot"
+    assert found.sentence.startswith("Not decided: on 200 of your pictures vte is better")
+    assert "a larger --limit" in found.sentence
 
 
 @pytest.mark.parametrize(("changed", "words"), [(4, "Do not adapt: the"), (40, "label those")])

@@ -2,7 +2,8 @@
 
 With labels a method is advised where McNemar's exact test against zero-shot, corrected for the
 number of methods (Bonferroni), is below 0.05; of those within a point of the best, the cheapest.
-Else the advice is not to adapt. Without labels nothing can say whether a changed answer is a better
+Where a gain passes the test alone, but not corrected, the advice is to look at more pictures. Else
+it is not to adapt. Without labels nothing can say whether a changed answer is a better
 one, so the advice is to label the pictures whose answer changes: the others decide nothing.
 """
 
@@ -119,21 +120,13 @@ def advise(rows: Sequence[Row], pictures: int, changed: int) -> Advice:
     plain, *others = rows
     if plain.metrics is None:
         return _advise_unlabelled(plain, pictures, changed)
-    base = plain.metrics.metrics["acc1"] or 0.0
-    gains = {row.name: row.versus.difference if row.versus else 0.0 for row in others}
-    chances = {row.name: row.versus.mcnemar_p if row.versus else 1.0 for row in others}
-    sure = [row for row in others if chances[row.name] * len(others) < SIGNIFICANT]
-    better = [row for row in sure if gains[row.name] > 0]
+    base = _accuracy(plain)
+    hopeful = [row for row in others if _gain(row) > 0 and _chance(row) < SIGNIFICANT]
+    better = [row for row in hopeful if _chance(row) * len(others) < SIGNIFICANT]
     if not better:
-        nearest = max(others, key=lambda row: gains[row.name])
-        return Advice(
-            f"Do not adapt: on {pictures:,} of your pictures none of the {len(others)} methods is "
-            f"better than zero-shot's {100 * base:.1f} % beyond chance (the nearest, "
-            f"{nearest.name}: {_tell_gain(nearest)}).",
-            plain.name,
-        )
-    most = max(gains[row.name] for row in better)
-    near = [row for row in better if gains[row.name] >= most - WITHIN]
+        return _advise_against(plain, others, hopeful, pictures)
+    most = max(map(_gain, better))
+    near = [row for row in better if _gain(row) >= most - WITHIN]
     best = min(near, key=lambda row: row.ms)
     state = (
         " Its answers depend on the other pictures: mix them, do not sort them."
@@ -142,9 +135,31 @@ def advise(rows: Sequence[Row], pictures: int, changed: int) -> Advice:
     )
     return Advice(
         f"Use {best.name}: on {pictures:,} of your pictures it is right on "
-        f"{100 * (base + gains[best.name]):.1f} %, zero-shot on {100 * base:.1f} % "
+        f"{100 * (base + _gain(best)):.1f} %, zero-shot on {100 * base:.1f} % "
         f"({_tell_gain(best)}), for {best.ms:.0f} ms a picture in place of {plain.ms:.0f}.{state}",
         best.name,
+    )
+
+
+def _advise_against(
+    plain: Row, others: Sequence[Row], hopeful: Sequence[Row], pictures: int
+) -> Advice:
+    """Nothing is sure: either nothing is near it, or more pictures have to decide."""
+    nearest = max(hopeful or others, key=_gain)
+    base = _accuracy(plain)
+    if hopeful:
+        return Advice(
+            f"Not decided: on {pictures:,} of your pictures {nearest.name} is better than "
+            f"zero-shot's {100 * base:.1f} % ({_tell_gain(nearest)}), but one of {len(others)} "
+            "methods may be so by chance. Run again on more labelled pictures, with a larger "
+            "--limit; until then do not adapt.",
+            plain.name,
+        )
+    return Advice(
+        f"Do not adapt: on {pictures:,} of your pictures none of the {len(others)} methods is "
+        f"better than zero-shot's {100 * base:.1f} % beyond chance (the nearest, "
+        f"{nearest.name}: {_tell_gain(nearest)}).",
+        plain.name,
     )
 
 
@@ -161,6 +176,18 @@ def _advise_unlabelled(plain: Row, pictures: int, changed: int) -> Advice:
         "again with --labels.",
         plain.name,
     )
+
+
+def _accuracy(row: Row) -> float:
+    return (row.metrics.metrics["acc1"] if row.metrics else None) or 0.0
+
+
+def _gain(row: Row) -> float:
+    return row.versus.difference if row.versus else 0.0
+
+
+def _chance(row: Row) -> float:
+    return row.versus.mcnemar_p if row.versus else 1.0
 
 
 def _tell_gain(row: Row) -> str:
