@@ -32,7 +32,7 @@ def test_a_labelled_folder_gives_intervals_a_sentence_and_a_command(run_tpt: Run
     assert "against zero-shot, points" in head
     assert [line.split()[0] for line in rows] == ["zero-shot", "vte", "tda", "zero", "tpt:lr=0.02"]
     assert empty == ""
-    assert sentence.startswith(("Use ", "Not decided: on 12", "Do not adapt: on 12 of your pictures"))
+    assert sentence.startswith(("Use ", "Not decided: on 12", "Do not adapt: on 12"))
     assert command.startswith(
         "tpt predict pets --classes cat,dog,owl --recursive --model tiny --method "
     )
