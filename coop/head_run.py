@@ -42,11 +42,11 @@ def _fit(run: Run, text: Tensor, val: tuple[Tensor, Tensor] | None, watch: Watch
     recipe, plain, scale = run.recipe, run.plain, run.job.clip.logit_scale
     alpha, beta = recipe.extras.get("weight"), recipe.extras.get("beta")
     if recipe.method == "lpp":
-        return LPPlusPlus(text, recipe.epochs).fit(plain.features, plain.labels, val).head
+        return LPPlusPlus(text, recipe.epochs).fit(plain.features, plain.labels, val)
     views = epoch_views(run.job.bank, run.train, run.seed, recipe, watch)  # (R, n, E)
     if recipe.method == "gda":
         labels = plain.labels.repeat(len(views))
-        return GDA(text, alpha, scale).fit(views.flatten(0, 1), labels, val).head
+        return GDA(text, alpha, scale).fit(views.flatten(0, 1), labels, val)
     cache = TipAdapter(
         text,
         *(alpha, beta, recipe.epochs, recipe.lr or 1e-3, recipe.batch_size or 256),
@@ -54,4 +54,4 @@ def _fit(run: Run, text: Tensor, val: tuple[Tensor, Tensor] | None, watch: Watch
         seed=run.seed % 2**63,
     )
     with torch.inference_mode(False):
-        return cache.fit(plain.features, plain.labels, val, views).head
+        return cache.fit(plain.features, plain.labels, val, views)

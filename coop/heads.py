@@ -4,15 +4,16 @@
 `GDA`, Zhengbo Wang et al., 2402.04087: Gaussians of one covariance, beside zero-shot.
 `LPPlusPlus`, Yunshi Huang et al., 2404.02285: a linear probe with a learned weight of the text.
 
-Each is fitted on unit features and labels, and becomes a `tpt.prompts.head.Head`. What is left open
-(`alpha`, `beta`, the epoch) is chosen on validation features if there are any, never on test
-pictures, as some of the public programs do.
+Each fits a `tpt.prompts.head.Head` to unit features and labels. What is left open (`alpha`, `beta`,
+the epoch) is chosen on validation features if there are any, never on test pictures, as some of the
+public programs do.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -30,27 +31,14 @@ ALPHAS = [0.1 + 2.9 * step / 20 for step in range(20)]
 GDA_ALPHAS = [10.0**power for power in range(-4, 3)]
 
 
-class _Fitted:
-    """A head before and after `fit`."""
+@dataclass(eq=False)
+class _Fit:
+    """What is fitted, and to which classes."""
 
-    def __init__(self, text: Tensor, scale: float = 100.0) -> None:
-        self.text, self.scale = text.detach().float(), float(scale)
-        self._head: Head | None = None
+    text: Tensor  # (K, E) unit class features
 
-    @property
-    def head(self) -> Head:
-        """What was fitted.
-
-        Raises:
-            MethodError: nothing was, yet.
-        """
-        if self._head is None:
-            raise MethodError("This head is not fitted yet. Call fit(features, labels) first.")
-        return self._head
-
-    def logits(self, features: Tensor) -> Tensor:
-        """(n, E) unit features to (n, K)."""
-        return self.head.logits(features)
+    def __post_init__(self) -> None:
+        self.text = self.text.detach().float()
 
     def _check(self, features: Tensor, labels: Tensor) -> Tensor:
         """How many pictures each class has: (K,)."""
@@ -74,34 +62,20 @@ def accuracy(head: Head, pictures: Pictures) -> float:
     return float((head.logits(pictures[0]).argmax(-1) == pictures[1]).float().mean())
 
 
-class TipAdapter(_Fitted):
+@dataclass(eq=False)
+class TipAdapter(_Fit):
     """A cache of the shots: logits = scale f . t + alpha sum_i exp(-beta (1 - f . key_i)) 1[y_i].
 
-    Args:
-        text: (K, E) unit class features.
-        alpha: weight of the cache; None: chosen on validation pictures, else 1.17.
-        beta: how fast a key's influence falls with its distance; None likewise, else 1.
-        epochs: of training the keys (Tip-Adapter-F, published 20); 0: the keys are the shots.
-        lr: AdamW's first rate (eps 1e-4, decay 0.01), which falls to 0 by a cosine.
-        batch: pictures a step.
-        scale: exp(logit_scale) of the model.
-        seed: of the order of the pictures.
+    AdamW (eps 1e-4, decay 0.01) trains the keys, at a rate that falls to 0 by a cosine.
     """
 
-    def __init__(
-        self,
-        text: Tensor,
-        alpha: float | None = None,
-        beta: float | None = None,
-        epochs: int = 0,
-        lr: float = 1e-3,
-        batch: int = 256,
-        scale: float = 100.0,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(text, scale)
-        self.alpha, self.beta = alpha, beta
-        self.epochs, self.lr, self.batch, self.seed = epochs, lr, batch, seed
+    alpha: float | None = None  # weight of the cache; None: by validation pictures, else 1.17
+    beta: float | None = None  # how fast a key's influence falls with its distance; likewise, 1
+    epochs: int = 0  # of training the keys (Tip-Adapter-F, published 20); 0: they are the shots
+    lr: float = 1e-3  # the first one
+    batch: int = 256  # pictures a step
+    scale: float = 100.0  # exp(logit_scale) of the model
+    seed: int = 0  # of the order of the pictures
 
     def fit(
         self,
@@ -109,7 +83,7 @@ class TipAdapter(_Fitted):
         labels: Tensor,
         val: Pictures | None = None,
         passes: Tensor | None = None,
-    ) -> TipAdapter:
+    ) -> Head:
         """Fit on unit features (n, E), labels (n,).
 
         Args:
@@ -136,8 +110,7 @@ class TipAdapter(_Fitted):
             others = [self._make(keys, labels, a, b) for b, a in grid]
             # The first of the best: the published start stands where nothing is better.
             head = max([head, *others], key=lambda one: accuracy(one, val))
-        self._head = head
-        return self
+        return head
 
     def _make(self, keys: Tensor, labels: Tensor, alpha: float, beta: float) -> Head:
         name = "tip-adapter-f" if self.epochs else "tip-adapter"
@@ -170,24 +143,19 @@ class TipAdapter(_Fitted):
         return keys.detach()
 
 
-class GDA(_Fitted):
+@dataclass(eq=False)
+class GDA(_Fit):
     """Gaussian discriminant analysis: logits = scale f . t + alpha (f W + b), in closed form.
 
     With mu_k the class means and S the covariance of the n shots around them,
     P = E pinv((n - 1) S + tr(S) I), W = P mu^T, b_k = -log K - mu_k P mu_k / 2. Augmented passes
     count as shots of their own, so that many passes of the same pictures weaken the ridge.
-
-    Args:
-        text: (K, E) unit class features.
-        alpha: weight of the Gaussians; None: chosen on validation pictures, else 1.
-        scale: exp(logit_scale) of the model.
     """
 
-    def __init__(self, text: Tensor, alpha: float | None = None, scale: float = 100.0) -> None:
-        super().__init__(text, scale)
-        self.alpha = alpha
+    alpha: float | None = None  # weight of the Gaussians; None: by validation pictures, else 1
+    scale: float = 100.0  # exp(logit_scale) of the model
 
-    def fit(self, features: Tensor, labels: Tensor, val: Pictures | None = None) -> GDA:
+    def fit(self, features: Tensor, labels: Tensor, val: Pictures | None = None) -> Head:
         """Fit on unit features (n, E), labels (n,); arguments and errors as `TipAdapter.fit`."""
         each = self._check(features, labels)
         count, width = self.text.shape
@@ -206,31 +174,24 @@ class GDA(_Fitted):
             return Head("gda", self.text, self.scale * self.text + alpha * weight, alpha * bias)
 
         if self.alpha is not None or val is None or not len(val[1]):
-            self._head = make(1.0 if self.alpha is None else self.alpha)
-        else:
-            self._head = max(map(make, GDA_ALPHAS), key=lambda one: accuracy(one, val))
-        return self
+            return make(1.0 if self.alpha is None else self.alpha)
+        return max(map(make, GDA_ALPHAS), key=lambda one: accuracy(one, val))
 
 
-class LPPlusPlus(_Fitted):
+@dataclass(eq=False)
+class LPPlusPlus(_Fit):
     """A linear probe and a learned weight of the text: logits_k = f . w_k + b_k + alpha_k f . t_k.
 
     Full-batch gradient descent with the rates that the objective's curvature allows: W, from the
     sums of the classes' shots, and b, from zero, by SGD with momentum 0.9; alpha, from 250 times
     the mean fit of shots and text, every tenth epoch by the sum of all its gradients so far, which
     the public program never clears.
-
-    Args:
-        text: (K, E) unit class features.
-        epochs: of training.
     """
 
-    def __init__(self, text: Tensor, epochs: int = 300) -> None:
-        super().__init__(text)
-        self.epochs = epochs
+    epochs: int = 300
 
     @torch.no_grad()
-    def fit(self, features: Tensor, labels: Tensor, val: Pictures | None = None) -> LPPlusPlus:
+    def fit(self, features: Tensor, labels: Tensor, val: Pictures | None = None) -> Head:
         """Fit on unit features (n, E), labels (n,); with `val` the best epoch, the last of equals.
 
         Raises:
@@ -263,8 +224,7 @@ class LPPlusPlus(_Fitted):
                 right = accuracy(head, val)
                 if right >= most:
                     best, most = head, right
-        self._head = best or self._make(weight, bias, alpha)
-        return self
+        return best or self._make(weight, bias, alpha)
 
     def _make(self, weight: Tensor, bias: Tensor, alpha: Tensor) -> Head:
         return Head("lpp", self.text, weight + alpha.unsqueeze(1) * self.text, bias)
