@@ -46,11 +46,10 @@ class RunScores:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a run has learned, and how good it is."""
+    """What came of a run, and how good what it learned is."""
 
     shots: int | None
     seed: int
-    learned: Context | LinearProbe
     images: int  # it was trained on
     failed: tuple[str, ...]  # training pictures that could not be read
     unread: tuple[str, ...] = ()  # and those of validation and test

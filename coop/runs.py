@@ -125,7 +125,7 @@ def _do_run(session: _Session, shots: int | None, seed: int) -> tuple[Result, Re
     measured = measure_run(run, learned, watch)
     seconds = time.monotonic() - started
     counts = len(run.train), run.failed
-    outcome = Outcome(shots, seed, learned, *counts, **measured, seconds=seconds, loss=loss)
+    outcome = Outcome(shots, seed, *counts, **measured, seconds=seconds, loss=loss)
     result = {"kind": run.recipe.method, "file": path.name, **outcome.to_json()}
     session.log({"event": "run", **result})
     return result, run.recipe
@@ -244,7 +244,7 @@ def _probe_beside(job: TrainJob, watch: Watch, shots: int | None, seed: int) -> 
         watch.say(f"The curve has no linear probe for {shots_text(shots)} shots. {error}")
         return None
     measured = measure_run(run, probe, watch)
-    outcome = Outcome(shots, seed, probe, len(run.train), run.failed, **measured)
+    outcome = Outcome(shots, seed, len(run.train), run.failed, **measured)
     return {"kind": "linear-probe", "file": None, **outcome.to_json()}
 
 

@@ -16,8 +16,8 @@ from tpt.methods.registry import (
     GROUP,
     METHODS,
     MethodInfo,
+    choose_plugin,
     find_method,
-    load_plugin,
     make_method,
     make_settings,
 )
@@ -133,7 +133,8 @@ class Outer:
 
 
 def test_a_plugin_may_be_a_class_in_a_class_that_reads_views_by_its_settings() -> None:
-    info = load_plugin(EntryPoint("sometimes", f"{__name__}:Outer.Sometimes", GROUP))
+    entry = EntryPoint("sometimes", f"{__name__}:Outer.Sometimes", GROUP)
+    info = choose_plugin("sometimes", [entry])
     assert info.method is Outer.Sometimes
     assert info.options == ("keep",)
     assert info.needs_views

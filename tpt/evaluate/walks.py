@@ -32,7 +32,6 @@ class ResultSet:
     role: str = SHIFT
     clean: str | None = None  # the result set that its accuracies are compared with
     part: str | None = None  # "base" or "new", where the classes are halved
-    whole: str | None = None  # the name before they were
 
     def label(self, sample: Sample) -> int:
         return self.label_of[sample.label]
@@ -267,7 +266,6 @@ def _halve(variant: Variant) -> Variant:
                     classes=result_set.classes[first:last],
                     label_of=labels,
                     part=part,
-                    whole=result_set.name,
                     clean=f"{result_set.clean} ({part})" if result_set.clean else None,
                 )
             )

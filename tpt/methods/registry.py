@@ -203,26 +203,19 @@ def choose_plugin(key: str, entries: Sequence[EntryPoint]) -> MethodInfo:
     """The method of the one package that claims a name.
 
     Raises:
-        MethodError: several packages claim it, or it is one of ours; what `load_plugin` refuses.
-    """
-    if key in METHODS or len(entries) > 1:
-        claims = ", ".join(f'"{entry.value}"' for entry in entries)
-        owner = "is one of tpt's own" if key in METHODS else "is claimed by several packages"
-        raise MethodError(
-            f'The method name "{entries[0].name}" of {claims} {owner}. Expected a name that no '
-            "other method has: rename it in that package, or uninstall one."
-        )
-    return load_plugin(entries[0])
-
-
-def load_plugin(entry: EntryPoint) -> MethodInfo:
-    """Import a method of another package.
-
-    Raises:
-        MethodError: it cannot be imported, or is no subclass of `tpt.methods.Method`.
+        MethodError: several packages claim it, or it is one of ours; what the package has cannot be
+            imported, or is no subclass of `tpt.methods.Method`.
     """
     from tpt.methods.base import Method
 
+    entry = entries[0]
+    if key in METHODS or len(entries) > 1:
+        claims = ", ".join(f'"{each.value}"' for each in entries)
+        owner = "is one of tpt's own" if key in METHODS else "is claimed by several packages"
+        raise MethodError(
+            f'The method name "{entry.name}" of {claims} {owner}. Expected a name that no '
+            "other method has: rename it in that package, or uninstall one."
+        )
     whose = f'"{entry.value}"' + (f" of the package {entry.dist.name}" if entry.dist else "")
     try:
         if entry.pattern.match(entry.value) is None:
