@@ -44,7 +44,10 @@ class Plain:
 
     def epoch(self, epoch: Epoch, epochs: int) -> None:
         if self._is_due() or epoch.number + 1 == epochs:
-            self.say(describe(epoch, epochs))
+            self.say(
+                f"Epoch {epoch.number + 1} of {epochs}: loss {epoch.loss:.4f}, learning rate "
+                f"{epoch.lr:.2e}, accuracy {100 * epoch.accuracy:.1f} %"
+            )
 
     def _is_due(self) -> bool:
         if time.monotonic() - self._last < _EVERY:
@@ -92,10 +95,3 @@ class Bars:
         self._bars.update(
             self._task, description=text, completed=done, total=total, visible=done < total
         )
-
-
-def describe(epoch: Epoch, epochs: int) -> str:
-    return (
-        f"Epoch {epoch.number + 1} of {epochs}: loss {epoch.loss:.4f}, learning rate "
-        f"{epoch.lr:.2e}, accuracy {100 * epoch.accuracy:.1f} %"
-    )

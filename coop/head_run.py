@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 
 from coop.heads import GDA, LPPlusPlus, TipAdapter
+from coop.recipes import WORDS
 from coop.run import Run, Watch, epoch_views, measure
 from tpt.errors import PromptError
 from tpt.prompts import Context
 from tpt.prompts.engine import encode_templates
 from tpt.prompts.head import Head
-
-WORDS = "a photo of a"  # of the context that stands beside a head; a head does not read it
 
 
 def fit_head(run: Run, watch: Watch) -> Context:
@@ -28,6 +27,7 @@ def fit_head(run: Run, watch: Watch) -> Context:
     found = measure(job.bank, run.draw.val, watch, "validation pictures")
     val = (found.features, found.labels) if len(found.labels) else None
     head = _fit(run, text, val, watch)
+    # Of the context that stands beside a head, which does not read it.
     words = job.templates[0] if len(job.templates) == 1 else WORDS
     try:
         context = Context.from_words(job.clip, words)

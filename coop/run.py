@@ -91,10 +91,6 @@ class Run:
     failed: tuple[str, ...]
     plain: RunScores  # the training pictures' plain views
 
-    @property
-    def labels(self) -> Tensor:
-        return self.plain.labels
-
 
 def recipe_of(job: TrainJob, shots: int | None) -> Recipe:
     """The recipe of the job's runs with so many shots."""
@@ -130,7 +126,7 @@ def train_prompt(run: Run, state: State | None, watch: Watch) -> Iterator[Epoch]
     learner = make_learner(recipe, job.clip, run.draw.classes, job.templates, run.seed)
     settings = LoopSettings(recipe.epochs, recipe.lr, recipe.batch_size, run.seed)
     read = epoch_reader(job.bank, run.train, run.seed, recipe, watch)
-    labels = run.labels.to(job.clip.device)
+    labels = run.plain.labels.to(job.clip.device)
     yield from train(learner, read, labels, settings, state)
 
 

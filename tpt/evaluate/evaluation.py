@@ -128,7 +128,8 @@ def build_evaluation(wanted: EvalSettings, walks: Sequence[Walk]) -> Evaluation:
         TptError: anything that would fail later, now and in a sentence.
     """
     check_options(wanted)
-    clip, screen = _load(wanted)
+    first = next(iter(wanted.starts.prompts.values()), None)
+    clip, screen = load_models(wanted, None if first is None else Context.load(first), first)
     gate = None if wanted.gate is None else (wanted.gate, wanted.gate_views or 1)
     reads = any(_reads_views(spec) for spec in wanted.specs)
     count = (wanted.views or DEFAULT_VIEWS) if reads else 1
@@ -183,12 +184,6 @@ def check_options(wanted: EvalSettings) -> None:
 
 def _reads_views(spec: MethodSpec) -> bool:
     return find_method(spec.method).reads_views(make_settings(spec.method, spec.options))
-
-
-def _load(wanted: EvalSettings) -> tuple[Clip, Screen | None]:
-    """The model that was asked for, or that the prompt files were made for."""
-    first = next(iter(wanted.starts.prompts.values()), None)
-    return load_models(wanted, None if first is None else Context.load(first), first)
 
 
 def _describe_walk(walk: Walk) -> dict[str, Any]:

@@ -72,7 +72,9 @@ def measure(evaluation: Evaluation, predictions: str, tell: Tell) -> dict[str, A
         measured[name] = measure_set(columns, BASELINE, seed=evaluation.seed)
         ms[name] = reader.times()
         confusions += reader.changes.confusions(name, classes)
-        sets.append(_describe_set(walk, variant, result_set, reader))
+        done = len(columns[BASELINE].label)
+        failed = len(places.get(name, ())) - done
+        sets.append(_describe_set(walk, variant, result_set, done, failed))
         if pictures:
             gallery += _draw_gallery(evaluation, walk, variant, draw.items)
     methods = evaluation.settings["methods"]
@@ -99,7 +101,6 @@ class _RowReader:
     """Sees every row of a result set once, on its way to the metrics."""
 
     def __init__(self, methods: list[str], draw: GalleryDraw) -> None:
-        self.done = self.failed = 0
         self.draw = draw
         self.changes = ChangeCounter(BASELINE)
         self._image_ms = array("f")
@@ -107,10 +108,7 @@ class _RowReader:
 
     def follow(self, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         for row in rows:
-            if "error" in row:
-                self.failed += 1
-            else:
-                self.done += 1
+            if "error" not in row:
                 self.draw.add(row)
                 self.changes.add(row)
                 self._image_ms.append(row["image_ms"])
@@ -129,7 +127,7 @@ def _median(values: array[float]) -> float | None:
 
 
 def _describe_set(
-    walk: Walk, variant: Variant, result_set: ResultSet, reader: _RowReader
+    walk: Walk, variant: Variant, result_set: ResultSet, done: int, failed: int
 ) -> SetInfo:
     read = walk.set
     return SetInfo(
@@ -137,9 +135,9 @@ def _describe_set(
         layout=read.layout,
         path=as_text(read.path),
         classes=result_set.classes,
-        images=reader.done,
+        images=done,
         role=result_set.role,
-        failed=reader.failed,
+        failed=failed,
         domain=read.domain,
         corruption=variant.corruption or read.corruption,
         severity=variant.severity or read.severity,

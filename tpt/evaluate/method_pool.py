@@ -130,19 +130,15 @@ class MethodPool:
             settings["batch_size"] = self.batch_size or together
         if spec.temperature is not None:
             settings["temperature"] = spec.temperature
+        given = self.starts.templates
+        templates = list(given) if len(given) > 1 else ["each set's own, else open_clip's"]
         return {
             "name": spec.name,
             "method": spec.method,
             "settings": settings,
             "context": context,
-            "templates": self._told_templates(spec),
+            "templates": templates if spec.ensemble else [],
         }
-
-    def _told_templates(self, spec: MethodSpec) -> list[str]:
-        if not spec.ensemble:
-            return []
-        given = self.starts.templates
-        return list(given) if len(given) > 1 else ["each set's own, else open_clip's"]
 
     def _make(self, spec: MethodSpec, classes: tuple[str, ...], part_of: LabelledSet) -> Method:
         info = find_method(spec.method)

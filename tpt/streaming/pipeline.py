@@ -124,7 +124,9 @@ def _generate(
                 if item is not None and item.frame is not None:
                     record = replace(record, time=item.time, frame=item.frame, shot=max(shot, 0))
                 if strict and record.error is not None:
-                    raise ImageError(_name_image(record, record.error.message))
+                    message = record.error.message
+                    name = f"image {record.index}" if record.path is None else repr(record.path)
+                    raise ImageError(message if name in message else f"{name}: {message}")
                 yield record
 
 
@@ -157,9 +159,3 @@ def cut_batches(
         raise
     if batch:
         yield batch
-
-
-def _name_image(record: Record, message: str) -> str:
-    """The message, led by the image's name where it does not say it already."""
-    name = f"image {record.index}" if record.path is None else repr(record.path)
-    return message if name in message else f"{name}: {message}"

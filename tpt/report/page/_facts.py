@@ -107,12 +107,10 @@ def make_cards(facts: Facts) -> list[Card]:
     if len(names) <= MOST_CARDS:
         parts = [(name, [name]) for name in names]
     else:
-        trees = dict.fromkeys(get_parent(name) for name in names)
-        members = [[name for name in names if get_parent(name) == tree] for tree in trees]
-        parts = [
-            (tree if len(part) > 1 else part[0], part)
-            for tree, part in zip(trees, members, strict=True)
-        ]
+        trees: dict[str, list[str]] = {}
+        for name in names:
+            trees.setdefault(get_parent(name), []).append(name)
+        parts = [(tree if len(part) > 1 else part[0], part) for tree, part in trees.items()]
     cards = (_make_card(facts, title, members) for title, members in parts)
     return [card for card in cards if card is not None]
 
@@ -171,14 +169,14 @@ def make_scores(facts: Facts) -> list[Score]:
     names = [entry["name"] for entry in shifted or facts.sets]
     scores = []
     for method in facts.methods:
-        found = [facts.get_result(name, method) for name in names]
-        versus = [entry["versus_baseline"] for entry in found if entry and _is_compared(entry)]
-        if method == facts.baseline or not versus:
+        every = [facts.get_result(name, method) or {} for name in names]
+        found = [entry for entry in every if _is_compared(entry)]
+        if method == facts.baseline or not found:
             continue
-        verdicts = [judge(entry) for entry in found if entry and _is_compared(entry)]
+        verdicts = [judge(entry) for entry in found]
         counts = {verdict: verdicts.count(verdict) for verdict in VERDICTS}
-        mean = fmean(entry["difference"] for entry in versus)
-        scores.append(Score(method, counts, len(versus), mean))
+        mean = fmean(entry["versus_baseline"]["difference"] for entry in found)
+        scores.append(Score(method, counts, len(found), mean))
     return scores
 
 

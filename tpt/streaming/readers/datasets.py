@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tpt.errors import SourceError
-from tpt.streaming.items import Item
 from tpt.streaming.readers.parquet import read_cell
 from tpt.text import some
 
@@ -38,7 +37,11 @@ def rows(dataset: Iterable[Any], column: str | None = None, name: str = "row") -
         column = _find_column(features)
     elif features is not None and column not in features:
         raise SourceError(f'The data set has no column "{column}": it has {some(features)}.')
-    return _iterate(_undecoded(dataset, column, features), column, name)
+    null = f'has nothing in its column "{column}".'
+    return (
+        read_cell(f"{name}#{number}", row.get(column), f"{name}#{number} {null}")
+        for number, row in enumerate(_undecoded(dataset, column, features))
+    )
 
 
 def _find_column(features: Any) -> str:
@@ -58,9 +61,3 @@ def _undecoded(dataset: Any, column: str, features: Any) -> Any:
     if library is None or not is_image or not hasattr(dataset, "cast_column"):
         return dataset
     return dataset.cast_column(column, library.Image(decode=False))
-
-
-def _iterate(dataset: Iterable[Any], column: str, name: str) -> Iterator[Item | str]:
-    for number, row in enumerate(dataset):
-        key = f"{name}#{number}"
-        yield read_cell(key, row.get(column), f'{key} has nothing in its column "{column}".')
