@@ -17,7 +17,7 @@ from typing import Any
 
 from tpt.errors import MethodError, OutputError
 from tpt.evaluate.walks import Walk
-from tpt.runs.journal import Journal, check_same, cut, open_lines, read_lines
+from tpt.runs.journal import Journal, check_same, open_lines, read_lines
 from tpt.runs.lock import cannot_write
 from tpt.runs.settings_diff import compare_names
 
@@ -187,7 +187,10 @@ def drop_begun(path: str, part: WalkProgress) -> WalkProgress:
     """Take the lines of a walk that was broken off, the last there is, away again."""
     if part.complete or not part.lines:
         return part
-    cut(path, part.start)
+    try:
+        os.truncate(path, part.start)
+    except OSError as error:
+        raise cannot_write(path, error) from error
     return WalkProgress(start=part.start)
 
 

@@ -123,6 +123,20 @@ def _result_entry(
     """One method on one set."""
     found = measured[info.name][method]
     times = ms.get(info.name, {}).get(method, Times(None, None))
+
+    def accuracy(of: str, on: str | None) -> float | None:
+        there = measured.get(on or "", {}).get(of)
+        return None if there is None else there.metrics["acc1"]
+
+    def gap(of: str) -> float | None:
+        return _less(accuracy(of, info.clean), accuracy(of, info.name))
+
+    clean = {
+        "dataset": info.clean,
+        "acc1": accuracy(method, info.clean),
+        "gap": gap(method),
+        "effective_robustness": _less(gap(baseline), gap(method)),
+    }
     return {
         "dataset": info.name,
         "model": settings.get("model"),
@@ -136,33 +150,8 @@ def _result_entry(
         "reliability": found.reliability
         and {str(bins): asdict(diagram) for bins, diagram in found.reliability.items()},
         "versus_baseline": asdict(found.versus) if found.versus and method != baseline else None,
-        "clean": _clean(info, method, measured, baseline),
+        "clean": None if info.clean is None else clean,
         "ms": asdict(times),
-    }
-
-
-def _clean(
-    info: SetInfo,
-    method: str,
-    measured: Mapping[str, Mapping[str, SetMetrics]],
-    baseline: str,
-) -> dict[str, Any] | None:
-    """The clean counterpart of one method on one set; None where the set has none."""
-    if info.clean is None:
-        return None
-
-    def accuracy(of: str, on: str) -> float | None:
-        found = measured.get(on, {}).get(of)
-        return None if found is None else found.metrics["acc1"]
-
-    acc1 = accuracy(method, info.clean)
-    gap = _less(acc1, accuracy(method, info.name))
-    baseline_gap = _less(accuracy(baseline, info.clean), accuracy(baseline, info.name))
-    return {
-        "dataset": info.clean,
-        "acc1": acc1,
-        "gap": gap,
-        "effective_robustness": _less(baseline_gap, gap),
     }
 
 

@@ -239,15 +239,3 @@ def read_lines(
             os.truncate(path, end)
     except OSError as error:
         raise cannot_write(path, error) from error
-
-
-def cut(path: str, size: int) -> None:
-    """Take away all behind the first `size` bytes.
-
-    Raises:
-        OutputError: the disk refused.
-    """
-    try:
-        os.truncate(path, size)
-    except OSError as error:
-        raise cannot_write(path, error) from error
