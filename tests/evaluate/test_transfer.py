@@ -27,10 +27,9 @@ from tpt.evaluate.transfer_measure import measure_transfer
 from tpt.evaluate.walks import plan_walks
 from tpt.report.transfer_tables import (
     console_table,
-    latex_tables,
     list_panels,
     make_tables,
-    markdown_tables,
+    set_tables,
 )
 
 SETS = ("photo", "sketch", "cars")
@@ -230,9 +229,7 @@ def test_an_average_leaves_out_the_set_that_the_prompt_was_learned_on(measure: A
 def test_pictures_without_a_prediction_are_counted_and_told(measure: Any) -> None:
     found = measure(broken=True)
     assert [(t["images"], t["failed"]) for t in found["targets"]] == [(4, 0), (4, 0), (4, 1)]
-    assert "cars: 1 more could not be read; the numbers are of the others." in markdown_tables(
-        found
-    )
+    assert "cars: 1 more could not be read; the numbers are of the others." in set_tables(found)[0]
 
 
 def test_what_is_written_is_strict_json_and_names_rows_and_columns(measure: Any) -> None:
@@ -271,7 +268,7 @@ def test_markdown_and_latex_hold_every_method_and_then_the_published_averages(
     measure: Any,
 ) -> None:
     found = measure()
-    markdown, latex = markdown_tables(found), latex_tables(found)
+    markdown, latex = set_tables(found)
     assert markdown.count("| Learned on |") == 4
     assert latex.count(r"\begin{table}") == 5
     own, published = markdown.split("## Transfer, published: top-1, %\n")

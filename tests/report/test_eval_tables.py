@@ -8,7 +8,7 @@ from report.sample import sample_results
 
 from tpt.evaluate.protocols import base_to_new, domain_generalisation
 from tpt.report.console import console_table
-from tpt.report.eval_tables import latex_tables, make_tables, markdown_tables
+from tpt.report.eval_tables import make_tables, set_tables
 
 
 def get_rows(results: dict[str, Any], title: str) -> list[list[str]]:
@@ -103,7 +103,7 @@ def test_calibration_is_in_percent_and_the_scores_are_not():
 
 
 def test_the_published_calibration_is_called_published():
-    assert "Published (arXiv 2403.14119" in markdown_tables(sample_results())
+    assert "Published (arXiv 2403.14119" in set_tables(sample_results())[0]
 
 
 def test_the_gap_table_has_the_sets_with_a_clean_counterpart():
@@ -209,12 +209,12 @@ def test_a_name_with_a_bar_or_an_underscore_is_escaped_on_the_page():
     for entry in (*results["sets"], *results["results"]):
         key = "name" if "name" in entry else "dataset"
         entry[key] = entry[key].replace("pacs/sketch", "a|b_c&d%#")
-    assert r"| a\|b_c&d%# | tpt | 200 |" in markdown_tables(results)
-    assert r"a\textbar{}b\_c\&d\%\# & tpt & 200 &" in latex_tables(results)
+    assert r"| a\|b_c&d%# | tpt | 200 |" in set_tables(results)[0]
+    assert r"a\textbar{}b\_c\&d\%\# & tpt & 200 &" in set_tables(results)[1]
 
 
 def test_the_page_begins_with_the_run_and_what_to_know_of_the_sets():
-    text = markdown_tables(sample_results())
+    text = set_tables(sample_results())[0]
     assert "- tpt-runtime 0.1.0: model tpt-tiny, pretrained embedded" in text
     assert '- tpt: tpt; keep 0.1, steps 1, lr 0.005; words "a photo of a"' in text
     assert "- tpt+init: tpt; keep 0.1, steps 1, lr 0.005; file coop.safetensors" in text
@@ -226,7 +226,7 @@ def test_a_note_of_many_sets_is_told_once():
     results = make_tree({"fog": [1, 2, 3, 4, 5]})
     for entry in results["sets"]:
         entry["notes"] = ["One class has no pictures."]
-    text = markdown_tables(results)
+    text = set_tables(results)[0]
     assert text.count("One class has no pictures.") == 1
     assert "cifar10/fog/3 and 2 more: One class has no pictures." in text
 
@@ -234,7 +234,7 @@ def test_a_note_of_many_sets_is_told_once():
 def test_latex_keeps_its_comments_on_their_lines():
     results = sample_results()
     results["sets"][0]["notes"] = ["first\n\\input{second}"]
-    assert "\n\\input" not in latex_tables(results)
+    assert "\n\\input" not in set_tables(results)[1]
 
 
 def test_settings_that_are_lists_or_templates_are_told_in_words():
@@ -243,7 +243,7 @@ def test_settings_that_are_lists_or_templates_are_told_in_words():
     results["settings"]["corrupt"] = ["fog:3", "fog:5"]
     results["methods"][0]["templates"] = ["a photo of a {}."] * 80
     results["methods"][1]["templates"] = ["each set's own"]
-    text = markdown_tables(results)
+    text = set_tables(results)[0]
     assert "corrupt fog:3 fog:5" in text
     assert "gate" not in text
     assert "- zero-shot: zero_shot; words" in text

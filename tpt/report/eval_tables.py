@@ -17,8 +17,7 @@ from tpt.report.typeset import (
     Cell,
     Table,
     Tell,
-    latex_document,
-    markdown_document,
+    make_documents,
     number,
     percent,
     points,
@@ -31,14 +30,9 @@ SIGNIFICANT = 0.05  # McNemar's p below which a difference is called real
 Results = Mapping[str, Any]
 
 
-def markdown_tables(results: Results) -> str:
-    """tables.md: what was run, then every table."""
-    return markdown_document("Evaluation", _tell_run(results), make_tables(results))
-
-
-def latex_tables(results: Results) -> str:
-    """The same tables as LaTeX, to be put into a paper; the best of each column is bold."""
-    return latex_document(_tell_run(results), make_tables(results))
+def set_tables(results: Results) -> tuple[str, str]:
+    """tables.md and tables.tex: what was run, then every table."""
+    return make_documents("Evaluation", _tell_run(results), make_tables(results))
 
 
 def make_tables(results: Results) -> list[Table]:

@@ -72,8 +72,7 @@ def draw_curve(points: Sequence[Point], title: str, path: Path, floor: float | N
     `floor`, in [0, 1], begin at the picture's lower edge; the CSV file has all of them.
 
     Raises:
-        OutputError: matplotlib is not installed.
-        OutputError: the disk refused.
+        OutputError: matplotlib is not installed, or the disk refused.
     """
     figure = make_figure(MISSING_LIBRARY, figsize=(6.4, 5), dpi=150)
     axes = figure.add_subplot()

@@ -48,8 +48,7 @@ def draw_heatmap(panels: Sequence[Panel], title: str, path: Path) -> None:
     """Draw one matrix above the other as PNG, all with the same colours.
 
     Raises:
-        OutputError: matplotlib is not installed.
-        OutputError: the disk refused.
+        OutputError: matplotlib is not installed, or the disk refused.
     """
     changes = [d for panel in panels for row in find_differences(panel) for d in row]
     limit = max([SMALLEST_RANGE, *(abs(change) for change in changes if change is not None)])

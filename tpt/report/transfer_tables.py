@@ -18,9 +18,8 @@ from tpt.report.typeset import (
     Cell,
     Table,
     exact,
-    latex_document,
+    make_documents,
     mark_best,
-    markdown_document,
     number,
     points,
     shorten,
@@ -34,16 +33,10 @@ _SHORTEST = 8  # characters of a name that the console keeps in any case
 Transfer = Mapping[str, Any]
 
 
-def markdown_tables(transfer: Transfer) -> str:
-    """tables.md: what was run, two tables a method, and the published averages."""
-    return markdown_document(
-        "Transfer between data sets", tell_transfer(transfer), make_tables(transfer)
-    )
-
-
-def latex_tables(transfer: Transfer) -> str:
-    """The same as LaTeX, to be put into a paper; the best of each column is bold."""
-    return latex_document(tell_transfer(transfer), make_tables(transfer))
+def set_tables(transfer: Transfer) -> tuple[str, str]:
+    """tables.md and tables.tex: what was run, two tables a method, and the published averages."""
+    title = "Transfer between data sets"
+    return make_documents(title, tell_transfer(transfer), make_tables(transfer))
 
 
 def console_table(transfer: Transfer) -> str:

@@ -227,14 +227,11 @@ def shorten(text: str, longest: int) -> str:
 # --- whole files ---
 
 
-def markdown_document(title: str, said: Iterable[str], tables: Iterable[Table]) -> str:
-    """A title, a list of what was run, and every table."""
-    told = [f"- {escape_markdown(line)}" for line in said]
-    return "\n".join([f"# {title}\n", *told, "", *map(to_markdown, tables)])
-
-
-def latex_document(said: Iterable[str], tables: Iterable[Table]) -> str:
-    """The same as LaTeX, to be put into a paper; what was run stands in comments."""
-    told = [f"% {' '.join(line.split())}" for line in said]
+def make_documents(title: str, said: Iterable[str], tables: Sequence[Table]) -> tuple[str, str]:
+    """Markdown, and LaTeX to be put into a paper: a title, what was run, and every table."""
+    told = [" ".join(line.split()) for line in said]
+    marked = [f"- {escape_markdown(line)}" for line in told]
+    markdown = [f"# {title}\n", *marked, "", *map(to_markdown, tables)]
     needed = r"% Needs \usepackage{booktabs} and \usepackage{longtable}."
-    return "\n".join([needed, *told, "", *map(to_latex, tables)])
+    latex = [needed, *(f"% {line}" for line in told), "", *map(to_latex, tables)]
+    return "\n".join(markdown), "\n".join(latex)

@@ -63,8 +63,7 @@ def write_report(folder: Path, output: Path | None = None) -> tuple[str, Path]:
 
 def _draw_eval(content: Mapping[str, Any], output: Path) -> tuple[str, Path]:
     table, page = console_table(content), render_report(content).encode()
-    markdown, latex = eval_tables.markdown_tables(content), eval_tables.latex_tables(content)
-    _write_tables(markdown, latex, output)
+    _write_tables(*eval_tables.set_tables(content), output)
     write_whole(output / "report.html", page, what="report")
     return table, output / "report.html"
 
@@ -72,11 +71,7 @@ def _draw_eval(content: Mapping[str, Any], output: Path) -> tuple[str, Path]:
 def _draw_transfer(content: Mapping[str, Any], output: Path) -> tuple[str, Path]:
     table, panels = transfer_tables.console_table(content), transfer_tables.list_panels(content)
     title = f"Transfer, {content['settings']['model']}: top-1, %"
-    markdown, latex = (
-        transfer_tables.markdown_tables(content),
-        transfer_tables.latex_tables(content),
-    )
-    _write_tables(markdown, latex, output)
+    _write_tables(*transfer_tables.set_tables(content), output)
     draw_heatmap(panels, title, output / "heatmap.png")
     return table, output / "heatmap.png"
 
