@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tpt.streaming.records import Adaptation, Failure, Prediction, Record, csv_header, csv_row
+from tpt.streaming.records import Adaptation, Failure, Prediction, Record, csv_cells, csv_header
 
 CAT, DOG = Prediction("cat", 0.75, 4), Prediction("dog", 0.25, 0)
 ADAPT = Adaptation(entropy_before=0.5, entropy_after=0.25, views_kept=6, ms=12.0)
@@ -114,12 +114,12 @@ def test_json_is_readable_where_utf8_can_hold_it() -> None:
 @pytest.mark.parametrize("top_k", [1, 2, 3, 5])
 @pytest.mark.parametrize("record", [FULL, PLAIN, VOTED, LEFT, BAD])
 def test_every_csv_row_is_as_wide_as_the_header(record: Record, top_k: int) -> None:
-    assert len(csv_row(record, top_k)) == len(csv_header(top_k))
+    assert len([*csv_cells(record.to_dict(), top_k)]) == len(csv_header(top_k))
 
 
 def row_of(record: Record, top_k: int) -> dict[str, object]:
     """What is not empty in the record's row."""
-    cells = zip(csv_header(top_k), csv_row(record, top_k), strict=True)
+    cells = zip(csv_header(top_k), csv_cells(record.to_dict(), top_k), strict=True)
     return {name: cell for name, cell in cells if cell != ""}
 
 
@@ -185,4 +185,4 @@ def test_any_record_is_one_line_that_comes_back(record: Record) -> None:
     line = record.to_json()
     assert "\n" not in line
     assert json.loads(line.encode()) == json.loads(json.dumps(record.to_dict()))
-    assert len(csv_row(record, 3)) == len(csv_header(3))
+    assert len([*csv_cells(record.to_dict(), 3)]) == len(csv_header(3))

@@ -72,7 +72,16 @@ def judge_outside(
     for part in outsides:
         for walk, result_set in _class_lists(evaluation):
             tell(f"Judging {part.name} under the classes of {result_set.name}")
-            for line in _judge(evaluation, part, walk, result_set, num_workers):
+            nowhere = (0,) * max(1, len(part.classes))  # labels mean nothing here
+            head = ResultSet(part.name, result_set.classes, nowhere)
+            for line in run_walk(
+                Walk(part, (Variant((head,)),)),
+                {part.name: evaluation.pool.methods(result_set.classes, walk.set)},
+                evaluation.views,
+                batch_size=evaluation.batch_size,
+                num_workers=num_workers,
+            ):
+                line = {"classes_of": result_set.name, "outside": part.name, **line}
                 lines.append(json.dumps(line, separators=(",", ":")).encode() + b"\n")
     write_whole(folder / NAME, b"".join(lines), "outside predictions")
 
@@ -127,20 +136,6 @@ def _class_lists(evaluation: Evaluation) -> Iterator[tuple[Walk, ResultSet]]:
             if result_set.classes not in seen:
                 seen.add(result_set.classes)
                 yield walk, result_set
-
-
-def _judge(
-    evaluation: Evaluation, part: LabelledSet, walk: Walk, result_set: ResultSet, num_workers: int
-) -> Iterator[dict[str, Any]]:
-    """The lines of one outside folder under one list of classes; labels mean nothing in them."""
-    head = ResultSet(part.name, result_set.classes, (0,) * max(1, len(part.classes)))
-    own = Walk(part, (Variant((head,)),))
-    methods = {part.name: evaluation.pool.methods(result_set.classes, walk.set)}
-    lines = run_walk(
-        own, methods, evaluation.views, batch_size=evaluation.batch_size, num_workers=num_workers
-    )
-    for line in lines:
-        yield {"classes_of": result_set.name, "outside": part.name, **line}
 
 
 def _collect(rows: Iterator[dict[str, Any]]) -> Scores:

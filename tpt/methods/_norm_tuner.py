@@ -109,8 +109,14 @@ class NormMethod(Method):
         Raises:
             MethodError: pictures of another shape.
         """
+        size = self.engine.clip.preprocess.size
+        if views.ndim != 5 or tuple(views.shape[-3:]) != (3, *size) or 0 in views.shape:
+            raise MethodError(
+                f"Pictures have shape {tuple(views.shape)}; expected a batch (B, 1, 3, {size[0]}, "
+                f"{size[1]}), normalised: those of a batch decide together."
+            )
         with self._one_at_a_time():
-            return self._take_step(check_pictures(self.engine.clip, views))
+            return self._take_step(views[:, 0])
 
     @torch.inference_mode(False)
     @torch.enable_grad()
@@ -141,18 +147,3 @@ class NormMethod(Method):
             f"{type(self).__name__} tunes the towers, so it needs pictures and not their features. "
             "Call adapt on a batch (B, 1, 3, H, W), or use tpt.stream."
         )
-
-
-def check_pictures(clip: Clip, views: Tensor) -> Tensor:
-    """The plain pictures (B, 3, H, W) of views (B, N, 3, H, W).
-
-    Raises:
-        MethodError: another shape.
-    """
-    size = clip.preprocess.size
-    if views.ndim != 5 or tuple(views.shape[-3:]) != (3, *size) or 0 in views.shape:
-        raise MethodError(
-            f"Pictures have shape {tuple(views.shape)}; expected a batch (B, 1, 3, {size[0]}, "
-            f"{size[1]}), normalised: those of a batch decide together."
-        )
-    return views[:, 0]

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +15,7 @@ from tpt.errors import MethodError, OutputError
 from tpt.runs.journal import Journal, check_same, open_lines, read_lines
 from tpt.streaming.record_parquet import check_finished, pack, unpack
 from tpt.streaming.record_table import table_header, table_row
-from tpt.streaming.records import Record, csv_header, csv_row
+from tpt.streaming.records import Record, csv_cells, csv_header
 from tpt.streaming.subtitles import FORMS as SUBTITLES
 from tpt.streaming.subtitles import write_subtitles
 
@@ -136,7 +136,7 @@ def write_records(target: Target, append: bool) -> AbstractContextManager[Callab
 
     def encode(record: Record) -> str:
         if target.form == "csv":
-            return _csv_line(csv_row(record, target.top_k))
+            return _csv_line(csv_cells(record.to_dict(), target.top_k))
         return table_row(record) if target.form == "table" else record.to_json()
 
     header, can_resume = _header(target), target.can_resume
@@ -149,7 +149,7 @@ def _header(target: Target) -> str | None:
     return table_header() if target.form == "table" else None
 
 
-def _csv_line(cells: list[Any]) -> str:
+def _csv_line(cells: Iterable[Any]) -> str:
     text = io.StringIO()
     # The writer quotes what its own line end holds; so both marks of one, which are then cut off.
     csv.writer(text, lineterminator="\r\n").writerow(cells)

@@ -129,13 +129,8 @@ def csv_header(top_k: int) -> list[str]:
     ]
 
 
-def csv_row(record: Record, top_k: int) -> list[Any]:
-    """The record as a row under `csv_header`; what does not apply is empty."""
-    return list(csv_cells(record.to_dict(), top_k))
-
-
 def csv_cells(data: dict[str, Any], top_k: int) -> Iterator[Any]:
-    """The cells of `csv_row` from a record's plain data."""
+    """A record's plain data as a row under `csv_header`; what does not apply is empty."""
     yield data["path"] if data["path"] is not None else f"#{data['index']}"
     ranked = data.get("predictions", [])
     first = ranked[0] if ranked else {}
