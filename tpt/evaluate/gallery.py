@@ -18,7 +18,7 @@ import hashlib
 import io
 from bisect import insort
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import kornia
@@ -65,6 +65,7 @@ class GalleryItem:
     kept_pictures: tuple[str, ...] = ()  # JPEGs in base64, in the order of `kept`
 
 
+@dataclass(eq=False)
 class GalleryDraw:
     """Draw the gallery of one result set, while its rows go by.
 
@@ -72,26 +73,16 @@ class GalleryDraw:
     true one, as "wrong" where it is the other way round. Of each method and kind, `per_kind` are
     drawn, each set of them equally likely; where fewer qualify, all are shown. No more than
     `per_kind` are held at any time.
-
-    Args:
-        dataset: name of the result set; with `seed`, method, kind and key it decides the draw.
-        classes: the set's class names, in the order of its labels.
-        baseline: the method whose answers are "before".
-        per_kind: pictures of each kind a method.
-        seed: another seed draws other pictures.
     """
 
-    def __init__(
-        self,
-        dataset: str,
-        classes: Sequence[str],
-        baseline: str = "zero-shot",
-        per_kind: int = 4,
-        seed: int = 0,
-    ) -> None:
-        self.dataset, self.classes, self.baseline = dataset, classes, baseline
-        self.per_kind, self.seed = per_kind, seed
-        self._drawn: dict[tuple[str, Kind], list[tuple[bytes, GalleryItem]]] = {}
+    dataset: str  # name of the result set; with `seed`, method, kind and key it decides the draw
+    classes: Sequence[str]  # the set's class names, in the order of its labels
+    baseline: str = "zero-shot"  # the method whose answers are "before"
+    per_kind: int = 4  # pictures of each kind a method
+    seed: int = 0  # another seed draws other pictures
+    _drawn: dict[tuple[str, Kind], list[tuple[bytes, GalleryItem]]] = field(
+        default_factory=dict, init=False
+    )
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Let one row of `predictions.jsonl` take part."""

@@ -36,43 +36,33 @@ class Starts:
     force: bool = False  # use prompt files of other models
 
 
+@dataclass(eq=False)
 class MethodPool:
     """Makes the methods of a run.
-
-    Args:
-        clip: the model.
-        specs: the methods.
-        starts: prompt files and templates.
-        gate: (threshold, views) of a gate before every method that reads views; or None.
-        batch_size: for methods whose images of a batch decide together; None: each its own.
-        views: how many are made, which a calibration is compared with.
-        reject: a threshold for all methods that give probabilities, "off", or None: the prompts'.
 
     Raises:
         MethodError: several templates without a method that uses an ensemble.
         PromptError: a prompt file that cannot be read.
     """
 
-    def __init__(
-        self,
-        clip: Clip,
-        specs: Sequence[MethodSpec],
-        starts: Starts,
-        gate: tuple[float, int] | None = None,
-        batch_size: int | None = None,
-        views: int = 1,
-        reject: str | None = None,
-    ) -> None:
-        if len(starts.templates) > 1 and not any(spec.ensemble for spec in specs):
+    clip: Clip
+    specs: Sequence[MethodSpec]
+    starts: Starts
+    gate: tuple[float, int] | None = None  # (threshold, views), before all that read views
+    batch_size: int | None = None  # of methods whose images decide together; None: each its own
+    views: int = 1  # how many are made, which a calibration is compared with
+    reject: str | None = None  # a threshold for all with probabilities, "off"; None: the prompts'
+
+    def __post_init__(self) -> None:
+        templates = self.starts.templates
+        if len(templates) > 1 and not any(spec.ensemble for spec in self.specs):
             raise MethodError(
-                f"{len(starts.templates)} templates were given, but no method uses an ensemble of "
+                f"{len(templates)} templates were given, but no method uses an ensemble of "
                 f"them. Name one, for example --methods {BASELINE},{BASELINE}+{ENSEMBLE}, or give "
                 "one template."
             )
-        self.clip, self.specs, self.starts, self.gate = clip, tuple(specs), starts, gate
-        self.batch_size, self.views, self.reject = batch_size, views, reject
-        self._threshold = None if reject is None else parse_reject(reject)
-        self._contexts = {name: Context.load(path) for name, path in starts.prompts.items()}
+        self._threshold = None if self.reject is None else parse_reject(self.reject)
+        self._contexts = {name: Context.load(path) for name, path in self.starts.prompts.items()}
         self._made: dict[tuple[Any, ...], Method] = {}
         self._engines: dict[tuple[Any, ...], PromptEngine] = {}
 

@@ -10,6 +10,7 @@ then costs one vector-Jacobian product through them and the forward pass that pr
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import torch
@@ -24,36 +25,20 @@ Sharpness = Callable[[Tensor], Tensor]  # the kept views' logits (..., S, K) -> 
 Predict = Callable[[Tensor, Tensor], Tensor]  # views (B, N, E), classes (B, K, E) -> (B, K)
 
 
+@dataclass(eq=False)
 class Tuner:
-    """AdamW (betas .9/.999, eps 1e-8, decay 0.01) on an engine's context, image by image.
+    """AdamW (betas .9/.999, eps 1e-8, decay 0.01) on an engine's context, image by image."""
 
-    Args:
-        engine: the prompt engine; its context is where every image starts.
-        settings: with the share `keep` of the views that are kept, chosen at the first step, the
-            number of optimiser `steps` an image, and the learning rate `lr`.
-        carry: let the context and its optimiser go on from image to image until `reset`.
-        penalty: what the loss adds to the sharpness, a function of the class features.
-        sharpness: what takes the place of the marginal entropy in the loss.
-        predict: the logits from all views and the tuned class features; default view 0's.
-    """
-
-    def __init__(
-        self,
-        engine: PromptEngine,
-        settings: Any,
-        *,
-        carry: bool = False,
-        penalty: Penalty | None = None,
-        sharpness: Sharpness | None = None,
-        predict: Predict | None = None,
-    ) -> None:
-        self.engine = engine
-        self.settings = settings
-        self.carry = carry
-        self.penalty = penalty
-        self.sharpness = sharpness
-        self.predict = predict
-        self._carried: tuple[Tensor, torch.optim.Optimizer] | None = None
+    engine: PromptEngine  # its context is where every image starts
+    # With the share `keep` of the views that are kept, chosen at the first step, the number of
+    # optimiser `steps` an image, and the learning rate `lr`.
+    settings: Any
+    _: KW_ONLY
+    carry: bool = False  # context and optimiser go on from image to image until `reset`
+    penalty: Penalty | None = None  # what the loss adds to the sharpness
+    sharpness: Sharpness | None = None  # what takes the place of the marginal entropy in the loss
+    predict: Predict | None = None  # the logits after tuning; default view 0's
+    _carried: tuple[Tensor, torch.optim.Optimizer] | None = field(default=None, init=False)
 
     def reset(self) -> None:
         """Return the carried context and its optimiser to their start."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,31 +34,20 @@ _CLIP_WORDS = (
 _PAD = {"clip": "<|endoftext|>", "siglip": "</s>", "chinese_clip": "[PAD]"}  # their defaults
 
 
+@dataclass(eq=False)
 class FileTokenizer:
-    """`tokenizer(texts, context_length)` -> ids (n, L), filled up and cut as `transformers` does.
+    """`tokenizer(texts, length)` -> ids (n, L), filled up and cut as `transformers` does."""
 
-    Args:
-        inner: what makes ids of a text, with the start and end marks.
-        length: L where a call does not say.
-        pad_id: what fills a short text up.
-        left: whether that goes ahead of the text.
-        clean: what is done to a text first.
-        folder: where its files are.
-    """
+    inner: Any  # what makes ids of a text, with the start and end marks
+    context_length: int  # L where a call does not say
+    pad_id: int  # what fills a short text up
+    left: bool  # whether that goes ahead of the text
+    clean: Callable[[str], str]  # what is done to a text first
+    folder: Path  # where its files are
 
-    def __init__(
-        self,
-        inner: Any,
-        length: int,
-        pad_id: int,
-        left: bool,
-        clean: Callable[[str], str],
-        folder: Path,
-    ) -> None:
-        inner.no_padding()
-        inner.no_truncation()
-        self.inner, self.context_length, self.pad_id, self.left = inner, length, pad_id, left
-        self.clean, self.folder = clean, folder
+    def __post_init__(self) -> None:
+        self.inner.no_padding()
+        self.inner.no_truncation()
 
     def __call__(self, texts: str | Sequence[str], context_length: int | None = None) -> Tensor:
         length = context_length or self.context_length
