@@ -18,8 +18,6 @@ def write_card(
     """The card as Markdown.
 
     Args:
-        job: the job.
-        outputs: its files.
         recipes: the recipe of each run.
         results: `Outcome.to_json` of each run, in the same order, with the `file` it went to.
     """

@@ -36,9 +36,7 @@ class FeatureBank:
     """Encodes pictures and remembers what it can: plain features, augmented views, broken files.
 
     Args:
-        clip: the model.
         augment: "crop" or "none", for the views of `augmented`.
-        num_workers: decoding threads.
     """
 
     def __init__(self, clip: Clip, augment: str = "crop", num_workers: int = 2) -> None:
@@ -72,11 +70,7 @@ class FeatureBank:
         """Unit features (len(views), E) of augmented views of every readable path.
 
         Args:
-            paths: the pictures.
-            seed: of the views' chance.
-            views: the views' numbers.
             keep: remember them, so that asking again costs nothing.
-            tell: progress.
         """
         if self.augment == "none":
             plain = self.plain(paths, tell)

@@ -64,7 +64,6 @@ def name_failure(error: Exception, what: str) -> tuple[str, str]:
     """(the public type, a message with what can be done) of what one image fails with.
 
     Args:
-        error: what a stage raised.
         what: the stage, as the beginning of a sentence.
     """
     if isinstance(error, TptError):

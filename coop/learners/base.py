@@ -63,13 +63,11 @@ def start_context(
     """Where training starts: words, or M random vectors.
 
     Args:
-        clip: the model.
         count: K, for a class-specific context.
         words: the vectors of these words, `{}` where the class name stands; default random.
         length: M of a random start, drawn from N(0, 0.02^2).
         class_specific: one context a class, (K, M, D); random start only, as published.
         position: "end" (default), "middle" or "front".
-        seed: of the random start.
 
     Raises:
         MethodError: words for a class-specific context, or a position that contradicts theirs.
@@ -105,7 +103,6 @@ def check_engine(engine: PromptEngine, *, unified: str | None = None) -> None:
     """Refuse a start that training cannot go on from.
 
     Args:
-        engine: with the start context.
         unified: the name of a method that needs one context for all classes.
     """
     if engine.conditional and unified != "CoCoOp":

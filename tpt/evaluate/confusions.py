@@ -61,9 +61,7 @@ class ChangeCounter:
         no answer comes with none.
 
         Args:
-            dataset: name of the result set.
             classes: the set's class names, in the order of its labels.
-            limit: changes a method.
         """
         found = []
         for method, counts in self._counts.items():

@@ -20,7 +20,6 @@ def find_leakage(read: LabelledSet, taken: Mapping[str, Collection[str]]) -> Lab
     """The set, with a note for each prompt that learned from some of its pictures.
 
     Args:
-        read: the set.
         taken: by the name of a prompt the real paths (`os.path.realpath`) of its pictures.
     """
     if not any(taken.values()):

@@ -17,11 +17,9 @@ def order_set(whole: LabelledSet, order: str, seed: int = 0) -> LabelledSet:
     """The set with its pictures in this order, which its name then says.
 
     Args:
-        whole: the set.
         order: "shuffled"; "sorted" by class; or "blocks:N": runs of N pictures of one class, each
             class's drawn at random, the runs shuffled. The chance is of the seed and the
             pictures' keys alone.
-        seed: of the chance.
 
     Raises:
         MethodError: another word, or blocks of less than one picture.

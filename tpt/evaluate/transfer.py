@@ -106,7 +106,6 @@ def leave_out(target: LabelledSet, taken: Collection[str]) -> LabelledSet:
     """A target without the pictures that prompts were learned on.
 
     Args:
-        target: the set.
         taken: real paths (`os.path.realpath`) of those pictures.
 
     Raises:

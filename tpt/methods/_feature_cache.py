@@ -18,7 +18,6 @@ class Cache:
         capacity: C, images a class.
         width: E, of the features.
         marked: keep, beside each image, which classes it might be: K * C * K bytes more.
-        device: where it lives.
     """
 
     def __init__(

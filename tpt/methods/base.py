@@ -268,8 +268,6 @@ def encode_views(clip: Clip, views: Tensor, count: int | None = None) -> Tensor:
     """Unit features (N, E) or (B, N, E) of normalised views (N, 3, H, W) or (B, N, 3, H, W).
 
     Args:
-        clip: the model.
-        views: the views.
         count: how many of each image's views are encoded, the first ones; default all.
 
     Raises:

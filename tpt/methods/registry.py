@@ -295,8 +295,6 @@ def make_method(
     """A method on an engine.
 
     Args:
-        name: of the method.
-        engine: the prompt engine.
         options: values for its settings; None stands for the default.
         templates: an ensemble of hand-crafted sentences in place of the engine's context.
 

@@ -42,10 +42,8 @@ def build_model(
     """A model and the digest of its weights, as they are before they are made less precise.
 
     Args:
-        config: what to build.
         weights: the file to read, or None for random weights drawn from `seed`.
         precision: "fp32", "tf32", "bf16" or "fp16"; the last for the image tower alone.
-        device: where it is to be.
         seed: of the random weights; where a file is read, they are written over.
     """
     rng = torch.Generator("cpu").manual_seed(seed)

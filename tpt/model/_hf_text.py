@@ -96,7 +96,6 @@ def check_installed(text: Mapping[str, Any], name: str, form: str = "") -> None:
 
     Args:
         text: its `text_cfg`.
-        name: of the model.
         form: what follows the name, for a form of a model that has others too.
 
     Raises:

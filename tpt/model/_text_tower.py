@@ -41,7 +41,6 @@ def find_text_tower(model: nn.Module, length: int | None = None) -> TextTower:
     """Locate the text tower's parts in an open_clip model object.
 
     Args:
-        model: the object.
         length: the tokenizer's context length, which towers of transformers do not know.
 
     Raises:

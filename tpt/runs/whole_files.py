@@ -16,8 +16,6 @@ def write_whole(target: Path, content: bytes, what: str) -> None:
     """Write beside the target, then rename over it.
 
     Args:
-        target: the file.
-        content: all that it is to hold.
         what: names the content in the message, for example "prompt".
 
     Raises:

@@ -66,8 +66,6 @@ def adapt_batch(
 
     Args:
         items: the images, each of another index.
-        method: what predicts.
-        views: what makes their views.
         rows: features (`method.first_views`, E) by index, where they are encoded already.
         screen: how views are encoded where the method reads all of them.
     """
@@ -166,8 +164,6 @@ def encode(
 
     Args:
         items: images that could be decoded.
-        clip: the model.
-        views: what makes their views.
         count: how many views are encoded, the first ones; default all.
         look: makes features (B, N, E) of views; default `clip.encode_views`.
         check: wait for the device to know whose features are not finite. Without it they are among

@@ -65,10 +65,6 @@ def find_likely(features: Tensor, methods: Sequence[Method]) -> Tensor:
 def check_screened(name: str, precision: str) -> None:
     """Refuse to screen where it was not measured, or gains nothing.
 
-    Args:
-        name: the method's.
-        precision: that was asked for.
-
     Raises:
         MethodError: which, and what to do.
     """

@@ -271,7 +271,6 @@ def find_listed(line: str, base: str = "") -> str:
     """The path that a line of a list means: as it is, or as Windows writes it.
 
     Args:
-        line: the line.
         base: the folder that it is relative to.
     """
     if not set(line) & set('"\\') or os.path.exists(os.path.join(base, line)):

@@ -47,7 +47,6 @@ def read(path: str, name: str, options: ReadOptions) -> tuple[LabelledSet, ...]:
     """Read a CSV file: of several splits test, else val, else all lines.
 
     Args:
-        path: the file.
         name: the sets' common name.
         options: `classes` and `rename`.
 
@@ -104,7 +103,6 @@ def read_rows(path: str, known: Sequence[str] = COLUMNS) -> tuple[list[Row], lis
     """The lines of the file, at least one, and its columns.
 
     Args:
-        path: the file.
         known: the columns that mean something, `path` and `label` first.
 
     Raises:

@@ -56,8 +56,6 @@ def list_address(address: str, recursive: bool, is_wanted: Callable[[str], bool]
     """The addresses that one stands for: itself, a pattern's matches, or a folder's pictures.
 
     Args:
-        address: as named.
-        recursive: walk into folders.
         is_wanted: which files of a folder count besides images.
 
     Raises:
