@@ -32,7 +32,6 @@ def draw_shots(
             taken from the training pictures that were not drawn: validation as above, test the
             rest.
         shots: pictures a class; None takes all.
-        seed: of the draw.
         split: "all" classes, the "base" ones (the first ceil(n / 2)) or the "new" ones.
 
     Raises:

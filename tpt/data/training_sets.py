@@ -52,7 +52,6 @@ def read_training_set(
     """Read a folder, a CSV file or a split file; no picture is opened.
 
     Args:
-        path: the folder or file.
         preset: name of a preset (`tpt.data.presets.PRESETS`); a split file's own name tells its.
         classes: class names in the order wanted; every label has to be among them, as
             `tpt.data.class_lists.choose_classes` finds it.

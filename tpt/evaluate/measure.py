@@ -42,7 +42,6 @@ def measure(evaluation: Evaluation, predictions: str, tell: Tell) -> dict[str, A
     """Measure every result set and write results.json beside the predictions.
 
     Args:
-        evaluation: the run.
         predictions: its predictions.jsonl, complete.
         tell: called with what is being measured.
 

@@ -58,7 +58,6 @@ def run_walk(
     """The lines of predictions.jsonl of one walk; a generator.
 
     Args:
-        walk: the walk.
         methods: for each result set's name the methods, the baseline among them.
         views: what makes the views; only view 0 is made where no method reads more.
         seed: for corruptions on the fly.

@@ -30,7 +30,6 @@ def measure_transfer(
 
     Args:
         evaluation: the run, its methods from `cross_methods`.
-        prompts: the prompts by their keys.
         predictions: its predictions.jsonl, complete.
 
     Returns:

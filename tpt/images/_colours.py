@@ -85,7 +85,6 @@ def on_white(rgba: Image.Image, notes: list[str], unnamed: bool = False) -> Pixe
     """Pixels of an RGBA image, laid on white where it is transparent.
 
     Args:
-        rgba: an image of that mode.
         notes: gets a sentence for what was assumed.
         unnamed: the file does not say that its fourth channel is transparency.
     """

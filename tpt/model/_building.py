@@ -122,7 +122,6 @@ def make_tokenizer(config: ModelConfig, folder: Path | None, name: str) -> Any:
     """The tokenizer that a config names: CLIP's own, or data to be read.
 
     Args:
-        config: of the model.
         folder: where a tokenizer's files are, in place of the hub repository that `config` names.
         name: what the model is called, for the errors.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,16 +25,17 @@ class TextTower:
     """
 
     token_embedding: nn.Embedding
-    positional_embedding: Tensor  # (L, D)
-    transformer: nn.Module
-    ln_final: nn.Module
-    projection: Tensor | nn.Linear | None
-    pool: str
-    eos_id: int | None
     context_length: int
-    packable: bool
     embedding_width: int
     masked_id: int | None = None  # of padding that no token sees, if the tower masks it
+    packable: bool = False
+    # Of a tower that is no open_clip transformer nothing below is looked at.
+    positional_embedding: Tensor = field(default_factory=lambda: torch.empty(0))  # (L, D)
+    transformer: nn.Module = field(default_factory=nn.Identity)
+    ln_final: nn.Module = field(default_factory=nn.Identity)
+    projection: Tensor | nn.Linear | None = None
+    pool: str = ""
+    eos_id: int | None = None
 
 
 def find_text_tower(model: nn.Module, length: int | None = None) -> TextTower:
@@ -50,9 +51,9 @@ def find_text_tower(model: nn.Module, length: int | None = None) -> TextTower:
     if isinstance(home, HFTextEncoder) and hasattr(model, "visual"):
         table = home.transformer.get_input_embeddings()
         length = length or factory.DEFAULT_CONTEXT_LENGTH
-        return _foreign(table, length, home.output_dim, home.config.pad_token_id)
+        return TextTower(table, length, home.output_dim, home.config.pad_token_id)
     if isinstance(home, BertTower):
-        return _foreign(home.token_embedding, home.context_length, home.output_dim, home.pad_id)
+        return TextTower(home.token_embedding, home.context_length, home.output_dim, home.pad_id)
     pool = getattr(home, "pool_type" if isinstance(home, TextTransformer) else "text_pool_type", "")
     if not pool or not hasattr(home, "transformer") or not hasattr(model, "visual"):
         raise ModelError(
@@ -82,23 +83,6 @@ def find_text_tower(model: nn.Module, length: int | None = None) -> TextTower:
         context_length=home.context_length,
         packable=packable,
         embedding_width=width,
-    )
-
-
-def _foreign(table: nn.Embedding, length: int, width: int, masked_id: int) -> TextTower:
-    """A tower that is no open_clip transformer: nothing of it is looked at but its embeddings."""
-    return TextTower(
-        token_embedding=table,
-        positional_embedding=torch.empty(0),
-        transformer=nn.Identity(),
-        ln_final=nn.Identity(),
-        projection=None,
-        pool="",
-        eos_id=None,
-        context_length=length,
-        packable=False,
-        embedding_width=width,
-        masked_id=masked_id,
     )
 
 

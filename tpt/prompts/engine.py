@@ -29,7 +29,6 @@ class PromptEngine:
     """Class features of K classes under a context.
 
     Args:
-        clip: the model.
         classes: K class names, in the order of the logits; `_` is a space. The same name may
             stand twice (the field's ImageNet list has two such pairs).
         context: the start context; default the words "a photo of a".

@@ -27,7 +27,6 @@ def settle(
 
     Args:
         work: gives as many results as it is given items.
-        items: the items.
         what: the stage, as the beginning of a sentence.
         alone: one item at a time from the start, where trying again would change a state.
         whole: the items decide about one another, so a failure is that of all.

@@ -45,7 +45,6 @@ def read(path: str, name: str, options: ReadOptions) -> tuple[LabelledSet, ...]:
 
     Args:
         path: the folder that holds `classnames.txt`, the split's folder in it, or one archive.
-        name: the set's name.
         options: `classes` gives other names or another order, where a class is known by its
             number or its name; or, without `classnames.txt`, the names in the order of labels.
 

@@ -12,7 +12,6 @@ def import_extra(module: str, extra: str, what: str) -> Any:
     """A module of an extra.
 
     Args:
-        module: its name.
         extra: the extra of this package that brings it.
         what: what needs it, as the beginning of a sentence.
 

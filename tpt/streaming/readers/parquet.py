@@ -106,7 +106,6 @@ def read_cell(key: str, cell: Any, null: str) -> Item | str:
     """One cell as an item, or the path that it holds.
 
     Args:
-        key: the item's key.
         cell: bytes, a path, {"bytes", "path"}, a picture in memory, or None.
         null: the message where nothing is in it.
     """
