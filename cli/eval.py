@@ -271,27 +271,22 @@ def name_inits(values: Sequence[str]) -> list[tuple[str, str]]:
 
 def load_evaluation(options: dict[str, Any], walks: tuple[Walk, ...], say: Say) -> Evaluation:
     """Build the run, telling what was chosen in the user's place."""
+    from tpt.data.presets import find_preset
     from tpt.evaluate.evaluation import EvalSettings
     from tpt.evaluate.method_pool import Starts
     from tpt.evaluate.method_specs import parse_methods
 
-    inits = dict(name_inits(options["inits"]))
+    inits, templates = dict(name_inits(options["inits"])), read_templates(options["templates"])
+    preset = find_preset(options["preset"])
+    if preset and not templates:
+        templates = (preset.template,)
     wanted = fill(
         EvalSettings,
         options,
         specs=parse_methods(options["methods"], tuple(inits), read_shared(options)),
-        starts=Starts(inits, read_words(options), options["force"]),
+        starts=Starts(inits, templates, options["force"]),
     )
     return build(wanted, walks, say)
-
-
-def read_words(options: dict[str, Any]) -> tuple[str, ...]:
-    """The templates as given, else the preset's."""
-    from tpt.data.presets import find_preset
-
-    templates = read_templates(options["templates"])
-    preset = find_preset(options["preset"])
-    return (preset.template,) if preset and not templates else templates
 
 
 # --- results ---

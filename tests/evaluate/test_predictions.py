@@ -162,6 +162,11 @@ def test_what_is_done_is_counted_by_walk() -> None:
     assert os.path.getsize("predictions.jsonl") == ends[2]
 
 
+def test_lines_that_cannot_be_taken_away_are_told() -> None:
+    with pytest.raises(OutputError, match='written to "out": No such file'):
+        drop_begun("out", WalkProgress(lines=1))
+
+
 def test_lines_of_other_pictures_are_refused_and_stay() -> None:
     write_lines(make_walks("one", "two"))
     before = Path("predictions.jsonl").read_bytes()

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tpt.errors import MethodError, OutputError
-from tpt.runs.journal import Journal, check_same, cut, open_lines, read_lines
+from tpt.runs.journal import Journal, check_same, open_lines, read_lines
 
 JOURNAL = Journal("out")
 
@@ -86,11 +86,9 @@ def test_a_line_may_hold_breaks_and_may_lack_its_end() -> None:
     assert Path("out").read_bytes() == b'"a\nb"\nc\n'
 
 
-def test_a_file_that_cannot_be_read_or_cut_is_a_sentence() -> None:
+def test_a_file_that_cannot_be_read_is_a_sentence() -> None:
     with pytest.raises(OutputError, match='written to "out": No such file'):
         list(read_lines("out"))
-    with pytest.raises(OutputError, match='written to "out": No such file'):
-        cut("out", 0)
 
 
 # --- settings ---
