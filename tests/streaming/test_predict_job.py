@@ -15,6 +15,7 @@ from every_method import METHODS
 
 import tpt
 from tpt.errors import TptError
+from tpt.methods._stream_state import StreamMethod
 from tpt.methods.registry import make_settings
 from tpt.prompts.meta_network import MetaNet
 from tpt.prompts.prompt_info import Blend
@@ -460,7 +461,7 @@ def test_what_only_the_method_can_judge_is_refused_too(
 def test_a_method_that_keeps_state_need_not_load_one(
     build: Callable[..., PredictJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(tpt.TDA, "load_state")
+    monkeypatch.delattr(StreamMethod, "load_state")
     with pytest.raises(tpt.MethodError, match="--load-state has no meaning with TDA"):
         build(method="tda", load_state="s.safetensors")
 
