@@ -9,7 +9,7 @@ find_python = $(firstword $(foreach p,$(1),$(shell $(p) -c 'import sys; print(sy
 OLDEST_PYTHON ?= $(call find_python,python3.10 $(lastword $(sort $(wildcard ~/.pyenv/versions/3.10.*/bin/python))))
 NEWEST_PYTHON ?= $(call find_python,python3.13 $(lastword $(sort $(wildcard ~/.pyenv/versions/3.13.*/bin/python))))
 
-.PHONY: demo docs test test-oldest test-newest lint format clean
+.PHONY: demo docs test test-slow test-oldest test-newest lint format clean
 
 demo: .venv/.ready
 	$(BIN)/python examples/demo.py --output demo.jpg
@@ -18,9 +18,13 @@ docs: .venv/.ready
 	$(BIN)/sphinx-build -q -W --keep-going docs docs/_build
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m "not slow"
 
-# The same tests on the oldest Python, with the lowest versions that pyproject.toml allows, and on
+# Programs, documented commands, the wheel, the docs site, browsers and clusters.
+test-slow: .venv/.ready
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m slow --dist load
+
+# All tests on the oldest Python, with the lowest versions that pyproject.toml allows, and on
 # the newest Python. Each says which Python it is.
 test-oldest: RESOLUTION := lowest-direct
 test-oldest test-newest: .venv/.ready
