@@ -26,7 +26,7 @@ from tpt.methods import Adapted
 from tpt.methods.registry import make_method
 from tpt.streaming.screen import SCREENED, Screen
 
-METHODS = (*SCREENED, "zero")
+METHODS = (*SCREENED, "vte", "zero")
 _TIMED = 10  # pictures
 SETS = ("imagenette/val", "caltech101", "pacs/photo", "pacs/sketch")
 
