@@ -200,7 +200,7 @@ cluster_options = group(
 screen_option = click.option(
     "--screen",
     is_flag=True,
-    help="Rank the views in bf16, encode only the likely ones in fp32 [tpt, ctpt, vte].",
+    help="Rank the views in bf16, encode only the likely ones in fp32 [tpt, ctpt].",
 )
 
 run_options = group(
