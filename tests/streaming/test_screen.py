@@ -104,7 +104,7 @@ def test_an_evaluation_refuses_the_same() -> None:
 
     check("zero-shot,tpt,ctpt")
     for methods in ("zero-shot,mta", "tpt,vte", "zero-shot"):
-        with pytest.raises(MethodError, match="--screen (has no meaning|is not offered)"):
+        with pytest.raises(MethodError, match=r"--screen (has no meaning|is not offered)"):
             check(methods)
 
 

@@ -21,8 +21,8 @@ from tpt.methods.objective import count_kept, entropy
 from tpt.model.clip import Clip
 
 SCREENED = ("tpt", "ctpt")
-"""Methods whose first class is the unscreened one's in 99.5 % of the pictures or more, and that gain
-by it: VTE, which averages the kept views, had 99.3 %, and ZERO keeps too many views."""
+"""Methods that gain by it and whose first class stays in 99.5 % of the pictures or more: VTE, which
+averages the kept views, had 99.3 %, and ZERO keeps too many views."""
 
 _CANDIDATES = 2  # times as many as are kept
 
