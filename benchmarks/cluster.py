@@ -112,7 +112,7 @@ def compare_rows(run: Run, parts: list[str]) -> None:
             started, output = time.perf_counter(), run.folder / what
             address = ["--ray", cluster.address, "--actors", "2" if disturb else "1:2"]
             process = run.start(output, *address)
-            wait_for_half(run, process, output)
+            wait_for_some(run, process, output)
             if disturb:
                 process, told = disturb(run, cluster, process, output, address)
             else:
@@ -156,12 +156,12 @@ def kill_driver(
     return again, f", the command killed after {done}, which --resume passed over"
 
 
-def wait_for_half(run: Run, process: Process, output: Path) -> None:
-    """Until half of the rows are there; the run must not have ended before."""
-    while count_rows(output) < run.count // 2:
+def wait_for_some(run: Run, process: Process, output: Path) -> None:
+    """Until a third of the rows are there; the run must not have ended before."""
+    while count_rows(output) < run.count // 3:
         if process.poll() is not None:
             run.finish(process, output)
-            raise SystemExit(f"{output.name} ended before half of the rows were there.")
+            raise SystemExit(f"{output.name} ended before a third of the rows were there.")
         time.sleep(0.05)
 
 
