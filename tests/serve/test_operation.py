@@ -274,9 +274,25 @@ def test_one_making_serves_all_who_wait_and_the_bound_is_on_all_alive() -> None:
         with pytest.raises(asyncio.CancelledError):
             await waits
         assert await use(two) is two  # nobody holds the place any more
+        # A thread that lived on would keep torch's threads, and slow those of the one that adapts.
+        assert not [t for t in threading.enumerate() if t.name.startswith("tpt-work")]
         lists.close()
 
     asyncio.run(try_it())
+
+
+def test_of_the_threads_that_compute_only_the_one_that_adapts_lives_on(
+    start: Any, picture: Picture, wait_until: Any
+) -> None:
+    before = set(threading.enumerate())
+    answer = start().predict(picture(), classes=["fox", "owl"])
+    assert answer.status_code == 200, answer.text
+
+    def left() -> list[str]:
+        names = [thread.name for thread in set(threading.enumerate()) - before]
+        return sorted(name for name in names if not name.startswith("Thread-"))  # the event loop's
+
+    wait_until(lambda: left() == ["tpt-adapt"])
 
 
 def test_a_long_list_does_not_hold_up_anothers_picture(

@@ -19,7 +19,7 @@ from tpt.errors import OutputError
 from tpt.runs.journal import Journal
 from tpt.runs.lock import cannot_write
 from tpt.runs.whole_files import open_whole
-from tpt.streaming.exports import FIFTYONE, label_studio
+from tpt.streaming.exports import fiftyone, label_studio
 from tpt.streaming.folders import sort_naturally
 from tpt.streaming.record_parquet import read_about, read_parquet, write_parquet
 from tpt.streaming.records import csv_cells, csv_header, to_line
@@ -56,14 +56,14 @@ def convert(source: str, target: str, form: str) -> int:
         write_parquet(target, counted(), about)
     elif form == "fiftyone":
         os.makedirs(target, exist_ok=True)
-        for name, export in FIFTYONE.items():
-            _write_text(os.path.join(target, name), export(counted()))
+        for name, export in fiftyone.FILES.items():
+            _write_text(os.path.join(target, name), export(counted(), about))
     elif form == "csv":
         _write_csv(target, counted(), about)
     else:
         make: Callable[[Records], Iterator[str]] = {
             "jsonl": lambda records: (to_line(record) + "\n" for record in records),
-            "label-studio": lambda records: label_studio(records, about),
+            "label-studio": lambda records: label_studio.export(records, about),
         }[form]
         _write_text(target, make(counted()))
     return count
