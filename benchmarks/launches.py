@@ -149,10 +149,12 @@ def build_clip(layers: int) -> tpt.Clip:
     return clip
 
 
-def measure(classes: int, batch: int, layers: int, augment: str, name: str) -> dict[str, Counts]:
+def measure(
+    classes: int, batch: int, layers: int, augment: str, name: str, jacobian: bool = False
+) -> dict[str, Counts]:
     """Counts of a batch, by stage, and of all that `predict` and `eval` do with it."""
     with like_a_gpu():
-        return _measure(classes, batch, layers, augment, name)
+        return _measure(classes, batch, layers, augment, name, jacobian)
 
 
 @contextmanager
@@ -169,10 +171,14 @@ def like_a_gpu() -> Iterator[None]:
             home.works_on_bytes = own
 
 
-def _measure(classes: int, batch: int, layers: int, augment: str, name: str) -> dict[str, Counts]:
+def _measure(
+    classes: int, batch: int, layers: int, augment: str, name: str, jacobian: bool
+) -> dict[str, Counts]:
     clip = build_clip(layers)
     names = list(open_clip.IMAGENET_CLASSNAMES)[:classes]
     method = make_method(name, tpt.PromptEngine(clip, names))
+    if jacobian:
+        method.engine.build_jacobian()
     views = tpt.Views(clip, kind=augment)
     pictures = [load_picture(PICTURES[place % len(PICTURES)]) for place in range(batch)]
     items = [Loaded(place, None, picture) for place, picture in enumerate(pictures)]
@@ -213,13 +219,14 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--augment", choices=["crop", "augmix"], default="crop")
     parser.add_argument("--method", nargs="+", default=["tpt"])
+    parser.add_argument("--jacobian", action="store_true", help="of the start, as the command has")
     parser.add_argument("--most", type=int, default=0, metavar="N", help="kernels a stage to name")
     args = parser.parse_args()
     print(f"{args.layers} layers, 64 views ({args.augment})")
     for name in args.method:
         for batch in args.batch:
             for classes in args.classes:
-                found = measure(classes, batch, args.layers, args.augment, name)
+                found = measure(classes, batch, args.layers, args.augment, name, args.jacobian)
                 show(found, classes, batch, name)
                 for stage, counts in found.items() if args.most else ():
                     print(f"      {stage}: {counts.kernels.most_common(args.most)}")

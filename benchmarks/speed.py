@@ -33,6 +33,7 @@ import tpt
 from tpt.images.decode import load_picture
 from tpt.model.load import find_device
 from tpt.model.precision import multiplying
+from tpt.prompts.operations import count_jacobian
 from tpt.streaming.screen import Screen
 
 PICTURE = Path(__file__).parent.parent / "examples" / "images" / "cat.jpg"
@@ -96,6 +97,8 @@ def measure(side: str, args: argparse.Namespace) -> dict[str, Any]:
     else:
         screen = Screen(load("bf16")) if screened else None
         logits = measure_ours(clip, names, make, args.repeats, report, screen)
+        if args.jacobian:
+            measure_jacobian(clip, names, views, logits, args.repeats, report)
     report["logits"] = logits.float().cpu().tolist()
     if clip.device.type == "cuda":
         report["peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
@@ -137,6 +140,26 @@ def measure_ours(
     return out.logits
 
 
+def measure_jacobian(
+    clip: tpt.Clip,
+    names: list[str],
+    views: Tensor,
+    seen: Tensor,
+    repeats: int,
+    report: dict[str, Any],
+) -> None:
+    """What `--jacobian` takes once, and what tuning and predicting take behind it."""
+    engine = tpt.PromptEngine(clip, names, tpt.Context.from_words(clip, "a photo of a"))
+    cost = count_jacobian(engine)
+    _, built = clock(engine.build_jacobian)
+    engine.start_features()  # once a class list too
+    method = tpt.TPT(engine, keep=KEEP, lr=LR)
+    features = clip.encode_views(views)
+    out, text = clock(lambda: method.adapt_features(features[0]), repeats)
+    moved = float((out.logits - seen).abs().max())
+    report["jacobian"] = {"told": str(cost), "built": built, "text": text, "moved": moved}
+
+
 def matrix_rate(device: str, precision: str) -> float:
     """GFLOP/s of a plain matrix product here: the floor under everything else."""
     place = find_device(device)
@@ -154,6 +177,7 @@ def run(side: str, count: int, precision: str, args: argparse.Namespace) -> dict
     command = [sys.executable, __file__, "--side", side, "--classes", str(count)]
     command += ["--precision", precision, "--model", args.model, "--device", args.device]
     command += ["--views", str(args.views), "--repeats", str(args.repeats)]
+    command += ["--jacobian"] if args.jacobian else []
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
     if done.returncode:
         raise SystemExit(f"{side} with {count} classes failed:\n{done.stderr}")
@@ -179,6 +203,15 @@ def show(count: int, precision: str, ours: dict[str, Any], plain: dict[str, Any]
             f"logits move by {ours['moved']:.1e}",
             flush=True,
         )
+    if "jacobian" in ours:
+        found = ours["jacobian"]
+        after = found["built"] / (ours["text"] - found["text"])
+        print(
+            f"      with --jacobian: tuning and predicting {found['text']:.2f} s, built in "
+            f"{found['built']:.1f} s, so it pays from {after:,.0f} pictures on here; logits move "
+            f"by {found['moved']:.1e} [{found['told']}]",
+            flush=True,
+        )
     if plain is not None:
         difference = (torch.tensor(ours["logits"]) - torch.tensor(plain["logits"])).abs().max()
         print(
@@ -198,6 +231,7 @@ def main() -> None:
     parser.add_argument("--classes", nargs="+", type=int, default=[10, 100, 300, 1000])
     parser.add_argument("--views", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--jacobian", action="store_true", help="measure it too; minutes a list")
     parser.add_argument("--largest-reference", type=int, default=300, help="skip it above this")
     parser.add_argument("--side", choices=["ours", "reference"], help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -24,11 +24,13 @@ from cli.options import (
     adaptation_options,
     all_files_option,
     fill,
+    jacobian_option,
     machine_options,
     model_option,
     pretrained_option,
     run_options,
     screen_option,
+    tell_jacobian,
     template_option,
 )
 from cli.outside import describe_outsides, judge_others, read_outsides, tell_outside
@@ -133,6 +135,7 @@ if TYPE_CHECKING:
 @adaptation_options
 @machine_options
 @screen_option
+@jacobian_option
 @run_options
 @click.option("--dry-run", is_flag=True, help="Read the sets, check everything, print it, stop.")
 def command(sets: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any) -> None:
@@ -160,7 +163,12 @@ def command(sets: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any) -
         walks = plan_walks(sets, options, say)
         outsides = read_outsides(options, say)
         if dry_run:
-            load_evaluation(options, walks, say)
+            evaluation = load_evaluation(options, walks, say)
+            for engine in dict.fromkeys(
+                e for walk in walks for e in evaluation.tuned_engines(walk)
+            ):
+                told = tell_jacobian(engine, options["jacobian"])
+                say(f"Jacobian of {len(engine.classes):,} classes: {told}")
             return
         with claim_folder(journal, walks, *again):
             evaluation = load_evaluation(options, walks, say)

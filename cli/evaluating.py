@@ -5,21 +5,21 @@ from __future__ import annotations
 import importlib.util
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli.failures import INTERRUPTED
-from cli.options import say_precision
+from cli.options import say_jacobian, say_precision
 from cli.progress import Tally, progress
 from tpt.errors import MethodError
 
 if TYPE_CHECKING:
     from tpt.data.labelled_sets import LabelledSet, ReadOptions
     from tpt.evaluate.evaluation import EvalSettings, Evaluation
-    from tpt.evaluate.predictions import WalkProgress
+    from tpt.evaluate.runner import Line
     from tpt.evaluate.walks import Walk
     from tpt.runs.journal import Journal
 
@@ -172,7 +172,14 @@ def predict_all(
         with progress(quiet) as show:
             for walk, before in zip(evaluation.walks, done, strict=True):
                 if not (before.complete and before.lines):
-                    _predict_walk(evaluation, walk, before, journal.path, options, tally, show)
+                    lines = evaluation.run(
+                        walk,
+                        batch_size=options["batch_size"] or evaluation.batch_size,
+                        num_workers=options["num_workers"],
+                        done=before.lines,
+                        show=None if quiet else say_jacobian,
+                    )
+                    _write_lines(lines, journal.path, options["strict"], tally, show)
     except KeyboardInterrupt:
         click.echo(f"\nInterrupted after {tally.summary()}. Go on with --resume.", err=True)
         raise click.exceptions.Exit(INTERRUPTED) from None
@@ -195,12 +202,10 @@ def measuring() -> Iterator[None]:
         raise click.exceptions.Exit(INTERRUPTED) from None
 
 
-def _predict_walk(
-    evaluation: Evaluation,
-    walk: Walk,
-    before: WalkProgress,
+def _write_lines(
+    lines: Generator[Line, None, None],
     path: str,
-    options: dict[str, Any],
+    strict: bool,
     tally: Tally,
     show: Callable[[Tally], None],
 ) -> None:
@@ -208,13 +213,9 @@ def _predict_walk(
     from tpt.errors import ImageError
     from tpt.evaluate.predictions import write_predictions
 
-    size = options["batch_size"] or evaluation.batch_size
-    lines = evaluation.run(
-        walk, batch_size=size, num_workers=options["num_workers"], done=before.lines
-    )
     with write_predictions(path) as write, closing(lines):
         for line in lines:
-            if options["strict"] and "error" in line:
+            if strict and "error" in line:
                 raise ImageError(f"{line['key']!r}: {line['error']['message']}")
             write(line)
             tally.done += 1

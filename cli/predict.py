@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,12 +22,15 @@ from cli.options import (
     film_options,
     force_option,
     init_option,
+    jacobian_option,
     machine_options,
     model_option,
     other_option,
     pretrained_option,
+    say_jacobian,
     say_precision,
     screen_option,
+    tell_jacobian,
     template_option,
     top_k_option,
 )
@@ -70,6 +74,7 @@ if TYPE_CHECKING:
 )
 @machine_options
 @screen_option
+@jacobian_option
 @top_k_option
 @click.option("--output", default="-", show_default=True, metavar="FILE|-")
 @click.option(
@@ -175,10 +180,11 @@ def make_settings(options: dict[str, Any], entries: tuple[str, ...] | None) -> P
     """What the options ask for."""
     from tpt.data.class_lists import list_names
 
-    if options["ray"] is not None and options["screen"]:
-        raise click.UsageError(
-            "--screen has no meaning with --ray, whose actors hold one model each. Leave one out."
-        )
+    for name, why in (("screen", "hold one model"), ("jacobian", "would build one")):
+        if options["ray"] is not None and options[name]:
+            raise click.UsageError(
+                f"--{name} has no meaning with --ray, whose actors {why} each. Leave one out."
+            )
     return read_prediction(
         options,
         classes=None if entries is None else list_names(entries),
@@ -244,14 +250,19 @@ def load_job(options: dict[str, Any], entries: tuple[str, ...] | None, say: Any)
 
 def describe(job: PredictJob, target: Target, options: dict[str, Any], images: int | str) -> str:
     """The settings as `name: value` lines, for --dry-run."""
+    from tpt.methods.registry import find_method
+
     classes = job.settings["classes"]
     shown = ", ".join(classes[:5]) + (f", ... ({len(classes)})" if len(classes) > 5 else "")
+    tunes = find_method(job.settings["method"]).tunes_context
+    jacobian = {"jacobian": tell_jacobian(job.engine, options["jacobian"])} if tunes else {}
     rows = {
         "images": images,
         **{k: v for k, v in job.settings.items() if k not in ("classes", "context")},
         **{f"context {k}": v for k, v in job.settings["context"].items()},
         "classes": shown,
         "text path": job.engine.path,
+        **jacobian,
         "batch size": options["batch_size"] or "auto",
         "workers": f"{options['num_workers']} {options['decode_in']}",
         "output": f"{target.path} ({target.form})",
@@ -275,6 +286,8 @@ def run(job: PredictJob, target: Target, found: Found, options: dict[str, Any], 
     size = options["batch_size"] or job.method.batch_size
     todo, again = plan_rest(found, done, size)
     listed = list(todo) if todo.is_counted else None
+    if options["jacobian"]:
+        job.engine.build_jacobian(None if quiet else partial(say_jacobian, job.engine))
     tally = Tally(total=None if listed is None else len(listed) - again)
     on_screen = target.path == "-" and sys.stdout.isatty()  # a bar would be drawn into the records
     showing = progress(quiet or on_screen)

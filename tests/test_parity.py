@@ -51,14 +51,19 @@ def assert_close_context(got: Tensor, want: Tensor, gradient: Tensor) -> None:
     torch.testing.assert_close(got[sure], want[sure], atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("jacobian", [False, True])
 @pytest.mark.parametrize("path", ["packed", "full"])
 @pytest.mark.parametrize("name", names("tpt"))
-def test_tpt_agrees_with_the_public_program(golden: SimpleNamespace, name: str, path: str) -> None:
+def test_tpt_agrees_with_the_public_program(
+    golden: SimpleNamespace, name: str, path: str, jacobian: bool
+) -> None:
     case, want = read(golden, name)
     context = make_context(golden, case, want)
     torch.testing.assert_close(context.vectors, want["ctx_init"].float(), atol=1e-6, rtol=0)
     engine = tpt.PromptEngine(golden.clip, case.classes, context, path=path)
     torch.testing.assert_close(engine.class_features(), want["text_features"], atol=2e-5, rtol=0)
+    if jacobian:
+        engine.build_jacobian()
     method = tpt.TPT(engine, keep=case.rho, steps=case.steps, lr=case.lr)
     views = golden.views(case.views_seed, case.n_views)
     out = method.adapt(views)

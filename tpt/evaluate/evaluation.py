@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tpt.errors import MethodError, TptError
@@ -22,10 +23,11 @@ from tpt.images.views import Views
 from tpt.methods import Method
 from tpt.methods.registry import find_method, make_settings
 from tpt.model.clip import Clip
-from tpt.prompts import Context
+from tpt.prompts import Context, PromptEngine
 from tpt.streaming.predict_job import (
     DEFAULT_VIEWS,
     check_gate_views,
+    check_tunes_context,
     describe_environment,
     load_models,
 )
@@ -49,6 +51,7 @@ class EvalSettings:
     precision: str = "auto"
     micro_batch: int | None = None
     screen: bool = False
+    jacobian: bool = False
     device: str = "auto"
     seed: int = 0
 
@@ -77,11 +80,35 @@ class Evaluation:
             for _, result_set in walk.result_sets()
         }
 
+    def tuned_engines(self, walk: Walk) -> list[PromptEngine]:
+        """The engines whose context the methods of a walk tune."""
+        return list(
+            dict.fromkeys(
+                method.engine
+                for methods in self.methods(walk).values()
+                for spec, method in zip(self.pool.specs, methods.values(), strict=True)
+                if find_method(spec.method).tunes_context
+            )
+        )
+
     def run(
-        self, walk: Walk, *, batch_size: int, num_workers: int, done: int = 0
+        self,
+        walk: Walk,
+        *,
+        batch_size: int,
+        num_workers: int,
+        done: int = 0,
+        show: Callable[[PromptEngine, int], None] | None = None,
     ) -> Generator[Line, None, None]:
-        """The lines of a walk, without the first `done`; frees what earlier walks needed."""
+        """The lines of a walk, without the first `done`; frees what earlier walks needed.
+
+        Args:
+            show: called while Jacobians are built, with the engine and how many classes are done.
+        """
         self.pool.forget(keep={result_set.classes for _, result_set in walk.result_sets()})
+        if self.settings.get("jacobian"):
+            for engine in self.tuned_engines(walk):
+                engine.build_jacobian(None if show is None else partial(show, engine))
         return run_walk(
             walk,
             self.methods(walk),
@@ -145,6 +172,7 @@ def build_evaluation(wanted: EvalSettings, walks: Sequence[Walk]) -> Evaluation:
         **({"views": count, "augment": views.kind} if reads else {}),
         **({"reject": wanted.reject} if wanted.reject is not None else {}),
         **({"screen": True} if screen else {}),
+        **({"jacobian": True} if wanted.jacobian else {}),
         **({"gate": wanted.gate, "gate_views": wanted.gate_views or 1} if gate else {}),
         "methods": [pool.describe(spec) for spec in wanted.specs],
         "sets": [_describe_walk(walk) for walk in walks],
@@ -157,6 +185,8 @@ def build_evaluation(wanted: EvalSettings, walks: Sequence[Walk]) -> Evaluation:
             warnings.warn(f"{walk.set.name}: {note}", UserWarning, stacklevel=2)
         try:
             evaluation.methods(walk)
+            for engine in evaluation.tuned_engines(walk) if wanted.jacobian else ():
+                engine.check_jacobian()
         except TptError as error:
             raise type(error)(f'On the set "{walk.set.name}": {error}') from error
     return evaluation
@@ -177,6 +207,8 @@ def check_options(wanted: EvalSettings) -> None:
                 "picture alone. Leave it out, or add another method, such as tpt."
             )
     check_gate_views(wanted.gate_views, wanted.gate, wanted.views)
+    if wanted.jacobian:
+        check_tunes_context([find_method(spec.method) for spec in wanted.specs])
     for spec in wanted.specs if wanted.screen else ():
         if _reads_views(spec) or not reads:
             check_screened(spec.method, wanted.precision)

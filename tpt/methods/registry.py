@@ -56,6 +56,11 @@ class MethodInfo:
         """The names of its settings."""
         return tuple(field.name for field in fields(self.settings))
 
+    @property
+    def tunes_context(self) -> bool:
+        """Whether an image costs a gradient of the class features."""
+        return self.gradient and not self.takes_templates
+
     def reads_views(self, settings: Any) -> bool:
         """Whether it looks at more than the plain view with these settings."""
         return self.needs_views or getattr(settings, "keep", None) is not None

@@ -70,7 +70,7 @@ class Tuner:
         before, loss, gradient = None, None, None
         for step in range(self.settings.steps):
             if step == 0 and shared:
-                sharpness, losses, grads = self._first_step(kept, start_vectors, start_classes)
+                sharpness, losses, grads = self._first_step(kept, start_classes)
             else:
                 known = classes if step == 0 else None
                 sharpness, losses, grads = self._later_step(kept, vectors, known)
@@ -116,22 +116,12 @@ class Tuner:
             self._carried = vectors, optimizer
         return vectors, optimizer
 
-    def _first_step(
-        self, kept: Tensor, start_vectors: Tensor, start_classes: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Entropies, losses (B,) and gradients (B, M, D) at the start, by the graph all share."""
+    def _first_step(self, kept: Tensor, start_classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Entropies, losses (B,) and gradients (B, M, D) at the start that all images share."""
         classes = start_classes.detach().expand(len(kept), -1, -1).requires_grad_()
         sharpness, losses = self._losses(kept, classes)
         (pull,) = torch.autograd.grad(losses.sum(), classes)  # (B, K, E)
-
-        def pull_back(pull: Tensor) -> Tensor:
-            return torch.autograd.grad(start_classes, start_vectors, pull, retain_graph=True)[0]
-
-        if len(pull) > 1 and self.engine.path == "packed":
-            grads = torch.vmap(pull_back)(pull)  # every backward kernel works on the batch
-        else:  # of open_clip's own attention there is no batched backward kernel
-            grads = torch.stack([pull_back(one) for one in pull])
-        return sharpness.detach(), losses.detach(), grads
+        return sharpness.detach(), losses.detach(), self.engine.pull_back(pull)
 
     def _later_step(
         self, kept: Tensor, vectors: Tensor, classes: Tensor | None

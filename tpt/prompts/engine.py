@@ -7,7 +7,7 @@ full-length forward pass for the others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from tpt.model.clip import Clip
 from tpt.model.precision import multiplying
 from tpt.model.surroundings import Lock, steady
 from tpt.prompts._full_length import FullEncoder
+from tpt.prompts._jacobian import StartJacobian, build_start_jacobian, pull_back_each
 from tpt.prompts._shared_prefix import PackedEncoder
 from tpt.prompts.checks import check_fit, check_names, check_templates
 from tpt.prompts.context import Context
@@ -65,6 +66,7 @@ class PromptEngine:
         self.path = "packed" if path != "full" and clip.text.packable else "full"
         self._start_features: Tensor | None = None
         self._start_graph: tuple[Tensor, Tensor] | None = None
+        self._jacobian: StartJacobian | None = None
         self._template_features: dict[tuple[str, ...], Tensor] = {}
         with steady(), torch.inference_mode(False), torch.no_grad():
             self._prepare()
@@ -72,13 +74,7 @@ class PromptEngine:
     def _prepare(self) -> None:
         """All that is made of the classes and the context, as copies: both may be edited later."""
         clip, context = self.clip, self.context
-        count = context.vectors.shape[-2]
-        rows = build_rows(clip, self.classes, count, context.before, context.position)
-        self._encode = (
-            PackedEncoder(clip, rows, context.class_specific)
-            if self.path == "packed"
-            else FullEncoder(clip, rows)
-        )
+        self._encode = self._make_encoder(self.classes, context.class_specific)
         self._start = context.vectors.to(clip.device, copy=True)
         self._meta = context.meta.to(clip.device) if context.meta else None
         self._head = context.head.to(clip.device) if context.head else None
@@ -86,6 +82,16 @@ class PromptEngine:
         self._hand: Tensor | None = None
         if blend is not None:
             self._hand = encode_templates(clip, self.classes, blend.templates)
+
+    def _make_encoder(
+        self, classes: Sequence[str], class_specific: bool
+    ) -> PackedEncoder | FullEncoder:
+        context = self.context
+        count = context.vectors.shape[-2]
+        rows = build_rows(self.clip, classes, count, context.before, context.position)
+        if self.path == "packed":
+            return PackedEncoder(self.clip, rows, class_specific)
+        return FullEncoder(self.clip, rows)
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy or a pickle cannot carry an autograd graph: it makes its own when it needs one.
@@ -169,13 +175,76 @@ class PromptEngine:
         """The start context and its class features (K, E) with their autograd graph.
 
         The graph of 1,000 classes holds about 1.5 GB, so it is made once. Keep it alive with
-        `retain_graph=True`, and do not edit what is returned: it is no copy.
+        `retain_graph=True`, and do not edit what is returned: it is no copy. Behind
+        `build_jacobian` there is no graph, because nothing goes back through it.
         """
+        if self._jacobian is not None:
+            return self._start, self.start_features()
         with self._lock:
             if self._start_graph is None:
                 vectors = self._start.clone().requires_grad_()
                 self._start_graph = vectors, self.class_features(vectors)
         return self._start_graph
+
+    def pull_back(self, pull: Tensor) -> Tensor:
+        """Gradients (B, M, D) at the start context of what has gradients (B, K, E) at its features.
+
+        By the graph of `start_graph`, or by the Jacobian, where `build_jacobian` made one. Not for
+        a conditional context. Class-specific vectors have gradients (B, K, M, D).
+        """
+        if self._jacobian is not None:
+            with multiplying(self.clip.precision, self.clip.device):
+                return self._jacobian.pull_back(pull)
+        return pull_back_each(*self.start_graph(), pull, self.path == "packed")
+
+    @steady()
+    @torch.inference_mode(False)
+    @torch.enable_grad()
+    def build_jacobian(self, show: Callable[[int], None] | None = None) -> None:
+        """From now on an image's first gradient is one product, for all methods on this engine.
+
+        It holds K E M D numbers (4.2 GB in float32 for 1,000 classes of ViT-B/16 and four vectors)
+        and takes as long as some 2.4 E images' gradients, so it pays for many images.
+
+        Args:
+            show: called with the number of classes that are done.
+
+        Raises:
+            PromptError: a conditional context; no memory.
+        """
+        self.check_jacobian()
+        with self._lock:
+            if self._jacobian is None:
+                self._jacobian = build_start_jacobian(
+                    self._own_contexts,
+                    len(self.classes),
+                    self._start.shape,
+                    self.clip.dtype,
+                    vectorised=self.path == "packed",
+                    show=show or (lambda done: None),
+                )
+                self._start_graph = None
+
+    def check_jacobian(self) -> None:
+        """Refuse a context whose images have no start in common.
+
+        Raises:
+            PromptError: it is conditional.
+        """
+        if self.conditional:
+            raise PromptError(
+                "This context is conditional (CoCoOp): every image has a start of its own, so "
+                "there is no Jacobian that all share. Go without it (no --jacobian)."
+            )
+
+    def _own_contexts(self, part: slice) -> tuple[Tensor, Tensor]:
+        """Start contexts (k, M, D) of some classes, one each, and features (k, E) with a graph."""
+        classes = self.classes[part]
+        start = self._start if self._start.ndim == 2 else self._start[part]
+        vectors = start.expand(len(classes), *start.shape[-2:]).clone().requires_grad_()
+        with multiplying(self.clip.precision, self.clip.device):
+            soft = self._make_encoder(classes, True)(vectors.unsqueeze(0)).squeeze(0)
+            return vectors, self._mix(soft, part)
 
     @torch.inference_mode(False)
     def template_features(self, templates: Sequence[str]) -> Tensor:
@@ -190,12 +259,12 @@ class PromptEngine:
                 self._template_features[key] = encode_templates(self.clip, self.classes, key)
         return self._template_features[key].clone()
 
-    def _mix(self, soft: Tensor) -> Tensor:
-        """Class features (..., K, E) with the blend's templates, where there is one."""
+    def _mix(self, soft: Tensor, part: slice = slice(None)) -> Tensor:
+        """Class features (..., K, E), of a part of them, with the blend's templates if it has."""
         if self._hand is None or self.context.blend is None:
             return soft
         weight = self.context.blend.weight
-        return F.normalize(weight * soft + (1 - weight) * self._hand, dim=-1)
+        return F.normalize(weight * soft + (1 - weight) * self._hand[part], dim=-1)
 
     def logits(self, features: Tensor, class_features: Tensor) -> Tensor:
         """exp(logit_scale) * f . t: (..., n, E) and class features (..., K, E) to (..., n, K).

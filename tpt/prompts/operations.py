@@ -34,12 +34,55 @@ def count_text_operations(engine: PromptEngine) -> TextOperations:
     On the shared-prefix path they follow from the packed shapes. On the full-length path all
     prompts cost the same, so one of them is run and counted.
     """
-    encoder = engine._encode
-    if isinstance(encoder, PackedEncoder):
-        forward, backward = _count_packed(encoder)
-    else:
-        forward, backward = (len(engine.classes) * each for each in _count_prompt(engine, encoder))
+    forward, backward = _count_passes(engine, engine._encode)
     return TextOperations(len(engine.classes), forward, backward + forward)
+
+
+@dataclass(frozen=True)
+class JacobianCost:
+    """What the start's Jacobian takes, and what it saves (`PromptEngine.build_jacobian`)."""
+
+    bytes: int  # that it holds
+    once: int  # operations that build it
+    saved: int  # operations that an image no longer takes
+
+    @property
+    def pays_from(self) -> int:
+        """Images from which on it has cost less than it saved."""
+        return max(1, -(-self.once // max(1, self.saved)))
+
+    def __str__(self) -> str:
+        return (
+            f"{self.bytes / 1e9:,.3g} GB, saves {self.saved / 1e9:,.3g} GFLOP a picture, pays from "
+            f"{self.pays_from:,} pictures on"
+        )
+
+
+def count_jacobian(engine: PromptEngine) -> JacobianCost:
+    """What the Jacobian of an engine's start would take and save.
+
+    It is one forward pass over contexts of each class's own, and a backward pass for each of the
+    E directions of the features. It saves an image's backward pass, and costs a product.
+
+    Raises:
+        PromptError: the context is conditional.
+    """
+    engine.check_jacobian()
+    width, vectors = engine.clip.embedding_width, engine.start
+    numbers = len(engine.classes) * width * vectors.shape[-2] * vectors.shape[-1]
+    forward, backward = _count_passes(engine, engine._make_encoder(engine.classes, True))
+    saved = _count_passes(engine, engine._encode)[1] - 2 * numbers
+    return JacobianCost(
+        numbers * engine.clip.dtype.itemsize, forward + width * backward, max(0, saved)
+    )
+
+
+def _count_passes(engine: PromptEngine, encoder: PackedEncoder | FullEncoder) -> tuple[int, int]:
+    """(forward, backward) of a pass over all classes."""
+    if isinstance(encoder, PackedEncoder):
+        return _count_packed(encoder)
+    forward, backward = _count_prompt(engine, encoder)
+    return len(engine.classes) * forward, len(engine.classes) * backward
 
 
 def _count_packed(encoder: PackedEncoder) -> tuple[int, int]:

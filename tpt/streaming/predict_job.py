@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from tpt.images.views import Views
 from tpt.methods import Gate, Method
 from tpt.methods.objective import count_kept
 from tpt.methods.reading import Reading
-from tpt.methods.registry import find_method, make_settings
+from tpt.methods.registry import MethodInfo, find_method, make_settings
 from tpt.model.clip import Clip
 from tpt.model.load import load_clip
 from tpt.prompts import Context, PromptEngine
@@ -57,6 +57,7 @@ class PredictSettings:
     precision: str = "auto"
     micro_batch: int | None = None
     screen: bool = False
+    jacobian: bool = False
     device: str = "auto"
     seed: int = 0
     force: bool = False
@@ -109,6 +110,9 @@ def assemble_job(
     engine = PromptEngine(clip, classes, context, force=wanted.force)
     method = info.make(engine, settings, templates)
     facts = asdict(settings)
+    if wanted.jacobian:
+        engine.check_jacobian()
+        facts["jacobian"] = True
     if wanted.load_state is not None:
         facts["state"] = _load_state(method, wanted.load_state)
     if wanted.gate is not None:
@@ -182,6 +186,20 @@ def check_gate_views(gate_views: int | None, gate: float | None, views: int | No
         )
 
 
+def check_tunes_context(infos: Sequence[MethodInfo]) -> None:
+    """Refuse the start's Jacobian where no method goes back to the context.
+
+    Raises:
+        MethodError: none of them does.
+    """
+    if not any(info.tunes_context for info in infos):
+        names = ", ".join(info.name for info in infos)
+        raise MethodError(
+            f"--jacobian has no meaning with --method {names}: it speeds up "
+            "methods that tune the context. Leave it out, or use --method tpt."
+        )
+
+
 def check_method_options(wanted: PredictSettings) -> Any:
     """The method's settings, if every option that was given has a meaning with it.
 
@@ -200,6 +218,8 @@ def check_method_options(wanted: PredictSettings) -> Any:
                 f"picture alone. Leave it out, or {way}."
             )
     check_gate_views(wanted.gate_views, wanted.gate, wanted.views)
+    if wanted.jacobian:
+        check_tunes_context([info])
     if len(wanted.templates) > 1 and not info.takes_templates:
         raise MethodError(
             f"--method {info.name} starts from one template, but {len(wanted.templates)} were "

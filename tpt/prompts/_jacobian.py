@@ -1,0 +1,104 @@
+"""The start's Jacobian: what class features do when the context moves, as one matrix.
+
+Every image starts from the same context v, so d t_ke / d v is a constant of the class list, and an
+image's first gradient is its product with d loss / d t_ke, in place of a backward pass through the
+text tower. A class's features depend on no other class, so E backward passes over contexts of each
+class's own give all of it; they take as long as some E images' gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tpt.errors import PromptError
+
+_CLASSES = 64  # of which a graph is held while the matrix is built
+_DIRECTIONS = 32  # of features, pulled back in one pass
+
+Differentiable = Callable[[slice], tuple[Tensor, Tensor]]
+"""Of some of the classes, contexts (k, M, D) of their own and unit features (k, E) with a graph."""
+
+
+@dataclass(frozen=True, eq=False)
+class StartJacobian:
+    """J[k, e] = d t_ke / d v_k, and what it is for."""
+
+    matrix: Tensor  # (K, E, M D), in the dtype of the text tower's weights
+    start: torch.Size  # (M, D), or (K, M, D) for class-specific vectors
+
+    def pull_back(self, pull: Tensor) -> Tensor:
+        """Gradients (B, M, D), or (B, K, M, D), of what has gradients (B, K, E) at the features."""
+        pull = pull.to(self.matrix.dtype)
+        if len(self.start) == 3:
+            grads = torch.einsum("bke,kep->bkp", pull, self.matrix)
+        else:
+            grads = pull.flatten(1) @ self.matrix.flatten(0, 1)
+        return grads.float().view(len(pull), *self.start)
+
+
+def build_start_jacobian(
+    features_of: Differentiable,
+    classes: int,
+    start: torch.Size,
+    dtype: torch.dtype,
+    *,
+    vectorised: bool,
+    show: Callable[[int], None],
+) -> StartJacobian:
+    """Build it, some classes and some directions at a time.
+
+    Args:
+        features_of: the features of a part of the classes.
+        classes: K.
+        start: shape of the start context.
+        vectorised: as `pull_back_each` has it.
+        show: called with the number of classes that are done.
+
+    Raises:
+        PromptError: there is no memory for it.
+    """
+    matrix: Tensor | None = None
+    for first in range(0, classes, _CLASSES):
+        part = slice(first, min(first + _CLASSES, classes))
+        vectors, features = features_of(part)
+        width = features.shape[-1]
+        if matrix is None:
+            matrix = _allocate(features, (classes, width, start[-2] * start[-1]), dtype)
+        every = torch.eye(width, dtype=torch.float32, device=features.device)
+        for axes in torch.arange(width).split(_DIRECTIONS):
+            pulls = every[axes].unsqueeze(1).expand(-1, len(features), -1)  # (n, k, E)
+            rows = pull_back_each(vectors, features, pulls, vectorised)  # (n, k, M, D)
+            matrix[part, axes] = rows.transpose(0, 1).flatten(2).to(dtype)
+        show(part.stop)
+    assert matrix is not None
+    return StartJacobian(matrix, start)
+
+
+def pull_back_each(vectors: Tensor, features: Tensor, pulls: Tensor, vectorised: bool) -> Tensor:
+    """Gradients (n, ...) at `vectors` of what has the gradients (n, k, E) at their features.
+
+    Args:
+        vectorised: whether the text path has batched backward kernels; open_clip's own has none.
+    """
+
+    def pull_back(pull: Tensor) -> Tensor:
+        return torch.autograd.grad(features, vectors, pull, retain_graph=True)[0]
+
+    if vectorised and len(pulls) > 1:
+        return torch.vmap(pull_back)(pulls)  # every backward kernel works on the batch
+    return torch.stack([pull_back(pull) for pull in pulls])
+
+
+def _allocate(like: Tensor, shape: tuple[int, int, int], dtype: torch.dtype) -> Tensor:
+    try:
+        return torch.empty(shape, dtype=dtype, device=like.device)
+    except RuntimeError as error:
+        size = shape[0] * shape[1] * shape[2] * dtype.itemsize / 1e9
+        raise PromptError(
+            f"The start's Jacobian of {shape[0]:,} classes would hold {size:,.1f} GB, for which "
+            f"{like.device} has no room. Go without it (no --jacobian), or give fewer classes."
+        ) from error
