@@ -137,7 +137,7 @@ def prepare(drawn: LabelledSet, options: dict[str, Any], say: Any) -> Evaluation
     from tpt.evaluate.method_specs import parse_methods
     from tpt.evaluate.walks import plan_walks
     from tpt.model.load import load_clip
-    from tpt.streaming.predict_job import DEFAULT_MODEL
+    from tpt.streaming.predict_settings import DEFAULT_MODEL
 
     methods = options["methods"]
     if not methods:

@@ -115,7 +115,7 @@ def split_name(text: str) -> tuple[str | None, str]:
 def build(wanted: EvalSettings, walks: tuple[Walk, ...], say: Say) -> Evaluation:
     """Load the model and make the methods, telling what was chosen in the user's place."""
     from tpt.evaluate.evaluation import build_evaluation, total_lines
-    from tpt.streaming.predict_job import DEFAULT_MODEL
+    from tpt.streaming.predict_settings import DEFAULT_MODEL
 
     if wanted.model not in (None, DEFAULT_MODEL):
         say(f"Loading {wanted.model} (weights that are not here yet are fetched first) ...")

@@ -13,7 +13,7 @@ from tpt.errors import SourceError
 from tpt.text import read_value
 
 if TYPE_CHECKING:
-    from tpt.streaming.predict_job import PredictSettings
+    from tpt.streaming.predict_settings import PredictSettings
 
 
 def read_classes(value: str | None) -> tuple[str, ...] | None:
@@ -88,7 +88,7 @@ def read_shared(options: dict[str, Any]) -> dict[str, Any]:
 
 def read_prediction(options: dict[str, Any], **given: Any) -> PredictSettings:
     """What is predicted, and with what."""
-    from tpt.streaming.predict_job import PredictSettings
+    from tpt.streaming.predict_settings import PredictSettings
 
     given["templates"] = read_templates(options["templates"])
     given["options"] = read_assignments(options["assignments"])

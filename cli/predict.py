@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +11,7 @@ import click
 from cli import predict_ray
 from cli.evaluating import telling_warnings
 from cli.failures import INTERRUPTED, plain_errors
-from cli.option_values import read_classes, read_prediction
+from cli.option_values import read_classes
 from cli.options import (
     ABOVE_ZERO,
     adaptation_options,
@@ -28,17 +26,16 @@ from cli.options import (
     other_option,
     pretrained_option,
     say_jacobian,
-    say_precision,
     screen_option,
-    tell_jacobian,
     template_option,
     top_k_option,
 )
+from cli.predict_plan import describe, load_job, make_settings, make_target
 from cli.progress import Tally, progress
 
 if TYPE_CHECKING:
     from tpt.streaming.output import FinishedRecords, Target
-    from tpt.streaming.predict_job import PredictJob, PredictSettings
+    from tpt.streaming.predict_job import PredictJob
     from tpt.streaming.sources import Found
 
 
@@ -164,113 +161,6 @@ def command(sources: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any
             code = run(job, target, found, options, quiet)
     if code:
         raise click.exceptions.Exit(code)
-
-
-def make_target(options: dict[str, Any]) -> Target:
-    """Where the records go; the form follows the file's name unless it is said."""
-    from tpt.streaming.output import Target
-
-    path = options["output"]
-    ending = os.path.splitext(path)[1].lower().removeprefix(".")
-    form = options["form"] or (ending if ending in ("csv", "parquet", "srt", "vtt") else "jsonl")
-    return Target(path, form, options["top_k"])
-
-
-def make_settings(options: dict[str, Any], entries: tuple[str, ...] | None) -> PredictSettings:
-    """What the options ask for."""
-    from tpt.data.class_lists import list_names
-
-    for name, why in (("screen", "hold one model"), ("jacobian", "would build one")):
-        if options["ray"] is not None and options[name]:
-            raise click.UsageError(
-                f"--{name} has no meaning with --ray, whose actors {why} each. Leave one out."
-            )
-    return read_prediction(
-        options,
-        classes=None if entries is None else list_names(entries),
-        # With --ray the actors have devices, this process has none.
-        device=options["device"] if options["ray"] is None else "cpu",
-    )
-
-
-def load_job(options: dict[str, Any], entries: tuple[str, ...] | None, say: Any) -> PredictJob:
-    """Build the job, telling what was chosen in the user's place."""
-    from tpt.data.class_files import note_list
-    from tpt.errors import MethodError
-    from tpt.methods._stream_state import check_state_path
-    from tpt.streaming.predict_job import DEFAULT_MODEL, build_predict_job
-
-    wanted = make_settings(options, entries)
-    if wanted.model not in (None, DEFAULT_MODEL):
-        say(f"Loading {wanted.model} (weights that are not here yet are fetched first) ...")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        job = build_predict_job(wanted)
-    if options["resume"] and job.method.keeps_state:
-        raise MethodError(
-            "--resume cannot go on with a method that keeps state between images: what the earlier "
-            "images left is gone. Run it again with --overwrite."
-        )
-    if options["save_state"] is not None:
-        if not hasattr(job.method.go_on, "save_state"):
-            raise MethodError(
-                f"--save-state has no meaning with --method {job.settings['method']}, which has no "
-                "state that can be saved. Leave it out, or use --method tda."
-            )
-        check_state_path(type(job.method.go_on).__name__, options["save_state"])
-    if job.method.together is not None and not job.method.needs_pictures:
-        say(
-            f"Note: {job.method.batch_size} images decide about one another at a time "
-            "(--batch-size), so results depend on which images stand together."
-        )
-    elif job.method.keeps_state:
-        if job.method.needs_pictures:
-            say(
-                f"Note: {job.method.batch_size} images are learned from at a time (--batch-size), "
-                "on a copy of the model in float32."
-            )
-        say(
-            "Note: results depend on the order of the images, because the method learns from each; "
-            "sorted or video-like images can make it worse than zero-shot."
-        )
-    for warning in caught:
-        say(f"Warning: {warning.message}")
-    for note in note_list(job.engine.classes, entries):
-        say(f"Note: {note}")
-    if wanted.model is None and wanted.init is None:
-        say(
-            f"Model: {DEFAULT_MODEL}, the small embedded model. For real work give --model, for "
-            "example --model ViT-B-16 --pretrained openai."
-        )
-    say_precision(job.clip, options["precision"], say)
-    if job.clip.pretrained == "random":
-        say("Warning: the weights are random, as asked; the predictions mean nothing.")
-    return job
-
-
-def describe(job: PredictJob, target: Target, options: dict[str, Any], images: int | str) -> str:
-    """The settings as `name: value` lines, for --dry-run."""
-    from tpt.methods.registry import find_method
-
-    classes = job.settings["classes"]
-    shown = ", ".join(classes[:5]) + (f", ... ({len(classes)})" if len(classes) > 5 else "")
-    tunes = find_method(job.settings["method"]).tunes_context
-    jacobian = {"jacobian": tell_jacobian(job.engine, options["jacobian"])} if tunes else {}
-    rows = {
-        "images": images,
-        **{k: v for k, v in job.settings.items() if k not in ("classes", "context")},
-        **{f"context {k}": v for k, v in job.settings["context"].items()},
-        "classes": shown,
-        "text path": job.engine.path,
-        **jacobian,
-        "batch size": options["batch_size"] or "auto",
-        "workers": f"{options['num_workers']} {options['decode_in']}",
-        "output": f"{target.path} ({target.form})",
-        **job.environment,
-    }
-    width = max(map(len, rows))
-    text = "\n".join(f"{name:{width}}  {value}" for name, value in rows.items())
-    return text.encode("utf-8", "backslashreplace").decode()  # file names may be no UTF-8
 
 
 def run(job: PredictJob, target: Target, found: Found, options: dict[str, Any], quiet: bool) -> int:

@@ -12,7 +12,8 @@ from tpt.errors import MethodError
 
 if TYPE_CHECKING:
     from tpt.streaming.items import Reading
-    from tpt.streaming.predict_job import PredictJob, PredictSettings
+    from tpt.streaming.predict_job import PredictJob
+    from tpt.streaming.predict_settings import PredictSettings
     from tpt.streaming.sources import Found
 
 _ALONE = {"strict": False, "save_state": None, "load_state": None, "decode_in": "threads"}

@@ -15,7 +15,7 @@ import httpx
 from tpt.serve.server import listen, make_server, name_address
 from tpt.serve.service import Service
 from tpt.serve.settings import ServeSettings
-from tpt.streaming.predict_job import PredictSettings
+from tpt.streaming.predict_settings import PredictSettings
 
 ANIMALS = ("cat", "dog", "red fox")
 

@@ -26,7 +26,7 @@ from tpt.scale.reading import digest_keys, make_units, read_unit, unfold
 from tpt.scale.sharing import join, split
 from tpt.streaming.folders import Search
 from tpt.streaming.items import Reading
-from tpt.streaming.predict_job import PredictSettings
+from tpt.streaming.predict_settings import PredictSettings
 from tpt.streaming.sources import find_sources
 
 pytest.importorskip("ray")

@@ -15,7 +15,7 @@ from running_service import ANIMALS, Gate, Running, run_service
 
 from tpt.serve import _worker
 from tpt.serve.settings import ServeSettings
-from tpt.streaming.predict_job import PredictSettings
+from tpt.streaming.predict_settings import PredictSettings
 
 
 @pytest.fixture(scope="module")

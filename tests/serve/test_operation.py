@@ -24,7 +24,7 @@ from tpt.errors import MethodError, PromptError, ServeError
 from tpt.serve._lists import ClassLists
 from tpt.serve.server import listen, name_address, serve
 from tpt.serve.settings import Asked, ServeSettings
-from tpt.streaming.predict_job import PredictSettings
+from tpt.streaming.predict_settings import PredictSettings
 
 Picture = Callable[[int], bytes]
 TESTS = Path(__file__).parents[1]

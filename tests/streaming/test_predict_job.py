@@ -20,12 +20,8 @@ from tpt.methods.registry import make_settings
 from tpt.prompts.meta_network import MetaNet
 from tpt.prompts.prompt_info import Blend
 from tpt.streaming import predict_job as job
-from tpt.streaming.predict_job import (
-    PredictJob,
-    PredictSettings,
-    build_predict_job,
-    check_method_options,
-)
+from tpt.streaming.predict_job import PredictJob, build_predict_job
+from tpt.streaming.predict_settings import PredictSettings, check_method_options
 
 CLASSES = ("cat", "dog")
 WANTED = PredictSettings(classes=CLASSES, model="tiny", device="cpu")

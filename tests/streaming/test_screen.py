@@ -17,7 +17,8 @@ from tpt.evaluate.evaluation import EvalSettings, check_options
 from tpt.evaluate.method_pool import Starts
 from tpt.evaluate.method_specs import parse_methods
 from tpt.methods.registry import make_method
-from tpt.streaming.predict_job import PredictSettings, build_predict_job
+from tpt.streaming.predict_job import build_predict_job
+from tpt.streaming.predict_settings import PredictSettings
 from tpt.streaming.screen import SCREENED, Screen, find_likely
 
 NAMES = ["cat", "dog", "a house", "cup"]

@@ -24,13 +24,8 @@ from tpt.methods import Method
 from tpt.methods.registry import find_method, make_settings
 from tpt.model.clip import Clip
 from tpt.prompts import Context, PromptEngine
-from tpt.streaming.predict_job import (
-    DEFAULT_VIEWS,
-    check_gate_views,
-    check_tunes_context,
-    describe_environment,
-    load_models,
-)
+from tpt.streaming.predict_job import describe_environment, load_models
+from tpt.streaming.predict_settings import DEFAULT_VIEWS, check_gate_views, check_tunes_context
 from tpt.streaming.screen import Screen, check_screened
 
 

@@ -21,13 +21,8 @@ from tpt.scale.sharing import Shared, join, split
 from tpt.streaming.items import Item, fail_item, hold_bytes
 from tpt.streaming.loading import TIME_LIMIT
 from tpt.streaming.pipeline import stream
-from tpt.streaming.predict_job import (
-    PredictJob,
-    PredictSettings,
-    assemble_job,
-    check_method_options,
-    load_model,
-)
+from tpt.streaming.predict_job import PredictJob, assemble_job, load_model
+from tpt.streaming.predict_settings import PredictSettings, check_method_options
 
 _VIEWS_A_GROUP = 512
 NO_PICTURE = "its bytes are NULL or empty"

@@ -14,13 +14,8 @@ from tpt.methods.registry import MethodInfo, find_method, list_methods, make_set
 from tpt.model.clip import Clip
 from tpt.prompts import Context
 from tpt.serve.settings import Asked
-from tpt.streaming.predict_job import (
-    PredictJob,
-    PredictSettings,
-    assemble_job,
-    check_method_options,
-    load_model,
-)
+from tpt.streaming.predict_job import PredictJob, assemble_job, load_model
+from tpt.streaming.predict_settings import PredictSettings, check_method_options
 
 _OWN = ("keep", "steps", "lr", "reset", "gate", "gate_views", "reject")
 """Options that belong to the method that the service was started with."""

@@ -30,7 +30,8 @@ from tpt.serve.errors import (
 from tpt.serve.metrics import CONTENT_TYPE
 from tpt.serve.service import Answer, Service
 from tpt.serve.settings import Upload
-from tpt.streaming.predict_job import DEFAULT_VIEWS, describe_environment
+from tpt.streaming.predict_job import describe_environment
+from tpt.streaming.predict_settings import DEFAULT_VIEWS
 from tpt.streaming.records import PLACES, Failure, Prediction
 from tpt.text import is_utf8
 

@@ -19,7 +19,7 @@ from tpt.serve._threads import run_in_thread
 from tpt.serve.app import build_app
 from tpt.serve.service import Service
 from tpt.serve.settings import ServeSettings
-from tpt.streaming.predict_job import PredictSettings
+from tpt.streaming.predict_settings import PredictSettings
 
 _FAREWELL = 10  # seconds in which answers that are made are sent, at the end
 _HEAD_S = 20.0  # seconds in which the first request's head has to be here

@@ -28,7 +28,8 @@ from tpt.serve.errors import BusyError, UnavailableError
 from tpt.serve.metrics import Metrics
 from tpt.serve.settings import Asked, ServeSettings, Upload
 from tpt.streaming.loading import Loaded
-from tpt.streaming.predict_job import PredictJob, PredictSettings
+from tpt.streaming.predict_job import PredictJob
+from tpt.streaming.predict_settings import PredictSettings
 from tpt.streaming.records import Record
 
 State = Literal["loading", "ready", "draining"]
