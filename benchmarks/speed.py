@@ -205,10 +205,11 @@ def show(count: int, precision: str, ours: dict[str, Any], plain: dict[str, Any]
         )
     if "jacobian" in ours:
         found = ours["jacobian"]
-        after = found["built"] / (ours["text"] - found["text"])
+        saved = ours["text"] - found["text"]
+        even = f"after {found['built'] / saved:,.0f} pictures" if saved > 0 else "never"
         print(
             f"      with --jacobian: tuning and predicting {found['text']:.2f} s, built in "
-            f"{found['built']:.1f} s, so it pays from {after:,.0f} pictures on here; logits move "
+            f"{found['built']:.1f} s, so it breaks even {even} here; logits move "
             f"by {found['moved']:.1e} [{found['told']}]",
             flush=True,
         )

@@ -19,18 +19,17 @@ from cli.evaluating import (
     telling_warnings,
 )
 from cli.failures import plain_errors
+from cli.jacobian import jacobian_option, tell_jacobian
 from cli.option_values import read_classes, read_shared, read_templates
 from cli.options import (
     adaptation_options,
     all_files_option,
     fill,
-    jacobian_option,
     machine_options,
     model_option,
     pretrained_option,
     run_options,
     screen_option,
-    tell_jacobian,
     template_option,
 )
 from cli.outside import describe_outsides, judge_others, read_outsides, tell_outside
@@ -164,11 +163,10 @@ def command(sets: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any) -
         outsides = read_outsides(options, say)
         if dry_run:
             evaluation = load_evaluation(options, walks, say)
-            for engine in dict.fromkeys(
-                e for walk in walks for e in evaluation.tuned_engines(walk)
-            ):
+            tuned = {e: n for walk in walks for e, n in evaluation.tuned_engines(walk).items()}
+            for engine, names in tuned.items():
                 told = tell_jacobian(engine, options["jacobian"])
-                say(f"Jacobian of {len(engine.classes):,} classes: {told}")
+                say(f"Jacobian of {len(engine.classes):,} classes for {', '.join(names)}: {told}")
             return
         with claim_folder(journal, walks, *again):
             evaluation = load_evaluation(options, walks, say)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.failures import INTERRUPTED
-from cli.options import say_jacobian, say_precision
+from cli.jacobian import say_jacobian
+from cli.options import say_precision
 from cli.progress import Tally, progress
 from tpt.errors import MethodError
 
@@ -172,12 +174,14 @@ def predict_all(
         with progress(quiet) as show:
             for walk, before in zip(evaluation.walks, done, strict=True):
                 if not (before.complete and before.lines):
+                    began = time.monotonic()
+                    evaluation.prepare(walk, None if quiet else say_jacobian)
+                    tally.started += time.monotonic() - began
                     lines = evaluation.run(
                         walk,
                         batch_size=options["batch_size"] or evaluation.batch_size,
                         num_workers=options["num_workers"],
                         done=before.lines,
-                        show=None if quiet else say_jacobian,
                     )
                     _write_lines(lines, journal.path, options["strict"], tally, show)
     except KeyboardInterrupt:

@@ -10,7 +10,6 @@ import click
 
 if TYPE_CHECKING:
     from tpt.model.clip import Clip
-    from tpt.prompts import PromptEngine
 
 T = TypeVar("T")
 Decorator = Callable[[Any], Any]
@@ -39,20 +38,6 @@ def fill(settings: type[T], options: dict[str, Any], /, **given: Any) -> T:
     """A dataclass of settings: what is given, and each other field that an option is called by."""
     names = {field.name for field in fields(settings)}  # type: ignore[arg-type]
     return settings(**{name: options[name] for name in names & options.keys()} | given)
-
-
-def tell_jacobian(engine: PromptEngine, on: bool) -> str:
-    """Whether the start's Jacobian is used, what it costs and when it pays, for --dry-run."""
-    from tpt.prompts.operations import count_jacobian
-
-    if engine.conditional:
-        return "none, because every picture has a start of its own"
-    return f"{'on' if on else 'off'} ({count_jacobian(engine)})"
-
-
-def say_jacobian(engine: PromptEngine, done: int) -> None:
-    """How far the start's Jacobian is."""
-    click.echo(f"Jacobian: {done:,} of {len(engine.classes):,} classes", err=True)
 
 
 def say_precision(clip: Clip, asked: str, say: Callable[[str], None]) -> None:
@@ -216,13 +201,6 @@ screen_option = click.option(
     "--screen",
     is_flag=True,
     help="Rank the views in bf16, encode only the likely ones in fp32 [tpt, ctpt].",
-)
-
-jacobian_option = click.option(
-    "--jacobian",
-    is_flag=True,
-    help="Compute the gradient that all pictures share once, which pays for many pictures "
-    "(--dry-run tells from how many on) [tpt, ctpt, rtpt].",
 )
 
 run_options = group(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import click
 from cli import predict_ray
 from cli.evaluating import telling_warnings
 from cli.failures import INTERRUPTED, plain_errors
+from cli.jacobian import jacobian_option, note_short_run, say_jacobian
 from cli.option_values import read_classes
 from cli.options import (
     ABOVE_ZERO,
@@ -20,12 +22,10 @@ from cli.options import (
     film_options,
     force_option,
     init_option,
-    jacobian_option,
     machine_options,
     model_option,
     other_option,
     pretrained_option,
-    say_jacobian,
     screen_option,
     template_option,
     top_k_option,
@@ -176,12 +176,16 @@ def run(job: PredictJob, target: Target, found: Found, options: dict[str, Any], 
     size = options["batch_size"] or job.method.batch_size
     todo, again = plan_rest(found, done, size)
     listed = list(todo) if todo.is_counted else None
-    if options["jacobian"]:
-        job.engine.build_jacobian(None if quiet else partial(say_jacobian, job.engine))
     tally = Tally(total=None if listed is None else len(listed) - again)
     on_screen = target.path == "-" and sys.stdout.isatty()  # a bar would be drawn into the records
     showing = progress(quiet or on_screen)
     try:
+        if listed is None or listed:
+            if options["jacobian"] and listed and not quiet:
+                note = note_short_run(job.engine, len(listed))
+                click.echo(note, err=True, nl=note is not None)
+            job.prepare(None if quiet else partial(say_jacobian, job.engine))
+            tally.started = time.monotonic()
         with write_records(target.lines, append=done is not None) as write, showing as show:
             records = stream(
                 todo if listed is None else listed,

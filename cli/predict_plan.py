@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cli.jacobian import tell_jacobian
 from cli.option_values import read_prediction
-from cli.options import say_precision, tell_jacobian
+from cli.options import say_precision
 
 if TYPE_CHECKING:
     from tpt.streaming.output import Target
@@ -102,15 +103,13 @@ def load_job(options: dict[str, Any], entries: tuple[str, ...] | None, say: Any)
 
 def describe(job: PredictJob, target: Target, options: dict[str, Any], images: int | str) -> str:
     """The settings as `name: value` lines, for --dry-run."""
-    from tpt.methods.registry import find_method
-
     classes = job.settings["classes"]
     shown = ", ".join(classes[:5]) + (f", ... ({len(classes)})" if len(classes) > 5 else "")
-    tunes = find_method(job.settings["method"]).tunes_context
-    jacobian = {"jacobian": tell_jacobian(job.engine, options["jacobian"])} if tunes else {}
+    can_build = job.shares_gradient and options["ray"] is None
+    jacobian = {"jacobian": tell_jacobian(job.engine, options["jacobian"])} if can_build else {}
     rows = {
         "images": images,
-        **{k: v for k, v in job.settings.items() if k not in ("classes", "context")},
+        **{k: v for k, v in job.settings.items() if k not in ("classes", "context", "jacobian")},
         **{f"context {k}": v for k, v in job.settings["context"].items()},
         "classes": shown,
         "text path": job.engine.path,

@@ -28,7 +28,7 @@ def test_speed_agrees_with_the_plain_recipe() -> None:
     small = ("--model", "lite", "--views", 12, "--classes", 3, "--precision", "fp32", "screened")
     printed = run("benchmarks/speed", *small, "--jacobian")
     assert re.search(
-        r"^      with --jacobian: tuning and predicting .* pictures on\]$", printed, re.M
+        r"^      with --jacobian: tuning and predicting .* tuned pictures\]$", printed, re.M
     )
     assert "matrix products in fp32" in printed
     assert "3 classes fp32" in printed

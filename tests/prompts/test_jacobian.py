@@ -5,8 +5,10 @@ from __future__ import annotations
 import pickle
 from types import SimpleNamespace
 
+import open_clip
 import pytest
 import torch
+from conftest import build_seeded_model
 from torch import Tensor
 
 import tpt
@@ -46,8 +48,9 @@ def test_it_gives_the_gradients_of_the_graph(
     by_product = engine.pull_back(pull)
     assert by_product.shape == by_graph.shape == (batch, *shape)
     assert (by_product - by_graph).norm() < 1e-5 * by_graph.norm()
-    assert shown == [2, 4, 5]
-    assert not engine.start_graph()[1].requires_grad  # nothing large is held for nothing
+    assert shown == [0, 2, 4, 5]
+    assert not engine.start_point()[1].requires_grad  # nothing large is held for nothing
+    assert engine._start_graph is None
 
 
 def test_every_method_that_tunes_the_context_answers_as_before(golden: SimpleNamespace) -> None:
@@ -90,8 +93,7 @@ def test_it_is_built_whatever_surrounds_it(golden: SimpleNamespace, wrapped: typ
 def test_it_is_as_precise_as_the_weights(golden: SimpleNamespace) -> None:
     clip = tpt.load_clip("tiny", precision="bf16", device="cpu")
     engine = tpt.PromptEngine(clip, NAMES)
-    pull = random(2, len(NAMES), clip.text.token_embedding.weight.shape[1])
-    pull = pull[..., : engine.start_features().shape[-1]]
+    pull = random(2, len(NAMES), clip.embedding_width)
     want = engine.pull_back(pull)
     engine.build_jacobian()
     got = engine.pull_back(pull)
@@ -107,5 +109,48 @@ def test_a_conditional_context_has_none(golden: SimpleNamespace) -> None:
 
 
 def test_a_matrix_without_room_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(PromptError, match=r"would hold 4,000,000,000\.0 GB"):
-        _jacobian._allocate(torch.zeros(1), (10**6, 10**6, 10**6), torch.float32)
+    with pytest.raises(PromptError, match=r"Jacobian of 100,000 classes would hold 4e\+04 GB"):
+        _jacobian._allocate(torch.zeros(1), (10**5, 10**4, 10**4), torch.float32)
+
+
+def test_gradients_of_another_shape_are_refused(golden: SimpleNamespace) -> None:
+    engine = tpt.PromptEngine(golden.clip, NAMES)
+    for shape in ((5, 32), (1, 4, 32), (1, 5, 31)):
+        with pytest.raises(PromptError, match=r"expected as \(B, 5, 32\)"):
+            engine.pull_back(random(*shape))
+
+
+def test_others_may_use_the_engine_while_it_is_built(golden: SimpleNamespace) -> None:
+    engine = tpt.PromptEngine(golden.clip, NAMES)
+    pull, seen = random(1, len(NAMES), 32), []
+
+    def use(done: int) -> None:
+        assert engine.start_graph()[1].requires_grad
+        seen.append(engine.pull_back(pull))
+
+    engine.build_jacobian(use)
+    engine.build_jacobian(use)  # it is there
+    assert len(seen) == 4
+    torch.testing.assert_close(engine.pull_back(pull), seen[0], atol=1e-6, rtol=1e-5)
+
+
+def test_autocast_outside_has_no_say(golden: SimpleNamespace) -> None:
+    engine = tpt.PromptEngine(golden.clip, NAMES)
+    pull = random(1, len(NAMES), 32)
+    for build in (lambda: None, engine.build_jacobian):
+        build()
+        want = engine.pull_back(pull)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(engine.pull_back(pull), want)
+
+
+def test_a_coarse_image_tower_leaves_the_matrix_as_fine_as_the_text_tower() -> None:
+    clip = tpt.Clip(build_seeded_model(), open_clip.get_tokenizer("ViT-B-16"))
+    clip.model.visual.half()
+    engine = tpt.PromptEngine(clip, NAMES)
+    assert (clip.dtype, clip.text_dtype) == (torch.float16, torch.float32)
+    pull = 1e-8 * random(1, len(NAMES), 32)
+    want = engine.pull_back(pull)
+    engine.build_jacobian()
+    got = engine.pull_back(pull)
+    assert (got - want).norm() < 1e-4 * want.norm()

@@ -11,7 +11,7 @@ from foreign_models import build, save
 import tpt
 from tpt.model.describe import count_products
 from tpt.prompts import _jacobian
-from tpt.prompts.operations import count_jacobian, count_text_operations
+from tpt.prompts.operations import JacobianCost, count_jacobian, count_text_operations
 
 NAMES = ["cat", "golden retriever", "pot", "a very long name of a small thing", "dog", "sea lion"]
 
@@ -50,4 +50,12 @@ def test_what_the_jacobian_takes_is_what_its_passes_are_counted_to_be(
     assert told.saved == max(0, by_graph.get_total_flops() - by_product.get_total_flops())
     assert engine._jacobian is not None
     assert told.bytes == engine._jacobian.matrix.nbytes
-    assert (told.pays_from - 1) * told.saved < told.once <= told.pays_from * max(1, told.saved)
+    if told.saved:
+        assert told.even_after is not None
+        assert (told.even_after - 1) * told.saved < told.once <= told.even_after * told.saved
+
+
+def test_a_jacobian_that_saves_nothing_never_breaks_even() -> None:
+    assert JacobianCost(bytes=10**9, once=5, saved=0).even_after is None
+    assert str(JacobianCost(10**9, 5, 0)) == "1 GB, saves 0 GFLOP a picture, never breaks even"
+    assert str(JacobianCost(10**9, 5, 2)).endswith("breaks even after 3 tuned pictures")

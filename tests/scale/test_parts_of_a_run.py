@@ -117,6 +117,12 @@ def test_an_actor_s_records_are_those_of_a_stream(source: Path, tiny: tpt.Clip) 
     assert "has no picture" in columns["error"][1]
 
 
+def test_actors_do_not_build_a_jacobian_each() -> None:
+    wanted = PredictSettings(classes=("cat", "dog"), model="tiny", jacobian=True)
+    with pytest.raises(MethodError, match="would be built by each actor on its own"):
+        Predictor.prepare(wanted)
+
+
 def test_the_pool_fills_the_cluster_and_no_more_than_there_is_work() -> None:
     there = {"CPU": 8.0, "GPU": 2.0}
     assert Pool(gpus=0).fit(there, 99) == Pool(8, 8, 1, 0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,7 +25,7 @@ from tpt.methods.registry import find_method, make_settings
 from tpt.model.clip import Clip
 from tpt.prompts import Context, PromptEngine
 from tpt.streaming.predict_job import describe_environment, load_models
-from tpt.streaming.predict_settings import DEFAULT_VIEWS, check_gate_views, check_tunes_context
+from tpt.streaming.predict_settings import DEFAULT_VIEWS, check_gate_views, check_jacobian_used
 from tpt.streaming.screen import Screen, check_screened
 
 
@@ -75,35 +75,36 @@ class Evaluation:
             for _, result_set in walk.result_sets()
         }
 
-    def tuned_engines(self, walk: Walk) -> list[PromptEngine]:
-        """The engines whose context the methods of a walk tune."""
-        return list(
-            dict.fromkeys(
-                method.engine
-                for methods in self.methods(walk).values()
-                for spec, method in zip(self.pool.specs, methods.values(), strict=True)
-                if find_method(spec.method).tunes_context
-            )
-        )
+    def tuned_engines(self, walk: Walk) -> dict[PromptEngine, list[str]]:
+        """The engines whose start a Jacobian may speed up, and their methods."""
+        found: dict[PromptEngine, list[str]] = {}
+        for methods in self.methods(walk).values():
+            for spec in self.pool.specs:
+                if find_method(spec.method).shares_gradient(_settings(spec)):
+                    names = found.setdefault(methods[spec.name].engine, [])
+                    names += [spec.name] if spec.name not in names else []
+        return found
 
-    def run(
-        self,
-        walk: Walk,
-        *,
-        batch_size: int,
-        num_workers: int,
-        done: int = 0,
-        show: Callable[[PromptEngine, int], None] | None = None,
-    ) -> Generator[Line, None, None]:
-        """The lines of a walk, without the first `done`; frees what earlier walks needed.
+    def prepare(self, walk: Walk, show: Callable[[PromptEngine, int], None] | None = None) -> None:
+        """Free what earlier walks needed, and build the Jacobians of this one, if it has some.
+
+        A Jacobian takes long, so with it the class lists of all walks are kept.
 
         Args:
-            show: called while Jacobians are built, with the engine and how many classes are done.
+            show: called while one is built, with its engine and how many classes are done.
         """
-        self.pool.forget(keep={result_set.classes for _, result_set in walk.result_sets()})
-        if self.settings.get("jacobian"):
-            for engine in self.tuned_engines(walk):
+        jacobian = self.settings.get("jacobian", False)
+        needed = self.walks if jacobian else (walk,)
+        self.pool.forget(keep={r.classes for each in needed for _, r in each.result_sets()})
+        for engine in self.tuned_engines(walk) if jacobian else ():
+            if not engine.conditional:
                 engine.build_jacobian(None if show is None else partial(show, engine))
+
+    def run(
+        self, walk: Walk, *, batch_size: int, num_workers: int, done: int = 0
+    ) -> Generator[Line, None, None]:
+        """The lines of a walk, without the first `done`; frees what earlier walks needed."""
+        self.prepare(walk)
         return run_walk(
             walk,
             self.methods(walk),
@@ -180,8 +181,8 @@ def build_evaluation(wanted: EvalSettings, walks: Sequence[Walk]) -> Evaluation:
             warnings.warn(f"{walk.set.name}: {note}", UserWarning, stacklevel=2)
         try:
             evaluation.methods(walk)
-            for engine in evaluation.tuned_engines(walk) if wanted.jacobian else ():
-                engine.check_jacobian()
+            if wanted.jacobian:
+                _check_jacobian(evaluation.tuned_engines(walk))
         except TptError as error:
             raise type(error)(f'On the set "{walk.set.name}": {error}') from error
     return evaluation
@@ -203,14 +204,31 @@ def check_options(wanted: EvalSettings) -> None:
             )
     check_gate_views(wanted.gate_views, wanted.gate, wanted.views)
     if wanted.jacobian:
-        check_tunes_context([find_method(spec.method) for spec in wanted.specs])
+        check_jacobian_used([(find_method(spec.method), _settings(spec)) for spec in wanted.specs])
     for spec in wanted.specs if wanted.screen else ():
         if _reads_views(spec) or not reads:
             check_screened(spec.method, wanted.precision)
 
 
 def _reads_views(spec: MethodSpec) -> bool:
-    return find_method(spec.method).reads_views(make_settings(spec.method, spec.options))
+    return find_method(spec.method).reads_views(_settings(spec))
+
+
+def _settings(spec: MethodSpec) -> Any:
+    return make_settings(spec.method, spec.options)
+
+
+def _check_jacobian(engines: Mapping[PromptEngine, Sequence[str]]) -> None:
+    """Refuse Jacobians that no engine could have, and tell which methods go without one."""
+    if all(engine.conditional for engine in engines):
+        next(iter(engines)).check_jacobian()
+    for engine, names in engines.items():
+        if engine.conditional:
+            warnings.warn(
+                f"{', '.join(names)}: no Jacobian, because every picture has a start of its own.",
+                UserWarning,
+                stacklevel=3,
+            )
 
 
 def _describe_walk(walk: Walk) -> dict[str, Any]:

@@ -73,6 +73,7 @@ def judge_outside(
         for walk, result_set in _class_lists(evaluation):
             tell(f"Judging {part.name} under the classes of {result_set.name}")
             nowhere = (0,) * max(1, len(part.classes))  # labels mean nothing here
+            evaluation.prepare(walk)
             head = ResultSet(part.name, result_set.classes, nowhere)
             for line in run_walk(
                 Walk(part, (Variant((head,)),)),

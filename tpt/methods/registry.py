@@ -56,10 +56,10 @@ class MethodInfo:
         """The names of its settings."""
         return tuple(field.name for field in fields(self.settings))
 
-    @property
-    def tunes_context(self) -> bool:
-        """Whether an image costs a gradient of the class features."""
-        return self.gradient and not self.takes_templates
+    def shares_gradient(self, settings: Any) -> bool:
+        """Whether every image's first gradient is one at the start context, which all share."""
+        tunes_context = self.gradient and not self.takes_templates and not self.needs_pictures
+        return tunes_context and getattr(settings, "reset", "image") == "image"
 
     def reads_views(self, settings: Any) -> bool:
         """Whether it looks at more than the plain view with these settings."""

@@ -57,7 +57,7 @@ class Tuner:
             classes = self.engine.class_features(vectors)
             start_classes = classes.detach()
         else:
-            start_vectors, start_classes = self.engine.start_graph()
+            start_vectors, start_classes = self.engine.start_point()
             vectors, optimizer = self._begin(
                 start_vectors.expand(len(features), *start_vectors.shape)
             )

@@ -114,6 +114,13 @@ class Clip:
         return next(matrices, self.text.token_embedding.weight.dtype)
 
     @property
+    def text_dtype(self) -> torch.dtype:
+        """The type in which the text tower multiplies matrices; wider than `dtype` in fp16."""
+        named = self.text.transformer.named_parameters()
+        matrices = (p.dtype for name, p in named if name.endswith("c_fc.weight"))
+        return next(matrices, self.text.token_embedding.weight.dtype)
+
+    @property
     def image_dtype(self) -> torch.dtype:
         """The type in which the image tower takes pictures: that of its convolutions."""
         weights = self.model.visual.parameters()  # type: ignore[union-attr]

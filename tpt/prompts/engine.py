@@ -56,6 +56,7 @@ class PromptEngine:
         self.context = Context.from_words(clip, "a photo of a") if context is None else context
         check_fit(self.context, clip, self.classes, force)
         self._lock = Lock()  # of what is computed once
+        self._building = Lock()  # of the Jacobian
         if path not in ("auto", "packed", "full"):
             raise PromptError(f'Unknown text path "{path}": expected auto, packed or full.')
         if path == "packed" and not clip.text.packable:
@@ -175,26 +176,40 @@ class PromptEngine:
         """The start context and its class features (K, E) with their autograd graph.
 
         The graph of 1,000 classes holds about 1.5 GB, so it is made once. Keep it alive with
-        `retain_graph=True`, and do not edit what is returned: it is no copy. Behind
-        `build_jacobian` there is no graph, because nothing goes back through it.
+        `retain_graph=True`, and do not edit what is returned: it is no copy.
         """
-        if self._jacobian is not None:
-            return self._start, self.start_features()
         with self._lock:
             if self._start_graph is None:
                 vectors = self._start.clone().requires_grad_()
                 self._start_graph = vectors, self.class_features(vectors)
-        return self._start_graph
+            return self._start_graph
 
+    def start_point(self) -> tuple[Tensor, Tensor]:
+        """What `start_graph` gives; without the graph where `pull_back` does not go through it."""
+        if self._jacobian is not None:
+            return self.start, self.start_features()
+        return self.start_graph()
+
+    @steady()
     def pull_back(self, pull: Tensor) -> Tensor:
         """Gradients (B, M, D) at the start context of what has gradients (B, K, E) at its features.
 
         By the graph of `start_graph`, or by the Jacobian, where `build_jacobian` made one. Not for
         a conditional context. Class-specific vectors have gradients (B, K, M, D).
+
+        Raises:
+            PromptError: another shape.
         """
-        if self._jacobian is not None:
+        expected = len(self.classes), self.clip.embedding_width
+        if pull.ndim != 3 or pull.shape[1:] != expected:
+            raise PromptError(
+                f"Gradients at the class features are expected as (B, {expected[0]}, "
+                f"{expected[1]}), but {tuple(pull.shape)} came."
+            )
+        jacobian = self._jacobian
+        if jacobian is not None:
             with multiplying(self.clip.precision, self.clip.device):
-                return self._jacobian.pull_back(pull)
+                return jacobian.pull_back(pull)
         return pull_back_each(*self.start_graph(), pull, self.path == "packed")
 
     @steady()
@@ -204,25 +219,28 @@ class PromptEngine:
         """From now on an image's first gradient is one product, for all methods on this engine.
 
         It holds K E M D numbers (4.2 GB in float32 for 1,000 classes of ViT-B/16 and four vectors)
-        and takes as long as some 2.4 E images' gradients, so it pays for many images.
+        and takes about as long as 2.4 E images' gradients, so it pays only in long runs
+        (`tpt.prompts.operations.count_jacobian` tells).
 
         Args:
-            show: called with the number of classes that are done.
+            show: called with the number of classes that are done, first 0.
 
         Raises:
             PromptError: a conditional context; no memory.
         """
         self.check_jacobian()
-        with self._lock:
-            if self._jacobian is None:
-                self._jacobian = build_start_jacobian(
-                    self._own_contexts,
-                    len(self.classes),
-                    self._start.shape,
-                    self.clip.dtype,
-                    vectorised=self.path == "packed",
-                    show=show or (lambda done: None),
-                )
+        with self._building:  # minutes, in which others may use the engine
+            if self._jacobian is not None:
+                return
+            self._jacobian = build_start_jacobian(
+                self._own_contexts,
+                len(self.classes),
+                self._start.shape,
+                self.clip.text_dtype,
+                vectorised=self.path == "packed",
+                show=show or (lambda done: None),
+            )
+            with self._lock:
                 self._start_graph = None
 
     def check_jacobian(self) -> None:

@@ -47,15 +47,17 @@ class JacobianCost:
     saved: int  # operations that an image no longer takes
 
     @property
-    def pays_from(self) -> int:
-        """Images from which on it has cost less than it saved."""
-        return max(1, -(-self.once // max(1, self.saved)))
+    def even_after(self) -> int | None:
+        """Tuned images after which it has saved what it cost; None where it saves nothing."""
+        return -(-self.once // self.saved) if self.saved else None
 
     def __str__(self) -> str:
-        return (
-            f"{self.bytes / 1e9:,.3g} GB, saves {self.saved / 1e9:,.3g} GFLOP a picture, pays from "
-            f"{self.pays_from:,} pictures on"
+        even = (
+            "never breaks even"
+            if self.even_after is None
+            else (f"breaks even after {self.even_after:,} tuned pictures")
         )
+        return f"{self.bytes / 1e9:,.3g} GB, saves {self.saved / 1e9:,.3g} GFLOP a picture, {even}"
 
 
 def count_jacobian(engine: PromptEngine) -> JacobianCost:
@@ -73,7 +75,7 @@ def count_jacobian(engine: PromptEngine) -> JacobianCost:
     forward, backward = _count_passes(engine, engine._make_encoder(engine.classes, True))
     saved = _count_passes(engine, engine._encode)[1] - 2 * numbers
     return JacobianCost(
-        numbers * engine.clip.dtype.itemsize, forward + width * backward, max(0, saved)
+        numbers * engine.clip.text_dtype.itemsize, forward + width * backward, max(0, saved)
     )
 
 

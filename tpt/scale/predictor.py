@@ -87,12 +87,17 @@ class Predictor:
             options: `top_k`, `batch_size`, `num_workers`, `time_limit`, as `tpt.stream` has them.
 
         Raises:
-            MethodError: a method whose images decide about one another.
+            MethodError: a method whose images decide about one another; `jacobian=True`.
             TptError: as `tpt.streaming.predict_job.build_predict_job`.
         """
         import ray
 
         check_method_options(wanted)
+        if wanted.jacobian:
+            raise MethodError(
+                "The start's Jacobian (jacobian=True) would be built by each actor on its own. "
+                "Leave it out, or predict without Ray."
+            )
         context = Context.load(wanted.init) if wanted.init is not None else None
         wanted = replace(wanted, device="cpu")
         clip = job.clip if job is not None else load_model(wanted, context)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,12 @@ class PredictJob:
     settings: dict[str, Any]  # decides what the records say
     environment: dict[str, Any]  # worth knowing besides
     screen: Screen | None = None
+    shares_gradient: bool = False  # whether `--jacobian` has a meaning
+
+    def prepare(self, show: Callable[[int], None] | None = None) -> None:
+        """Build the start's Jacobian, where the settings ask for it; see `build_jacobian`."""
+        if self.settings.get("jacobian"):
+            self.engine.build_jacobian(show)
 
 
 def build_predict_job(wanted: PredictSettings) -> PredictJob:
@@ -110,6 +117,7 @@ def assemble_job(
         # `settings` has the digest of the context that came from `init`.
         {"init": wanted.init, **describe_environment(clip)},
         screen,
+        info.shares_gradient(settings),
     )
 
 

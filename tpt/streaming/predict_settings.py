@@ -63,17 +63,17 @@ def check_gate_views(gate_views: int | None, gate: float | None, views: int | No
         )
 
 
-def check_tunes_context(infos: Sequence[MethodInfo]) -> None:
-    """Refuse the start's Jacobian where no method goes back to the context.
+def check_jacobian_used(methods: Sequence[tuple[MethodInfo, Any]]) -> None:
+    """Refuse the start's Jacobian where no method, with its settings, goes back to the start.
 
     Raises:
         MethodError: none of them does.
     """
-    if not any(info.tunes_context for info in infos):
-        names = ", ".join(info.name for info in infos)
+    if not any(info.shares_gradient(settings) for info, settings in methods):
+        names = ", ".join(info.name for info, _ in methods)
         raise MethodError(
-            f"--jacobian has no meaning with --method {names}: it speeds up "
-            "methods that tune the context. Leave it out, or use --method tpt."
+            f"--jacobian has no meaning with --method {names} here: it speeds up methods that tune "
+            "the context anew for every picture. Leave it out, or use --method tpt --reset image."
         )
 
 
@@ -96,7 +96,7 @@ def check_method_options(wanted: PredictSettings) -> Any:
             )
     check_gate_views(wanted.gate_views, wanted.gate, wanted.views)
     if wanted.jacobian:
-        check_tunes_context([info])
+        check_jacobian_used([(info, settings)])
     if len(wanted.templates) > 1 and not info.takes_templates:
         raise MethodError(
             f"--method {info.name} starts from one template, but {len(wanted.templates)} were "

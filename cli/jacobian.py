@@ -1,0 +1,42 @@
+"""`--jacobian`: the option, what a dry run tells of it, and what is told while it is built."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from tpt.prompts import PromptEngine
+
+jacobian_option = click.option(
+    "--jacobian",
+    is_flag=True,
+    help="Compute the gradient that all pictures share once: worth it in long runs, and --dry-run "
+    "says how long [tpt, ctpt, rtpt].",
+)
+
+
+def tell_jacobian(engine: PromptEngine, on: bool) -> str:
+    """Whether the start's Jacobian is used, what it costs and saves, for --dry-run."""
+    from tpt.prompts.operations import count_jacobian
+
+    if engine.conditional:
+        return "not possible: each picture has a start context of its own (CoCoOp)"
+    return f"{'on' if on else 'off'} ({count_jacobian(engine)})"
+
+
+def say_jacobian(engine: PromptEngine, done: int) -> None:
+    """How far the building is."""
+    click.echo(f"Jacobian: {done:,} of {len(engine.classes):,} classes", err=True)
+
+
+def note_short_run(engine: PromptEngine, pictures: int) -> str | None:
+    """A note where the Jacobian costs more than it saves, else None."""
+    from tpt.prompts.operations import count_jacobian
+
+    even = count_jacobian(engine).even_after
+    if even is not None and pictures >= even:
+        return None
+    after = "it saves nothing here" if even is None else f"it breaks even after about {even:,}"
+    return f"Note: --jacobian takes longer than it saves with {pictures:,} pictures; {after}."
