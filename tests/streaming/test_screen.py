@@ -117,7 +117,9 @@ def test_a_screened_run_is_one_in_fp32_and_says_so() -> None:
     assert job.screen.low.precision == "bf16"
 
 
-def test_an_evaluation_screens(tmp_path: Path) -> None:
+def test_an_evaluation_screens_what_is_outside_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from click.testing import CliRunner
 
     from cli.main import main
@@ -127,7 +129,14 @@ def test_an_evaluation_screens(tmp_path: Path) -> None:
         for number, pixels in enumerate(pictures(2)):
             Image.fromarray(pixels).save(tmp_path / "set" / name / f"{number}.png")
     words = ["eval", str(tmp_path / "set"), "--model", "tiny", "--views", "20", "--device", "cpu"]
-    kept = []
+    words += ["--outside", str(tmp_path / "set" / "dog")]
+    kept, screened, encode = [], [], Screen.encode
+
+    def count(self: Screen, clip: tpt.Clip, views: torch.Tensor, **rest: Any) -> torch.Tensor:
+        screened.append(len(views))
+        return encode(self, clip, views, **rest)
+
+    monkeypatch.setattr(Screen, "encode", count)
     for extra in ((), ("--screen",)):
         folder = tmp_path / f"out{len(extra)}"
         done = CliRunner().invoke(main, [*words, "--output", str(folder), *extra])
@@ -136,4 +145,5 @@ def test_an_evaluation_screens(tmp_path: Path) -> None:
         found = [json.loads(line) for line in lines]
         kept.append([line["methods"]["tpt"]["kept"] for line in found if "methods" in line])
     assert kept[0] == kept[1]
+    assert sum(screened) == 4 + 2
     assert json.loads((tmp_path / "out1/results.json").read_text())["settings"]["screen"] is True

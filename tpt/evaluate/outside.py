@@ -81,6 +81,7 @@ def judge_outside(
                 evaluation.views,
                 batch_size=evaluation.batch_size,
                 num_workers=num_workers,
+                screen=evaluation.screen,
             ):
                 line = {"classes_of": result_set.name, "outside": part.name, **line}
                 lines.append(json.dumps(line, separators=(",", ":")).encode() + b"\n")
