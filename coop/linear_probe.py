@@ -89,6 +89,8 @@ def _fit(features: Tensor, labels: Tensor, strength: float) -> LinearProbe:
     model: Any = LogisticRegression(C=float(strength), max_iter=ITERATIONS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # published: stop at the limit
+        # With one picture a class it takes the labels for numbers.
+        warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%")
         model.fit(features.cpu().numpy(), labels.cpu().numpy())
     weight, bias = torch.from_numpy(model.coef_).float(), torch.from_numpy(model.intercept_).float()
     if len(weight) == 1:  # two classes: scikit-learn gives one row, of their difference

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,12 @@ def test_without_validation_pictures_c_is_1() -> None:
     model = LogisticRegression(C=1.0, max_iter=1000).fit(train[0].numpy(), train[1].numpy())
     want = torch.from_numpy(model.decision_function(train[0].numpy())).float()
     torch.testing.assert_close(probe.logits(train[0]), want, atol=1e-4, rtol=0)
+
+
+def test_one_picture_a_class_is_nothing_to_warn_of() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit_linear_probe(*draw_pictures(30, 30, 0.1, 1), *draw_pictures(30, 30, 0.1, 2), 30)
 
 
 # --- what it has learned ---
