@@ -12,8 +12,8 @@ from coop.recipes import WORDS
 from coop.run import Run, Watch, epoch_views, measure
 from tpt.errors import PromptError
 from tpt.prompts import Context
-from tpt.prompts.engine import encode_templates
 from tpt.prompts.head import Head
+from tpt.prompts.sentences import encode_templates
 
 
 def fit_head(run: Run, watch: Watch) -> Context:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tpt.evaluate import published
 from tpt.prompts import PromptEngine
-from tpt.prompts.engine import encode_templates
+from tpt.prompts.sentences import encode_templates
 
 _PROMPTS_A_PASS = 4096
 """Class prompts of conditional contexts that go through the text tower at once."""

@@ -31,8 +31,8 @@ from torch import Tensor
 from coop.learners.base import Batch, Loss, check_engine, learnable
 from tpt.errors import MethodError
 from tpt.prompts import Context, PromptEngine
-from tpt.prompts.engine import encode_templates
 from tpt.prompts.prompt_info import Blend
+from tpt.prompts.sentences import encode_templates
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from coop.learners.base import Batch, Loss
 from coop.learners.coop import CoOp
 from tpt.prompts import PromptEngine
-from tpt.prompts.engine import encode_templates
+from tpt.prompts.sentences import encode_templates
 
 
 class KgCoOp(CoOp):

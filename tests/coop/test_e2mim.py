@@ -18,7 +18,7 @@ from coop.learners import E2MIM, Batch, CoCoOp, CoOp, E2MIMSettings
 from coop.learners.e2mim import mix_within_classes
 from coop.scoring import predict_logits
 from tpt.errors import MethodError
-from tpt.prompts.engine import encode_templates
+from tpt.prompts.sentences import encode_templates
 
 CLASSES = ("cat", "dog", "golden retriever", "ice cream", "truck")
 TEMPLATES = ("a photo of a {}.", "a sketch of the {}.")

@@ -19,8 +19,8 @@ from coop.learners.base import start_context
 from coop.loop import LoopSettings, train
 from coop.scoring import predict_logits
 from tpt.errors import MethodError, PromptError
-from tpt.prompts.engine import encode_templates
 from tpt.prompts.meta_network import NAMES, MetaNet
+from tpt.prompts.sentences import encode_templates
 
 CASES = [
     case["name"]

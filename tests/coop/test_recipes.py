@@ -22,7 +22,7 @@ from coop.recipes import (
 )
 from tpt.data.presets import PRESETS
 from tpt.errors import MethodError, PromptError
-from tpt.prompts.engine import encode_templates
+from tpt.prompts.sentences import encode_templates
 
 CLASSES = ("cat", "dog", "golden retriever")
 TEMPLATES = ("a photo of a {}.", "a sketch of the {}.")

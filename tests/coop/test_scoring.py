@@ -12,9 +12,9 @@ from torch import Tensor
 import tpt
 from coop import scoring as evaluate
 from coop.scoring import Score, harmonic_mean, predict_logits, score, template_logits
-from tpt.prompts.engine import encode_templates
 from tpt.prompts.meta_network import MetaNet
 from tpt.prompts.prompt_info import Blend
+from tpt.prompts.sentences import encode_templates
 
 CLASSES = ("cat", "dog", "golden retriever", "truck")
 

@@ -17,7 +17,7 @@ import tpt
 from tpt.errors import ModelError, OutputError
 from tpt.model.convert import convert_model
 from tpt.model.describe import describe_model
-from tpt.prompts.engine import encode_sentences
+from tpt.prompts.sentences import encode_sentences
 
 NAMES = ["cat", "golden retriever"]
 

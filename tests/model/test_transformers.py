@@ -35,7 +35,7 @@ from tpt.errors import ModelError
 from tpt.model._building import _make, make_tokenizer
 from tpt.model._config import ModelConfig
 from tpt.model._folders import read_folder
-from tpt.prompts.engine import encode_sentences
+from tpt.prompts.sentences import encode_sentences
 
 KINDS = ("clip", "siglip", "chinese_clip")
 NAMES = ["cat", "golden retriever", "naïve café", "猫", "x-ray of a knee"]

@@ -18,9 +18,9 @@ from torch import Tensor
 import tpt
 from tpt.errors import PromptError
 from tpt.prompts.checks import check_names, check_templates
-from tpt.prompts.engine import encode_sentences, encode_templates
 from tpt.prompts.meta_network import MetaNet
 from tpt.prompts.prompt_info import Blend, PromptInfo
+from tpt.prompts.sentences import encode_sentences, encode_templates
 
 NAMES = ["cat", "golden retriever", "passenger_car"]
 CLEAN = [name.replace("_", " ") for name in NAMES]

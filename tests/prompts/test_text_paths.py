@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from conftest import build_seeded_model, fill_from_seed
 
 import tpt
-from tpt.prompts.engine import encode_sentences
+from tpt.prompts.sentences import encode_sentences
 from tpt.prompts.token_rows import build_rows, pooled_columns
 
 NAMES = [
