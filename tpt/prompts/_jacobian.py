@@ -17,8 +17,8 @@ from torch import Tensor
 
 from tpt.errors import PromptError, is_out_of_memory
 
-_CLASSES = 64  # of which a graph is held while the matrix is built
-_DIRECTIONS = 32  # of features, pulled back in one pass
+_CLASSES = 32  # of which a graph is held while the matrix is built
+_DIRECTIONS = 16  # of features, pulled back in one pass; twice and twice as many take 2.5 x as long
 
 Differentiable = Callable[[slice], tuple[Tensor, Tensor]]
 """Of some of the classes, contexts (k, M, D) of their own and unit features (k, E) with a graph."""
