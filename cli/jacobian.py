@@ -31,12 +31,13 @@ def say_jacobian(engine: PromptEngine, done: int) -> None:
     click.echo(f"Jacobian: {done:,} of {len(engine.classes):,} classes", err=True)
 
 
-def note_short_run(engine: PromptEngine, pictures: int) -> str | None:
-    """A note where the Jacobian costs more than it saves, else None."""
+def note_short_run(engine: PromptEngine, pictures: int) -> None:
+    """Say so where the Jacobian costs more than it saves."""
     from tpt.prompts.operations import count_jacobian
 
     even = count_jacobian(engine).even_after
     if even is not None and pictures >= even:
-        return None
+        return
     after = "it saves nothing here" if even is None else f"it breaks even after about {even:,}"
-    return f"Note: --jacobian takes longer than it saves with {pictures:,} pictures; {after}."
+    note = f"Note: --jacobian takes longer than it saves with {pictures:,} pictures; {after}."
+    click.echo(note, err=True)

@@ -182,8 +182,7 @@ def run(job: PredictJob, target: Target, found: Found, options: dict[str, Any], 
     try:
         if listed is None or listed:
             if options["jacobian"] and listed and not quiet:
-                note = note_short_run(job.engine, len(listed))
-                click.echo(note, err=True, nl=note is not None)
+                note_short_run(job.engine, len(listed))
             job.prepare(None if quiet else partial(say_jacobian, job.engine))
             tally.started = time.monotonic()
         with write_records(target.lines, append=done is not None) as write, showing as show:

@@ -139,7 +139,8 @@ def test_without_validation_pictures_c_is_1() -> None:
 def test_one_picture_a_class_is_nothing_to_warn_of() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fit_linear_probe(*draw_pictures(30, 30, 0.1, 1), *draw_pictures(30, 30, 0.1, 2), 30)
+        probe = fit_linear_probe(*draw_pictures(30, 30, 0.1, 1), *draw_pictures(30, 30, 0.1, 2), 30)
+    assert probe.weight.shape == (30, 6)
 
 
 # --- what it has learned ---

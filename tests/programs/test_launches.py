@@ -23,6 +23,14 @@ def test_kernels_of_views_and_of_all_together_do_not_grow(counts: dict[str, Coun
     assert counts["predict"].kernels.total() / 8 < 160
 
 
+def test_with_the_start_s_jacobian_the_text_side_has_half_the_kernels(
+    counts: dict[str, Counts],
+) -> None:
+    found = measure(classes=3, batch=8, layers=12, augment="crop", name="tpt", jacobian=True)
+    assert found["method"].kernels.total() < 0.45 * counts["method"].kernels.total()
+    assert found["predict"].waits == {"cpu": 1}
+
+
 def test_kernels_do_not_depend_on_the_class_list(counts: dict[str, Counts]) -> None:
     few = measure(classes=3, batch=8, layers=12, augment="crop", name="tpt")
     assert few["method"].kernels == counts["method"].kernels

@@ -25,12 +25,17 @@ from tpt.methods.registry import find_method, make_settings
 from tpt.model.clip import Clip
 from tpt.prompts import Context, PromptEngine
 from tpt.streaming.predict_job import describe_environment, load_models
-from tpt.streaming.predict_settings import DEFAULT_VIEWS, check_gate_views, check_jacobian_used
+from tpt.streaming.predict_settings import (
+    DEFAULT_VIEWS,
+    ComputeSettings,
+    check_gate_views,
+    check_jacobian_used,
+)
 from tpt.streaming.screen import Screen, check_screened
 
 
 @dataclass(frozen=True)
-class EvalSettings:
+class EvalSettings(ComputeSettings):
     """What a user asks for, beside the sets; None means "not said"."""
 
     specs: tuple[MethodSpec, ...]
@@ -43,12 +48,6 @@ class EvalSettings:
     gate_views: int | None = None
     reject: str | None = None  # a threshold, "off", or None: the prompts' own
     batch_size: int | None = None  # for methods whose images of a batch decide together
-    precision: str = "auto"
-    micro_batch: int | None = None
-    screen: bool = False
-    jacobian: bool = False
-    device: str = "auto"
-    seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,20 @@ DEFAULT_MODEL = "lite"
 DEFAULT_VIEWS = 64
 
 
+@dataclass(frozen=True, kw_only=True)
+class ComputeSettings:
+    """How a run computes, whether it predicts or evaluates."""
+
+    precision: str = "auto"
+    micro_batch: int | None = None  # views a pass of the image tower
+    screen: bool = False
+    jacobian: bool = False
+    device: str = "auto"
+    seed: int = 0
+
+
 @dataclass(frozen=True)
-class PredictSettings:
+class PredictSettings(ComputeSettings):
     """What a user asks for; None means "not said", and the method's default applies."""
 
     classes: tuple[str, ...] | None = None  # None: those of the prompt file
@@ -36,12 +48,6 @@ class PredictSettings:
     reject: str | None = None  # a threshold, "off", or None: the prompt's own
     other: str | None = None  # a class that stands for everything else
     load_state: str | None = None  # of an earlier stream, for methods that keep some
-    precision: str = "auto"
-    micro_batch: int | None = None
-    screen: bool = False
-    jacobian: bool = False
-    device: str = "auto"
-    seed: int = 0
     force: bool = False
 
 

@@ -2,12 +2,15 @@
 
 The labelling interface must have these two names:
 
-    <View><Image name="image" value="$image"/><Choices name="choice" toName="image">...</Choices></View>
+    <View>
+      <Image name="image" value="$image"/>
+      <Choices name="choice" toName="image">...</Choices>
+    </View>
 
 Pictures on the disk are served by Label Studio itself ("local files"), which is what the address
 `/data/local-files/?d=...` asks for; addresses stay as they are. Its file format:
 https://labelstud.io/guide/predictions
-"""  # noqa: E501
+"""
 
 from __future__ import annotations
 
