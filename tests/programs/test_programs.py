@@ -40,6 +40,14 @@ def test_speed_agrees_with_the_plain_recipe() -> None:
 
 
 @pytest.mark.slow
+def test_launches_are_printed() -> None:
+    small = ("--classes", 3, "--batch", 2, "--layers", 1, "--augment", "augmix", "--most", 2)
+    printed = run("benchmarks/launches", *small, "--cuda-graphs")
+    assert "3 classes, batch 2, tpt:" in printed
+    assert "synchronisations a batch: predict" in printed
+
+
+@pytest.mark.slow
 def test_throughput_is_measured_end_to_end() -> None:
     small = ("--model", "lite", "--views", 2, "--classes", 3, "--images", 2, "--few", 1)
     printed = run("benchmarks/throughput", *small, "--repeats", 1, "--sizes", "64x48")

@@ -18,6 +18,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from tpt.model.transfers import send
+
 CHAINS, DEPTH, SEVERITY = 3, 3, 1.0
 PIXEL_OPS = ("autocontrast", "equalize", "posterize", "solarize")
 WARP_OPS = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
@@ -60,15 +62,20 @@ def mix_chains(views: Tensor, *rngs: np.random.Generator) -> Tensor:
     """
     drawn = [vars(draw_chains(rng, len(views) // len(rngs))) for rng in rngs]
     chains = Chains(**{k: np.concatenate([one[k] for one in drawn], axis=-1) for k in drawn[0]})
-    clean = torch.from_numpy(chains.clean[0]).to(views).view(-1, 1, 1, 1)
+    clean = _each(chains.clean[0], views)
     mixed = torch.zeros_like(views)
     for chain in range(CHAINS):
         changed = views
         for step in range(DEPTH):
             active = np.where(step < chains.depth[chain], chains.ops[chain, step], -1)
             changed = _apply(changed, active, chains.level[chain, step], chains.sign[chain, step])
-        mixed += torch.from_numpy(chains.weight[chain]).to(views).view(-1, 1, 1, 1) * changed
+        mixed += _each(chains.weight[chain], views) * changed
     return clean * views + (1 - clean) * mixed
+
+
+def _each(values: npt.NDArray[Any], views: Tensor) -> Tensor:
+    """A number for each view (n,), beside them: (n, 1, 1, 1)."""
+    return send(torch.from_numpy(values).to(views.dtype), views.device).view(-1, 1, 1, 1)
 
 
 def _apply(
@@ -79,7 +86,8 @@ def _apply(
     for index, name in enumerate(PIXEL_OPS):
         where = np.flatnonzero(ops == index)
         if len(where):
-            result[where] = _round(_change_pixels(name, views[where], level[where]))
+            here = send(torch.from_numpy(where), views.device)
+            result[here] = _round(_change_pixels(name, views[here], level[where]))
     where = np.flatnonzero(ops >= len(PIXEL_OPS))
     if len(where):
         names = [OPS[i] for i in ops[where]]
@@ -88,7 +96,8 @@ def _apply(
             _source_map(n, v, s, size)
             for n, v, s in zip(names, level[where], sign[where], strict=True)
         ]
-        result[where] = _round(_warp(views[where], torch.from_numpy(np.stack(maps))))
+        here = send(torch.from_numpy(where), views.device)
+        result[here] = _round(_warp(views[here], torch.from_numpy(np.stack(maps))))
     return result
 
 
@@ -101,10 +110,9 @@ def _change_pixels(name: str, views: Tensor, level: npt.NDArray[Any]) -> Tensor:
         return kornia.enhance.equalize(views)
     if name == "posterize":
         bits = 4 - np.floor(level * 4 / 10).astype(np.int64)
-        return kornia.enhance.posterize(views, torch.from_numpy(bits).to(views.device))
+        return kornia.enhance.posterize(views, send(torch.from_numpy(bits), views.device))
     threshold = (256 - np.floor(level * 256 / 10)) / 255
-    at_least = torch.from_numpy(threshold).to(views).view(-1, 1, 1, 1)
-    return torch.where(views < at_least - 1e-4, views, 1 - views)
+    return torch.where(views < _each(threshold, views) - 1e-4, views, 1 - views)
 
 
 def _source_map(name: str, level: float, sign: float, size: torch.Size) -> npt.NDArray[Any]:
@@ -134,7 +142,7 @@ def _warp(views: Tensor, source: Tensor) -> Tensor:
     centre = source.clone()
     centre[:, :, 2] += source[:, :, :2].sum(-1) / 2 - 0.5
     square = torch.cat([centre, centre.new_tensor([[[0, 0, 1]]]).expand(len(centre), 1, 3)], dim=1)
-    forward = torch.linalg.inv(square)[:, :2].to(views)
+    forward = send(torch.linalg.inv(square)[:, :2].to(views.dtype), views.device)
     size = (views.shape[-2], views.shape[-1])
     return kornia.geometry.transform.warp_affine(
         views, forward, dsize=size, mode="bilinear", padding_mode="zeros", align_corners=True

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tpt.images.resample import Crops
+from tpt.model.transfers import send
 
 _MOST = 2**28  # numbers in what stands between the two products
 
@@ -31,8 +32,8 @@ def cut_by_products(
         most: how many numbers may stand between the two products; more are made in parts.
     """
     device, count = pictures[0].device, len(crops[0].boxes)
-    boxes = torch.from_numpy(np.stack([crop.boxes for crop in crops])).to(device)  # (B, n, 4)
-    flips = torch.from_numpy(np.stack([crop.flips for crop in crops])).to(device)  # (B, n)
+    boxes = send(torch.from_numpy(np.stack([crop.boxes for crop in crops])), device)  # (B, n, 4)
+    flips = send(torch.from_numpy(np.stack([crop.flips for crop in crops])), device)  # (B, n)
     parts = []
     for here in _split(pictures, count * size[0] * 3, most):
         canvas = lay_out(pictures[here])

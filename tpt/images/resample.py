@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tpt.model.clip import Preprocess
+from tpt.model.transfers import send
 
 _FAR = 16  # times smaller, from which on devices other than a CPU shrink by matrix products
 
@@ -38,9 +39,7 @@ def normalise(levels: Tensor, facts: Preprocess) -> Tensor:
 
     In place. On a CPU one picture after the other, which stays in its cache for the three steps.
     """
-    mean, std = (
-        torch.tensor(v, device=levels.device).view(3, 1, 1) for v in (facts.mean, facts.std)
-    )
+    mean, std = send(torch.tensor([facts.mean, facts.std]), levels.device).view(2, 3, 1, 1)
     for part in levels.split(1 if works_on_bytes(levels.device) else max(1, len(levels))):
         part.div_(255).sub_(mean).div_(std)
     return levels
@@ -97,7 +96,7 @@ def resize(picture: Tensor, size: tuple[int, int], filter_name: str) -> Tensor:
 def shrink_far(pixels: Tensor, size: tuple[int, int], filter_name: str) -> Tensor:
     """The antialiased resize of floats (1, 3, H, W), however far: rows by pixels by columns."""
     rows, columns = (
-        _filter_weights(length, wanted, filter_name).to(pixels)
+        send(_filter_weights(length, wanted, filter_name).to(pixels.dtype), pixels.device)
         for length, wanted in zip(pixels.shape[-2:], size, strict=True)
     )
     return rows @ pixels @ columns.T

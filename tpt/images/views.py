@@ -38,6 +38,7 @@ from tpt.images.resample import (
 )
 from tpt.model.clip import Clip
 from tpt.model.surroundings import steady
+from tpt.model.transfers import Sender
 
 KINDS = ("crop", "augmix")
 _TRIES = 10
@@ -75,6 +76,7 @@ class Views:
                 f"(0, 1]; got {scale}."
             )
         self.clip, self.n, self.kind, self.seed, self.scale = clip, n, kind, seed, scale
+        self._send = Sender(clip.device)
 
     def check_model(self, clip: Clip) -> None:
         """Refuse to make views for a model that wants its pictures otherwise.
@@ -108,7 +110,7 @@ class Views:
             raise MethodError(
                 f"{len(pictures)} images came with {len(keys)} keys; expected as many."
             )
-        levels = self._cut([self._to_device(picture) for picture in pictures], keys)
+        levels = self._cut(self._to_device(pictures), keys)
         if self.kind == "augmix" and self.n > 1:
             rngs = [self._rng(key, "augmix") for key in keys]
             mixed = mix_chains(levels[:, 1:].flatten(0, 1) / 255, *rngs)
@@ -118,7 +120,7 @@ class Views:
     @steady()
     def plain(self, images: Any) -> Tensor:
         """View 0 alone, (B, 1, 3, H, W): all that a method without adaptation looks at."""
-        pictures = [self._to_device(picture) for picture in self._load(images)]
+        pictures = self._to_device(self._load(images))
         views = torch.stack([preprocess_plain(p, self.clip.preprocess) for p in pictures])
         return normalise(views.float(), self.clip.preprocess).unsqueeze(1)
 
@@ -136,13 +138,10 @@ class Views:
             raise MethodError("No images came; views can be made of at least one.")
         return pictures
 
-    def _to_device(self, picture: Picture) -> Tensor:
-        """One image as uint8 (1, 3, H, W) in channels-last order, the resampler's fastest."""
-        pixels, device = torch.from_numpy(picture.pixels), self.clip.device
-        if device.type == "cuda":  # from pinned memory a copy waits for nothing
-            pixels = pixels.pin_memory()
-        pixels = pixels.to(device, non_blocking=device.type == "cuda")
-        return pixels.permute(2, 0, 1).unsqueeze(0)
+    def _to_device(self, pictures: Sequence[Picture]) -> list[Tensor]:
+        """Images as uint8 (1, 3, H, W) in channels-last order, the resampler's fastest."""
+        sent = self._send([picture.pixels for picture in pictures])
+        return [pixels.permute(2, 0, 1).unsqueeze(0) for pixels in sent]
 
     def _cut(self, pictures: Sequence[Tensor], keys: Sequence[str | int]) -> Tensor:
         """Grey levels (B, N, 3, H, W), float32 whole numbers: the plain views and the crops."""

@@ -197,6 +197,14 @@ class Clip:
         return 1 if self.device.type == "cpu" else waiting
 
     @property
+    def works_ahead(self) -> bool:
+        """Whether the device works on its own, so that the next batch is asked for before a wait.
+
+        What is asked of a CPU is done before the call returns.
+        """
+        return self.device.type != "cpu"
+
+    @property
     def batch_size(self) -> int:
         """The default number of images that a stream adapts together."""
         return self.images_a_pass(8)

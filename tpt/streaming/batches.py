@@ -24,18 +24,38 @@ from tpt.streaming.records import Adaptation, Failure, Prediction, Record
 from tpt.streaming.screen import Screen
 
 T = TypeVar("T")
+Look = Callable[[Tensor], Tensor]
+"""Makes features (B, N, E) of normalised views (B, N, 3, H, W)."""
 
 
 def predict_batch(
     batch: list[Loaded], method: Method, views: Views, top_k: int, screen: Screen | None = None
 ) -> Iterator[Record]:
     """Records of one batch, bad images included, in order."""
+    yield from ask_batch(batch, method, views, top_k, screen)()
+
+
+def ask_batch(
+    batch: list[Loaded], method: Method, views: Views, top_k: int, screen: Screen | None = None
+) -> Callable[[], Iterator[Record]]:
+    """Ask the device for one batch; the call that is returned waits, and gives `predict_batch`'s.
+
+    A device that works on its own has the next batch before it has done this one.
+    """
     started = time.perf_counter()
     good = [item for item in batch if item.picture is not None]
-    outcomes = adapt_batch(good, method, views, screen=screen)
-    ms = (time.perf_counter() - started) * 1e3 / max(1, len(good))
-    for item in batch:
-        yield make_record(item, item.error or outcomes[item.index], method, top_k, ms)
+    wait = ask_outcomes(good, method, views, screen)
+    asking = time.perf_counter() - started
+
+    def finish() -> Iterator[Record]:
+        waiting = time.perf_counter()
+        outcomes = wait()
+        seconds = asking + time.perf_counter() - waiting
+        ms = seconds * 1e3 / max(1, len(good))
+        for item in batch:
+            yield make_record(item, item.error or outcomes[item.index], method, top_k, ms)
+
+    return finish
 
 
 def make_record(
@@ -78,11 +98,8 @@ def adapt_batch(
     while items:
         if method.first_views != encoded:
             encoded = method.first_views
-            clip = method.engine.clip
-            look = clip.encode_views
-            if screen is not None and encoded is None:
-                look = partial(screen.encode, clip, methods=[method])
-            found = encode(items, clip, views, encoded, look, check=method.weighs_others)
+            look = choose_look(method, screen)
+            found = encode(items, method.engine.clip, views, encoded, look, method.weighs_others)
             rows, items = part_failures(found, items, outcomes)
             if not items:
                 break
@@ -94,6 +111,41 @@ def adapt_batch(
         items = [item for item in items if item.index not in outcomes]
         method = method.go_on
     return outcomes
+
+
+def ask_outcomes(
+    items: list[Loaded], method: Method, views: Views, screen: Screen | None = None
+) -> Callable[[], dict[int, Adapted | Failure]]:
+    """Ask the device for what `adapt_batch` gives; the call that is returned waits for it.
+
+    What cannot be asked for at once is done by that call, step by step: a method whose images
+    depend on those before them, and a batch in which something failed, whose images are then tried
+    one by one.
+    """
+    step_by_step = partial(adapt_batch, items, method, views, screen=screen)
+    if not items or method.needs_pictures or method.weighs_others:
+        return step_by_step
+    try:
+        count = method.first_views
+        rows = encode_group(items, method.engine.clip, views, count, choose_look(method, screen))
+        asked = ask(rows, method)
+    except Exception:
+        return step_by_step
+
+    def wait() -> dict[int, Adapted | Failure]:
+        try:
+            begun = tell(*fetch_outcome(*asked))
+        except Exception:
+            return step_by_step()
+        outcomes: dict[int, Adapted | Failure] = {}
+        told, _ = part_failures(begun, items, outcomes)
+        outcomes |= {index: out for index, (out, undecided) in told.items() if not undecided}
+        rest = [item for item in items if item.index not in outcomes]
+        known = dict(zip((item.index for item in items), rows, strict=True))
+        same = method.go_on.first_views == count
+        return outcomes | adapt_batch(rest, method.go_on, views, known if same else None, screen)
+
+    return wait
 
 
 def adapt_pictures(
@@ -129,15 +181,23 @@ def begin(
     items: Sequence[Loaded], rows: Mapping[int, Tensor], method: Method
 ) -> list[tuple[Adapted, bool] | Failure]:
     """(outcome, whether it is undecided) of images with these features, or why there is none."""
-    features, sound = find_sound(torch.stack([rows[item.index] for item in items]))
+    return tell(*fetch_outcome(*ask(torch.stack([rows[item.index] for item in items]), method)))
+
+
+def ask(features: Tensor, method: Method) -> tuple[Adapted, Tensor, Tensor]:
+    """The outcome of images (B, N, E), (B,) whose features are finite, (B,) who is undecided."""
+    features, sound = find_sound(features)
     out, undecided = method.begin(features)
-    undecided = torch.zeros_like(sound) if undecided is None else undecided
-    out, (fine, needs) = fetch_outcome(out, sound, undecided)
+    return out, sound, torch.zeros_like(sound) if undecided is None else undecided
+
+
+def tell(out: Adapted, flags: list[list[bool]]) -> list[tuple[Adapted, bool] | Failure]:
+    """What was asked for, image by image, once it is on the host."""
     told: list[tuple[Adapted, bool] | Failure] = []
-    for place, need in enumerate(needs):
+    for place, (fine, undecided) in enumerate(zip(*flags, strict=True)):
         one = out.image(place)
-        told.append((one, need) if need or one.is_finite else DIVERGED)
-        told[place] = told[place] if fine[place] else OVERFLOW
+        found = (one, undecided) if undecided or one.is_finite else DIVERGED
+        told.append(found if fine else OVERFLOW)
     return told
 
 
@@ -157,7 +217,7 @@ def encode(
     clip: Clip,
     views: Views,
     count: int | None = None,
-    look: Callable[[Tensor], Tensor] | None = None,
+    look: Look | None = None,
     check: bool = True,
 ) -> list[Tensor | Failure]:
     """Encode the images' views, each once.
@@ -174,19 +234,33 @@ def encode(
     """
 
     def work(group: Sequence[Loaded]) -> list[Tensor | Failure]:
-        room = clip.images_a_pass(len(group))  # one image's views at a time need less memory
-        parts = []
-        for first in range(0, len(group), room):
-            pictures = [item.picture for item in group[first : first + room]]
-            made = views.plain(pictures) if count == 1 else views(pictures)
-            parts.append((look or clip.encode_views)(made[:, :count]))
-        features = torch.cat(parts)  # (B, N, E)
+        features = encode_group(group, clip, views, count, look)
         if not check:
             return list(features)
         finite = features.isfinite().all(-1).all(-1).tolist()
         return [row if fine else OVERFLOW for row, fine in zip(features, finite, strict=True)]
 
     return settle(work, items, "Making views and encoding them")
+
+
+def encode_group(
+    group: Sequence[Loaded], clip: Clip, views: Views, count: int | None, look: Look | None
+) -> Tensor:
+    """Features (B, N, E) of images, as `encode` has them."""
+    room = clip.images_a_pass(len(group))  # one image's views at a time need less memory
+    parts = []
+    for first in range(0, len(group), room):
+        pictures = [item.picture for item in group[first : first + room]]
+        made = views.plain(pictures) if count == 1 else views(pictures)
+        parts.append((look or clip.encode_views)(made[:, :count]))
+    return torch.cat(parts)
+
+
+def choose_look(method: Method, screen: Screen | None) -> Look | None:
+    """How a method's views are encoded: screened, where it reads all of them."""
+    if screen is None or method.first_views is not None:
+        return None
+    return partial(screen.encode, method.engine.clip, methods=[method])
 
 
 def describe(item: Loaded, out: Adapted, method: Method, top_k: int, ms: float) -> Record:

@@ -13,9 +13,11 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from tpt.images.decode import Picture, load_picture
+from tpt.model.transfers import lock_pages
 from tpt.streaming._ahead import Ahead, map_ahead
 from tpt.streaming._processes import Decoders
 from tpt.streaming._stages import describe_failure
@@ -50,11 +52,13 @@ def decode_ahead(
     load: Callable[[int, Any], Loaded] | None = None,
     time_limit: float | None = TIME_LIMIT,
     decoders: Decoders | None = None,
+    device: torch.device | None = None,
 ) -> Decoding:
     """Decode items in threads, in order, at most `ahead + 2 * num_workers` items ahead.
 
     `load` takes an item's place and the item; default `load_item`, with the `decoders`. Items that
-    it is given must not be changed by whoever gave them.
+    it is given must not be changed by whoever gave them. The pixels are laid where `device` copies
+    from without a wait.
     """
     owns = load is None
     if decoders is not None:
@@ -69,7 +73,7 @@ def decode_ahead(
         return Loaded(index, path, None, describe_failure(error, "Decoding"))
 
     return map_ahead(
-        lambda numbered: (load or load_item)(*numbered),
+        lambda numbered: stage((load or load_item)(*numbered), device),
         enumerate(images),
         num_workers,
         ahead,
@@ -78,6 +82,14 @@ def decode_ahead(
         weigh=weigh_pixels,
         time_limit=time_limit,
     )
+
+
+def stage(loaded: Loaded, device: torch.device | None) -> Loaded:
+    """What was decoded, its pixels where the device copies from without a wait."""
+    picture = loaded.picture
+    if picture is None or device is None:
+        return loaded
+    return replace(loaded, picture=replace(picture, pixels=lock_pages(picture.pixels, device)))
 
 
 def own_item(item: Any, decode: Decode | None = None) -> Any:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from tpt.errors import ImageError, MethodError
 from tpt.images.decode import is_one_image
@@ -20,10 +20,12 @@ from tpt.methods.base import Method
 from tpt.model.surroundings import check_process
 from tpt.streaming._ahead import Ahead
 from tpt.streaming._processes import Decoders, find_decoders
-from tpt.streaming.batches import predict_batch
+from tpt.streaming.batches import ask_batch
 from tpt.streaming.loading import TIME_LIMIT, Decoding, Loaded, decode_ahead
 from tpt.streaming.records import Record
 from tpt.streaming.screen import Screen
+
+T = TypeVar("T")
 
 
 def stream(
@@ -94,32 +96,37 @@ def stream(
     views = Views(clip) if views is None else views
     views.check_model(clip)
     decoders = find_decoders(decode_in, time_limit)
-    loaded = partial(decode_ahead, images, num_workers, batch_size, None, time_limit, decoders)
+    ahead_of_it = num_workers, batch_size, None, time_limit, decoders, clip.device
+    loaded = partial(decode_ahead, images, *ahead_of_it)
     # Batches of a sequence never depend on the clock, nor do those that decide together.
     listed = isinstance(images, Sequence) or not getattr(images, "live", True)
     live = not listed and method.together is None
-    predict = partial(predict_batch, method=method, views=views, top_k=top_k, screen=screen)
-    return _generate(loaded, decoders, method, predict, batch_size, strict, live)
+    ask = partial(ask_batch, method=method, views=views, top_k=top_k, screen=screen)
+    ahead = not live and clip.works_ahead
+    return _generate(loaded, decoders, method, ask, batch_size, strict, live, ahead)
 
 
 def _generate(
     start: Callable[[], Decoding],
     decoders: Decoders | None,
     method: Method,
-    predict: Callable[[list[Loaded]], Iterator[Record]],
+    ask: Callable[[list[Loaded]], Callable[[], Iterator[Record]]],
     batch_size: int,
     strict: bool,
     live: bool,
+    ahead: bool,
 ) -> Iterator[Record]:
     check_process()
     # The processes end first: then nobody waits for the threads that wait for them.
     with method.serving(), closing(start()) as loaded, decoders or nullcontext():
         shot = -1
-        for batch in cut_batches(loaded, batch_size, live=live):
+        batches = cut_batches(loaded, batch_size, live=live)
+        asked = ((batch, ask(batch)) for batch in batches)
+        for batch, answer in one_ahead(asked) if ahead else asked:
             if _begins(batch[0]):
                 shot += 1
                 method.start_stream()
-            for loaded_one, record in zip(batch, predict(batch), strict=True):
+            for loaded_one, record in zip(batch, answer(), strict=True):
                 item = loaded_one.item
                 if item is not None and item.frame is not None:
                     record = replace(record, time=item.time, frame=item.frame, shot=max(shot, 0))
@@ -133,6 +140,19 @@ def _generate(
 def _begins(loaded: Loaded) -> bool:
     """Whether a shot of a film begins with a picture: then none before it shares its batch."""
     return loaded.item is not None and loaded.item.begins
+
+
+def one_ahead(items: Iterable[T]) -> Iterator[T]:
+    """The items, each when the next one has been made; all of them even if the iterable breaks."""
+    waiting: list[T] = []
+    try:
+        for item in items:
+            yield from waiting
+            waiting = [item]
+    except Exception:
+        yield from waiting
+        raise
+    yield from waiting
 
 
 def cut_batches(
