@@ -1,0 +1,143 @@
+"""CUDA graphs: what the device is asked for, recorded once for a shape and then asked for at once.
+
+The text side of a short class list is hundreds of kernels that a GPU does in less time than it
+takes the host to ask for them. A recording asks for all of them in one call, on the memory it was
+made with. At its first use it is compared with the computation itself; where recording fails or the
+numbers differ, a warning says so and the computation goes on without.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tpt.errors import PromptError
+from tpt.model.surroundings import Lock
+from tpt.model.transfers import STREAMING
+
+Work = Callable[[Tensor], Tensor]
+
+_MOST = 4  # shapes that are recorded, each with memory of its own
+_SEEN = 2  # times that a shape came before it is recorded: the last batch comes once
+_WARM_UP = 2  # runs in which libraries choose their kernels and allocate
+_TOLERANCE = 1e-3
+
+
+class Recorder:
+    """Records on one device, on a stream of its own."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._gpu: Any = torch.get_device_module(device)
+        self._stream = self._gpu.Stream(device)
+
+    def __reduce__(self) -> tuple[type[Recorder], tuple[torch.device]]:
+        return Recorder, (self.device,)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Ask on this stream. A recorded backward pass needs its forward pass to be made there."""
+        here = self._gpu.current_stream(self.device)
+        self._stream.wait_stream(here)
+        with self._gpu.stream(self._stream):
+            yield
+        here.wait_stream(self._stream)
+
+    def record(self, work: Work, like: Tensor) -> Work:
+        """`work` for tensors like this one, as one call."""
+        held = torch.zeros_like(like)
+        with self.aside():
+            for _ in range(_WARM_UP):
+                work(held)
+        graph = self._gpu.CUDAGraph()
+        # Other threads decode and lock memory meanwhile, which says nothing about this one.
+        with self._gpu.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+            made = work(held)
+
+        def replay(x: Tensor) -> Tensor:
+            held.copy_(x)
+            graph.replay()
+            return made.clone()
+
+        return replay
+
+
+class Replayed:
+    """`work`, recorded for the shapes that come again. Only what asks for no gradient is."""
+
+    def __init__(self, work: Work, recorder: Recorder | None) -> None:
+        self._work = work
+        self._recorder = recorder
+        self._lock = Lock()  # recordings share their memory
+        self._seen: Counter[torch.Size] = Counter()
+        self._recorded: dict[torch.Size, Work] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_seen": Counter(), "_recorded": {}}
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self._recorder is not None and not torch.is_inference_mode_enabled():
+            with self._lock:
+                replay = self._find(x)
+                if replay is not None:
+                    return replay(x)
+        return self._work(x)
+
+    def forget(self) -> None:
+        """Free the recordings; what they recorded will not be asked for again."""
+        with self._lock:
+            self._recorder, self._recorded = None, {}
+
+    def _find(self, x: Tensor) -> Work | None:
+        """The recording for a shape, if there is one or it is time to make it."""
+        if self._recorder is None:
+            return None
+        if x.shape in self._recorded:
+            return self._recorded[x.shape]
+        self._seen[x.shape] += 1
+        if self._seen[x.shape] <= _SEEN or len(self._recorded) == _MOST:
+            return None
+        try:
+            replay = self._recorder.record(self._work, x)
+            wrong = _differ(replay(x), self._work(x))
+        except RuntimeError as error:
+            wrong = str(error).split("\n")[0]
+        if wrong:
+            self._recorder, self._recorded = None, {}
+            warnings.warn(
+                f"Recording a CUDA graph of the text side failed ({wrong}); the run goes on "
+                "without. Its numbers are not affected.",
+                stacklevel=5,
+            )
+            return None
+        self._recorded[x.shape] = replay
+        return replay
+
+
+def _differ(found: Tensor, expected: Tensor) -> str:
+    """How a recording's numbers differ from the computation's; nothing where they do not."""
+    most = float((found - expected).abs().max()) / max(float(expected.abs().max()), 1e-30)
+    return "" if most <= _TOLERANCE else f"its numbers are off by {most:.2g} of the largest"
+
+
+def find_recorder(device: torch.device, path: str) -> Recorder:
+    """What records the text side on a device.
+
+    Raises:
+        PromptError: the device has no CUDA graphs, or the text path is not the packed one.
+    """
+    if device.type in STREAMING and path == "packed":
+        return Recorder(device)
+    why = f"this model is on {device}"
+    if path != "packed":
+        why = "this model's prompts share no work, so few of its kernels are short"
+    raise PromptError(
+        "CUDA graphs are recorded on CUDA devices, for text towers whose prompts share their "
+        f"beginning; {why}. Go without them (no --cuda-graphs)."
+    )
