@@ -19,6 +19,7 @@ counts the devices once.
 
 from __future__ import annotations
 
+import threading
 import traceback
 from collections import Counter
 from collections.abc import Iterator
@@ -127,18 +128,21 @@ class _Mode(TorchDispatchMode):
 
 @contextmanager
 def pretending() -> Iterator[None]:
-    """A GPU is there inside: `torch.device("pretended", 0)`."""
+    """A GPU is there inside, in all threads: `torch.device("pretended", 0)`."""
     lifted = torch._C._only_lift_cpu_tensors()
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=...) copies like others
     transfers.STREAMING.add(KIND)
-    tensor_class: Any = Tensor
-    own, tensor_class.pin_memory = tensor_class.pin_memory, _lock
+    places: tuple[Any, ...] = (Tensor, torch.nn.Module, threading.Thread)
+    names = ("pin_memory", "to", "run")
+    own = [getattr(place, name) for place, name in zip(places, names, strict=True)]
+    Tensor.pin_memory, torch.nn.Module.to, threading.Thread.run = _lock, _move_to, _run  # type: ignore
     try:
         with _Mode():
             yield
     finally:
+        for place, name, kept in zip(places, names, own, strict=True):
+            setattr(place, name, kept)
         transfers.STREAMING.discard(KIND)
-        tensor_class.pin_memory = own
         torch._C._set_only_lift_cpu_tensors(lifted)
 
 
@@ -162,6 +166,19 @@ def move(module: torch.nn.Module) -> torch.nn.Module:
         for name, buffer in part._buffers.items():
             part._buffers[name] = None if buffer is None else buffer.to(f"{KIND}:0")
     return module
+
+
+def _move_to(self: torch.nn.Module, *args: Any, **kwargs: Any) -> torch.nn.Module:
+    wanted = (part for part in (*args, *kwargs.values()) if isinstance(part, torch.device))
+    return move(self) if any(part.type == KIND for part in wanted) else _to(self, *args, **kwargs)
+
+
+def _run(self: threading.Thread) -> None:
+    with _Mode():  # modes are a thread's own
+        _run_thread(self)
+
+
+_to, _run_thread = torch.nn.Module.to, threading.Thread.run
 
 
 def _compute(func: Any, args: Any, kwargs: Any) -> Any:

@@ -44,9 +44,10 @@ def build_clip(layers: int) -> tpt.Clip:
     return tpt.Clip(CLIP(32, vision, text), open_clip.get_tokenizer("ViT-B-16"), micro_batch=4096)
 
 
-def move_clip(clip: tpt.Clip) -> tpt.Clip:
+def move_clip(clip: tpt.Clip, graphs: bool = False) -> tpt.Clip:
     """The model on the pretended GPU."""
-    return tpt.Clip(gpu.move(clip.model), clip.tokenizer, micro_batch=clip.micro_batch)
+    model, most = gpu.move(clip.model), clip.micro_batch
+    return tpt.Clip(model, clip.tokenizer, micro_batch=most, cuda_graphs=graphs)
 
 
 def measure(
@@ -62,9 +63,9 @@ def measure(
     """Counts of a batch, by stage, and of all that `predict` and `eval` do with it."""
     clip = build_clip(layers)
     with gpu.pretending():
-        clip = move_clip(clip)
+        clip = move_clip(clip, graphs)
         names = list(open_clip.IMAGENET_CLASSNAMES)[:classes]
-        method = make_method(name, tpt.PromptEngine(clip, names, cuda_graphs=graphs))
+        method = make_method(name, tpt.PromptEngine(clip, names))
         if jacobian:
             method.engine.build_jacobian()
         return _measure(method, tpt.Views(clip, kind=augment), batch)

@@ -24,6 +24,7 @@ from cli.option_values import read_classes, read_shared, read_templates
 from cli.options import (
     adaptation_options,
     all_files_option,
+    cuda_graphs_option,
     fill,
     machine_options,
     model_option,
@@ -135,6 +136,7 @@ if TYPE_CHECKING:
 @machine_options
 @screen_option
 @jacobian_option
+@cuda_graphs_option
 @run_options
 @click.option("--dry-run", is_flag=True, help="Read the sets, check everything, print it, stop.")
 def command(sets: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any) -> None:

@@ -117,6 +117,11 @@ quiet_option = click.option(
 device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps."
 )
+cuda_graphs_option = click.option(
+    "--cuda-graphs",
+    is_flag=True,
+    help="Record the text side of a batch as CUDA graphs: for short class lists on a GPU.",
+)
 seed_option = click.option(
     "--seed", type=int, default=0, show_default=True, help="Seed of the random numbers."
 )

@@ -19,6 +19,7 @@ from cli.options import (
     adaptation_options,
     all_files_option,
     cluster_options,
+    cuda_graphs_option,
     film_options,
     force_option,
     init_option,
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
 @machine_options
 @screen_option
 @jacobian_option
+@cuda_graphs_option
 @top_k_option
 @click.option("--output", default="-", show_default=True, metavar="FILE|-")
 @click.option(

@@ -28,15 +28,22 @@ def clip() -> Iterator[tpt.Clip]:
         yield tpt.Clip(model, open_clip.get_tokenizer("ViT-B-16"), micro_batch=4096)
 
 
+@pytest.fixture(scope="module")
+def recording(clip: tpt.Clip) -> tpt.Clip:
+    return tpt.Clip(clip.model, clip.tokenizer, micro_batch=4096, cuda_graphs=True)
+
+
 @pytest.fixture
 def recorder(clip: tpt.Clip) -> Recorder:
     return Recorder(PLACE)
 
 
 @pytest.mark.parametrize("name", ["TPT", "CTPT", "RTPT"])
-def test_recorded_numbers_are_the_computed_ones(clip: tpt.Clip, name: str) -> None:
+def test_recorded_numbers_are_the_computed_ones(
+    clip: tpt.Clip, recording: tpt.Clip, name: str
+) -> None:
     plain = getattr(tpt, name)(tpt.PromptEngine(clip, NAMES))
-    recorded = getattr(tpt, name)(tpt.PromptEngine(clip, NAMES, cuda_graphs=True))
+    recorded = getattr(tpt, name)(tpt.PromptEngine(recording, NAMES))
     for seed in range(5):
         views = torch.stack([make_views(2 * seed, 8), make_views(2 * seed + 1, 8)])
         features = clip.encode_views(views)
@@ -51,6 +58,14 @@ def test_recorded_numbers_are_the_computed_ones(clip: tpt.Clip, name: str) -> No
     last = recorded.adapt_features(clip.encode_views(make_views(20, 8).unsqueeze(0)))
     expected = plain.adapt_features(clip.encode_views(make_views(20, 8).unsqueeze(0)))
     assert torch.equal(last.logits.cpu(), expected.logits.cpu())  # a smaller batch
+
+
+def test_a_tower_whose_prompts_share_nothing_is_refused(clip: tpt.Clip) -> None:
+    model = gpu.move(build_seeded_model(no_causal_mask=True))
+    with pytest.raises(tpt.ModelError, match=r"prompts share work; this model's do not"):
+        tpt.Clip(model, clip.tokenizer, cuda_graphs=True)
+    engine = tpt.PromptEngine(clip, NAMES, path="full")
+    assert engine._recorder is None
 
 
 def test_what_is_returned_is_not_written_over(recorder: Recorder) -> None:
@@ -94,8 +109,8 @@ def test_numbers_that_differ_are_not_used(recorder: Recorder) -> None:
         assert wrong(torch.ones(3, device=PLACE)).tolist() == [1 + len(calls)] * 3
 
 
-def test_an_engine_with_recordings_is_pickled_without_them(clip: tpt.Clip) -> None:
-    engine = tpt.PromptEngine(clip, NAMES, cuda_graphs=True)
+def test_an_engine_with_recordings_is_pickled_without_them(recording: tpt.Clip) -> None:
+    engine = tpt.PromptEngine(recording, NAMES)
     vectors = engine.start.unsqueeze(0)
     for _ in range(4):
         expected = engine.class_features(vectors)
@@ -107,9 +122,9 @@ def test_an_engine_with_recordings_is_pickled_without_them(clip: tpt.Clip) -> No
     assert torch.equal(again(vectors).cpu(), expected.cpu())
 
 
-def test_the_jacobian_needs_no_recording_of_the_gradient(clip: tpt.Clip) -> None:
-    engine = tpt.PromptEngine(clip, NAMES, cuda_graphs=True)
-    pull = torch.ones(2, len(NAMES), clip.embedding_width, device=PLACE)
+def test_the_jacobian_needs_no_recording_of_the_gradient(recording: tpt.Clip) -> None:
+    engine = tpt.PromptEngine(recording, NAMES)
+    pull = torch.ones(2, len(NAMES), recording.embedding_width, device=PLACE)
     expected = [engine.pull_back(pull) for _ in range(4)][-1]
     assert engine._pull_back_of._recorded
     engine.build_jacobian()

@@ -85,6 +85,11 @@ def test_the_text_path_follows_from_the_tower(text: dict, packable: bool, custom
     assert ("shared-prefix" if packable else "full-length") in repr(clip)
 
 
+def test_a_cpu_has_no_cuda_graphs() -> None:
+    with pytest.raises(tpt.ModelError, match=r"this model is on cpu.*\(no --cuda-graphs\)"):
+        tpt.Clip(small_model(), open_clip.get_tokenizer("ViT-B-16"), cuda_graphs=True)
+
+
 @pytest.mark.parametrize(
     ("embed_dim", "text"), [(24, {}), (24, {"proj_bias": True}), (16, {"proj_type": "none"})]
 )

@@ -17,13 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tpt.errors import is_out_of_memory
+from tpt.errors import ModelError, is_out_of_memory
 from tpt.model._building import digest_weights
 from tpt.model._config import ModelConfig
 from tpt.model._image_tower import find_image_tower
 from tpt.model._text_tower import find_text_tower
 from tpt.model.precision import multiplying
 from tpt.model.surroundings import steady
+from tpt.model.transfers import STREAMING
 
 _WORDS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
@@ -55,9 +56,12 @@ class Clip:
         precision: what `load_clip` was asked for; default: what the weights' type says.
         digest: of the weights, if it is known (`digest_weights`); default: looked at when needed.
         config: what the model was built of, where `load_clip` built it.
+        cuda_graphs: record the text side of a batch as CUDA graphs: one launch in place of
+            hundreds. Off until it has been measured on a GPU.
 
     Raises:
-        ModelError: the text tower is of a kind that context vectors cannot enter.
+        ModelError: the text tower is of a kind that context vectors cannot enter; `cuda_graphs`
+            where the device has none, or prompts share no work.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class Clip:
         digest: str | None = None,
         config: ModelConfig | None = None,
         precision: str | None = None,
+        cuda_graphs: bool = False,
     ) -> None:
         length = getattr(tokenizer, "context_length", None)
         find_text_tower(model, length)  # a refused model is left as it was
@@ -87,6 +92,7 @@ class Clip:
         self.logit_scale = float(cast(Tensor, model.logit_scale).exp())
         self.precision = precision or _WORDS.get(self.image_dtype, "fp32")
         self.micro_batch = micro_batch or self._default_micro_batch()
+        self.cuda_graphs = cuda_graphs and check_graphs(self)
         self._has_told = False  # that the passes had to become smaller
 
     def _default_micro_batch(self) -> int:
@@ -219,6 +225,25 @@ class Clip:
 
     def _encode(self, images: Tensor) -> Tensor:
         return F.normalize(self._image_tower(images).float(), dim=-1)
+
+
+def check_graphs(clip: Clip) -> bool:
+    """True where the text side can be recorded as CUDA graphs.
+
+    Raises:
+        ModelError: where it cannot.
+    """
+    if clip.device.type not in STREAMING:
+        raise ModelError(
+            f"CUDA graphs need a CUDA device, but this model is on {clip.device}. Go without them "
+            "(no --cuda-graphs)."
+        )
+    if not clip.text.packable:
+        raise ModelError(
+            "CUDA graphs are recorded for text towers whose prompts share work; this model's do "
+            "not. Go without them (no --cuda-graphs)."
+        )
+    return True
 
 
 @torch.inference_mode(False)

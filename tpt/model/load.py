@@ -56,6 +56,7 @@ def load_clip(
     precision: str = "auto",
     seed: int = 0,
     micro_batch: int | None = None,
+    cuda_graphs: bool = False,
 ) -> Clip:
     """Load a model, frozen and in eval mode.
 
@@ -71,7 +72,7 @@ def load_clip(
             see `tpt.model.precision`), "fp32", "tf32" (on CUDA devices), "bf16", or "fp16" (not on
             a CPU; the image tower alone).
         seed: for random weights only.
-        micro_batch: see `Clip`.
+        micro_batch, cuda_graphs: see `Clip`.
 
     Raises:
         ModelError: unknown name or tag, missing or unreachable weights, a device or precision that
@@ -97,6 +98,7 @@ def load_clip(
         digest=digest,
         config=config,
         precision=precision,
+        cuda_graphs=cuda_graphs,
     )
 
 

@@ -17,9 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tpt.errors import PromptError
 from tpt.model.surroundings import Lock
-from tpt.model.transfers import STREAMING
 
 Work = Callable[[Tensor], Tensor]
 
@@ -124,20 +122,3 @@ def _differ(found: Tensor, expected: Tensor) -> str:
     """How a recording's numbers differ from the computation's; nothing where they do not."""
     most = float((found - expected).abs().max()) / max(float(expected.abs().max()), 1e-30)
     return "" if most <= _TOLERANCE else f"its numbers are off by {most:.2g} of the largest"
-
-
-def find_recorder(device: torch.device, path: str) -> Recorder:
-    """What records the text side on a device.
-
-    Raises:
-        PromptError: the device has no CUDA graphs, or the text path is not the packed one.
-    """
-    if device.type in STREAMING and path == "packed":
-        return Recorder(device)
-    why = f"this model is on {device}"
-    if path != "packed":
-        why = "this model's prompts share no work, so few of its kernels are short"
-    raise PromptError(
-        "CUDA graphs are recorded on CUDA devices, for text towers whose prompts share their "
-        f"beginning; {why}. Go without them (no --cuda-graphs)."
-    )

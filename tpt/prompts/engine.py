@@ -20,7 +20,7 @@ from tpt.model.clip import Clip
 from tpt.model.precision import multiplying
 from tpt.model.surroundings import Lock, steady
 from tpt.prompts._full_length import FullEncoder
-from tpt.prompts._graphs import Replayed, find_recorder
+from tpt.prompts._graphs import Recorder, Replayed
 from tpt.prompts._jacobian import StartJacobian, build_start_jacobian, pull_back_each
 from tpt.prompts._shared_prefix import PackedEncoder
 from tpt.prompts.checks import check_fit, check_names, check_templates
@@ -39,12 +39,10 @@ class PromptEngine:
         path: "auto", or "packed" / "full" to choose the text path (for tests and benchmarks).
         force: accept a context that was learned with another model of the same width, with a
             warning.
-        cuda_graphs: record the text side of a batch as CUDA graphs (on CUDA devices, with the
-            packed text path). It has not been measured on a GPU yet.
 
     Raises:
         PromptError: no class, an empty name, a prompt longer than the model reads, a context of
-            another width, another model or other classes; no CUDA graphs where they are asked for.
+            another width, another model or other classes.
     """
 
     def __init__(
@@ -55,7 +53,6 @@ class PromptEngine:
         *,
         path: str = "auto",
         force: bool = False,
-        cuda_graphs: bool = False,
     ) -> None:
         self.clip = clip
         self.classes = check_names(classes)
@@ -75,7 +72,8 @@ class PromptEngine:
         self._start_graph: tuple[Tensor, Tensor] | None = None
         self._jacobian: StartJacobian | None = None
         self._template_features: dict[tuple[str, ...], Tensor] = {}
-        self._recorder = find_recorder(clip.device, self.path) if cuda_graphs else None
+        records = clip.cuda_graphs and self.path == "packed"
+        self._recorder = Recorder(clip.device) if records else None
         self._features_of = Replayed(self._compute_features, self._recorder)
         self._pull_back_of = Replayed(self._pull_back_by_graph, self._recorder)
         with steady(), torch.inference_mode(False), torch.no_grad():

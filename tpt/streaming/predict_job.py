@@ -133,7 +133,7 @@ def load_models(
         context: of the prompt file `init`, whose model is taken where none is asked for.
     """
     name, tag = choose_model(wanted.model, wanted.pretrained, context, init)
-    how = {"device": wanted.device, "seed": wanted.seed, "micro_batch": wanted.micro_batch}
+    how = {name: getattr(wanted, name) for name in ("device", "seed", "micro_batch", "cuda_graphs")}
     if not wanted.screen:
         return load_clip(name, tag, precision=wanted.precision, **how), None
     high = "fp32" if wanted.precision == "auto" else wanted.precision

@@ -21,6 +21,7 @@ class ComputeSettings:
     micro_batch: int | None = None  # views a pass of the image tower
     screen: bool = False
     jacobian: bool = False
+    cuda_graphs: bool = False
     device: str = "auto"
     seed: int = 0
 
