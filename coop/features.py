@@ -21,6 +21,7 @@ from tpt.errors import MethodError
 from tpt.images.resample import cut, normalise, preprocess_plain, shrink_huge
 from tpt.images.views import draw_crops
 from tpt.model.clip import Clip
+from tpt.model.transfers import send
 from tpt.streaming._stages import describe_failure, settle
 from tpt.streaming.loading import decode_ahead
 from tpt.streaming.records import Failure
@@ -106,12 +107,12 @@ class FeatureBank:
     def _decode(self, paths: Sequence[str], tell: Tell | None) -> Iterator[tuple[str, Tensor]]:
         """The readable pictures (1, 3, H, W) among some paths; the others are remembered."""
         todo = [path for path in paths if path not in self.failed]
-        with closing(decode_ahead(todo, self.num_workers, 1)) as loaded:
+        with closing(decode_ahead(todo, self.num_workers, 1, device=self.clip.device)) as loaded:
             for done, (path, item) in enumerate(zip(todo, loaded, strict=True), start=1):
                 if item.picture is None:
                     self.failed[path] = item.error.message if item.error else "unreadable"
                 else:
-                    pixels = torch.from_numpy(item.picture.pixels).to(self.clip.device)
+                    pixels = send(torch.from_numpy(item.picture.pixels), self.clip.device)
                     yield path, pixels.permute(2, 0, 1).unsqueeze(0)
                 if tell:
                     tell(done, len(todo))

@@ -7,6 +7,7 @@ them without a traceback; a program that imports `tpt` catches `TptError` for al
 from __future__ import annotations
 
 import difflib
+import textwrap
 from collections.abc import Iterable
 
 
@@ -47,8 +48,11 @@ class ServeError(TptError):
 
 
 def describe_error(error: BaseException) -> str:
-    """Somebody else's error on one line, for a sentence of ours: "KeyError: 'x'"."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    """Somebody else's error on one line, for a sentence of ours: "KeyError: 'x'".
+
+    Its beginning says what is wrong; torch's can be pages long, and may come with every picture.
+    """
+    return textwrap.shorten(f"{type(error).__name__}: {error}", 600, placeholder=" ...")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

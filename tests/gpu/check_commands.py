@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from tiny_model import name_tiny
 
 from cli.main import main
+from tpt.evaluate import runner
 from tpt.model import load
 
 HEADS = ("linear-probe", "tip-adapter", "tip-adapter-f", "gda", "lpp")
@@ -132,6 +133,22 @@ def test_an_evaluation_waits_once_a_batch_and_method(corrupted: bool) -> None:
     assert fetched == [4 * batches * variants]  # zero-shot beside the three
     encoding = [line for line in counts.waits if "tpt/images" in line or "runner.py" in line]
     assert not encoding, encoding
+
+
+def test_the_next_variant_is_encoded_before_this_one_is_judged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    order: list[str] = []
+
+    def note(name: str) -> None:
+        own = getattr(runner, name)
+        monkeypatch.setattr(runner, name, lambda *args: order.append(name[1]) or own(*args))
+
+    note("_encode_variant")
+    note("_judge_variant")
+    words = ("--methods", "tpt", "--views", 4, "--limit", 9, "--corrupt", "contrast:2")
+    run("eval", "data", *words, "--output", "ahead")
+    assert "".join(order) == "ee" + "je" * 2 + "jj"  # two batches, each as it is and corrupted
 
 
 def test_calibrating_and_advising() -> None:

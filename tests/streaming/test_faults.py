@@ -399,6 +399,13 @@ def test_batches_of_a_list_never_depend_on_the_clock(
     assert sizes == [3, 3, 2]
 
 
+def test_the_pages_of_somebody_else_s_error_are_cut() -> None:
+    told = describe_failure(NotImplementedError("Could not run it. " + "CPU, " * 900), "It")
+    assert told.message.startswith("It failed for this image: NotImplementedError: Could not run")
+    assert told.message.endswith(", ....")
+    assert len(told.message) < 650
+
+
 def test_a_record_names_the_public_error_type() -> None:
     private = BrokenImageError("cat.jpg is cut short.")
     assert describe_failure(private, "Decoding").type == "ImageError"

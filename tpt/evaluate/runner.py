@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -23,11 +23,11 @@ from tpt.evaluate.walks import Variant, Walk
 from tpt.images.views import Views
 from tpt.methods import Adapted, Method
 from tpt.methods.fetching import fetch_outcome, find_sound
-from tpt.streaming._ahead import Ahead, map_ahead
+from tpt.streaming._ahead import map_ahead
 from tpt.streaming._stages import describe_failure, settle
 from tpt.streaming.batches import OVERFLOW, encode
-from tpt.streaming.loading import Loaded, decode_ahead, load_as, weigh_pixels
-from tpt.streaming.pipeline import cut_batches
+from tpt.streaming.loading import Loaded, decode_ahead, load_as, stage, weigh_pixels
+from tpt.streaming.pipeline import cut_batches, one_ahead
 from tpt.streaming.records import PLACES, Failure
 from tpt.streaming.screen import Screen
 
@@ -73,19 +73,24 @@ def run_walk(
             method.start_stream()
     first, skip = _find_start(walk, done, batch_size)
     samples = walk.set.samples[first:]
-    with closing(decode_ahead(samples, num_workers, batch_size, load_sample)) as loaded:
-        for batch in cut_batches(loaded, batch_size):
-            told: dict[int, list[Line]] = {item.index: [] for item in batch}
-            with closing(_change_ahead(batch, walk.variants, seed, num_workers)) as changed:
-                for variant in walk.variants:
-                    items = list(islice(changed, len(batch)))
-                    for index, line in _run_variant(
-                        items, samples, variant, methods, views, screen
-                    ):
-                        told[index].append(line)
-            lines = [line for item in batch for line in told[item.index]]
-            yield from lines[skip:]
-            skip = 0
+    clip = views.clip
+    decode = partial(decode_ahead, samples, num_workers, batch_size, load_sample)
+    with closing(decode(device=clip.device)) as loaded:
+        looks = (
+            _encode_variant(items, variant, methods, views, screen)
+            for batch in cut_batches(loaded, batch_size)
+            for items, variant in _change_batch(
+                batch, walk.variants, seed, num_workers, clip.device
+            )
+        )
+        told: dict[int, list[Line]] = {}
+        for look in one_ahead(looks) if clip.works_ahead else looks:
+            for index, line in _judge_variant(look, samples, methods, views):
+                told.setdefault(index, []).append(line)
+            if look.variant is walk.variants[-1]:
+                lines = [line for item in look.items for line in told.get(item.index, ())]
+                yield from lines[skip:]
+                told, skip = {}, 0
 
 
 def _find_start(walk: Walk, done: int, batch_size: int) -> tuple[int, int]:
@@ -105,15 +110,23 @@ def load_sample(index: int, sample: Sample) -> Loaded:
     return load_as(index, sample.key, lambda: open_source(sample.source))
 
 
-def _run_variant(
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """One batch in one variant, encoded for all methods."""
+
+    items: list[Loaded]
+    variant: Variant
+    encoded: dict[int, Tensor | Failure]  # by the place of the picture
+    ms: float  # a picture took
+
+
+def _encode_variant(
     items: list[Loaded],
-    samples: Sequence[Sample],
     variant: Variant,
     methods: dict[str, Methods],
     views: Views,
     screen: Screen | None = None,
-) -> Iterator[tuple[int, Line]]:
-    """(place of the picture, line) of one batch in one variant."""
+) -> _Look:
     good = [item for item in items if item.picture is not None]
     started = time.perf_counter()
     every = [method for by_name in methods.values() for method in by_name.values()]
@@ -123,10 +136,18 @@ def _run_variant(
     look = partial(screen.encode, clip, methods=readers) if screen and count is None else None
     check = any(method.weighs_others for method in every)
     found = encode(good, clip, views, count, look, check) if good else []
-    image_ms = (time.perf_counter() - started) * 1e3 / max(1, len(good))
+    ms = (time.perf_counter() - started) * 1e3 / max(1, len(good))
     encoded = dict(zip((item.index for item in good), found, strict=True))
+    return _Look(items, variant, encoded, ms)
+
+
+def _judge_variant(
+    look: _Look, samples: Sequence[Sample], methods: dict[str, Methods], views: Views
+) -> Iterator[tuple[int, Line]]:
+    """(place of the picture, line) of one batch in one variant."""
+    encoded = look.encoded
     told: dict[tuple[str, int], Answer | Failure] = {}
-    for result_set in variant.result_sets:
+    for result_set in look.variant.result_sets:
         labels = {index: result_set.label(samples[index]) for index in encoded}
         here = {index: row for index, row in encoded.items() if labels[index] >= 0}
         told |= {(result_set.name, i): row for i, row in here.items() if isinstance(row, Failure)}
@@ -136,30 +157,37 @@ def _run_variant(
             by_name = methods[result_set.name]
             plain = None
             if any(method.needs_pictures for method in by_name.values()):
-                plain = views.plain([item.picture for item in good if item.index in rows])
+                plain = views.plain([item.picture for item in look.items if item.index in rows])
             answers = judge(features, [labels[index] for index in rows], by_name, plain)
             told |= {(result_set.name, i): a for i, a in zip(rows, answers, strict=True)}
-    for item in items:
-        for result_set in variant.result_sets:
+    for item in look.items:
+        for result_set in look.variant.result_sets:
             label = result_set.label(samples[item.index])
             if label >= 0:
                 line: Line = {"set": result_set.name, "key": item.path, "label": label}
                 answer = item.error or told[result_set.name, item.index]
-                yield item.index, line | _describe_line(answer, image_ms)
+                yield item.index, line | _describe_line(answer, look.ms)
 
 
-def _change_ahead(
-    batch: Sequence[Loaded], variants: Sequence[Variant], seed: int, num_workers: int
-) -> Ahead[Any, Loaded] | Generator[Loaded, None, None]:
-    """The pictures of a batch as every variant has them, made while another is looked at."""
+def _change_batch(
+    batch: Sequence[Loaded],
+    variants: Sequence[Variant],
+    seed: int,
+    num_workers: int,
+    device: torch.device,
+) -> Iterator[tuple[list[Loaded], Variant]]:
+    """A batch as every variant has it, made while another is looked at."""
     changes = any(variant.corruption is not None for variant in variants)
-    return map_ahead(
-        lambda pair: _change(*pair, seed),
+    changed = map_ahead(
+        lambda pair: stage(_change(*pair, seed), device),
         ((item, variant) for variant in variants for item in batch),
         num_workers if changes else 0,
         len(batch),
         weigh=lambda one: weigh_pixels(one) if isinstance(one, Loaded) else 0,
     )
+    with closing(changed):
+        for variant in variants:
+            yield list(islice(changed, len(batch))), variant
 
 
 def _change(item: Loaded, variant: Variant, seed: int) -> Loaded:
