@@ -64,6 +64,7 @@ def test_an_installed_method_predicts_by_its_name(installed: dict[str, str]) -> 
     assert "how much view 0 counts, a number above 0; got 0" in refused.stderr
 
 
+@pytest.mark.slow
 def test_installed_methods_are_listed_and_broken_ones_told(installed: dict[str, str]) -> None:
     done = run(installed, "methods")
     assert done.returncode == 0

@@ -154,9 +154,9 @@ def test_the_list_names_exactly_the_pictures_that_were_read(
     read: set[str] = set()
     ahead = coop.features.decode_ahead
 
-    def watch(paths: list[str], *rest: Any) -> Any:
+    def watch(paths: list[str], *rest: Any, **settings: Any) -> Any:
         read.update(paths)
-        return ahead(paths, *rest)
+        return ahead(paths, *rest, **settings)
 
     monkeypatch.setattr(coop.features, "decode_ahead", watch)
     train("pets", "--output", "p.safetensors", "--test", "none", *FAST)

@@ -351,7 +351,7 @@ def test_a_stopped_training_is_not_begun_again_unasked(train: Train) -> None:
 def test_ctrl_c_while_pictures_are_encoded_loses_nothing(
     train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(*args: Any) -> None:
+    def stop(*args: Any, **settings: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

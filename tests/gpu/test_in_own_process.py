@@ -13,17 +13,30 @@ from pathlib import Path
 import pytest
 from torch.utils import backend_registration
 
-CHECKS = sorted(Path(__file__).parent.glob("check_*.py"))
+HERE = Path(__file__).parent
+COMMANDS = ("check_commands.py", "check_launches.py")  # every command, and counts of twelve layers
 
-
-@pytest.mark.skipif(
+pytestmark = pytest.mark.skipif(
     not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
     reason="this torch takes no device that is written in Python",
 )
-@pytest.mark.parametrize("check", CHECKS, ids=[path.stem for path in CHECKS])
-def test_on_a_pretended_gpu(check: Path) -> None:
+
+
+def run(*checks: str) -> None:
     options = ["-q", "-o", "python_files=check_*.py", "-p", "no:cacheprovider"]
-    command = [sys.executable, "-m", "pytest", *options, str(check)]
+    command = [sys.executable, "-m", "pytest", *options, *(str(HERE / name) for name in checks)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert " passed" in done.stdout
+
+
+def test_methods_streams_and_graphs() -> None:
+    names = sorted(path.name for path in HERE.glob("check_*.py"))
+    assert set(COMMANDS) < set(names)
+    run(*(name for name in names if name not in COMMANDS))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_and_launches(name: str) -> None:
+    run(name)

@@ -28,19 +28,13 @@ Look = Callable[[Tensor], Tensor]
 """Makes features (B, N, E) of normalised views (B, N, 3, H, W)."""
 
 
-def predict_batch(
-    batch: list[Loaded], method: Method, views: Views, top_k: int, screen: Screen | None = None
-) -> Iterator[Record]:
-    """Records of one batch, bad images included, in order."""
-    yield from ask_batch(batch, method, views, top_k, screen)()
-
-
 def ask_batch(
     batch: list[Loaded], method: Method, views: Views, top_k: int, screen: Screen | None = None
 ) -> Callable[[], Iterator[Record]]:
-    """Ask the device for one batch; the call that is returned waits, and gives `predict_batch`'s.
+    """Ask the device for one batch; the call that is returned waits, and gives its records.
 
-    A device that works on its own has the next batch before it has done this one.
+    They are in order, those of bad images included. A device that works on its own can be asked
+    for the next batch before this one is waited for.
     """
     started = time.perf_counter()
     good = [item for item in batch if item.picture is not None]
