@@ -95,6 +95,9 @@ def test_what_is_learned_there_is_what_is_learned_on_a_cpu(
 WAYS: dict[str, tuple[object, ...]] = {
     "screened": ("--views", 4, "--screen"),
     "jacobian": ("--views", 4, "--jacobian"),
+    "bf16": ("--views", 4, "--precision", "bf16"),
+    "fp16": ("--views", 4, "--precision", "fp16"),
+    "augmix": ("--views", 4, "--augment", "augmix"),
     "recorded": ("--views", 4, "--cuda-graphs", "--batch-size", 2),
     "gate": ("--views", 4, "--gate", 0.5),
     "carried": ("--views", 4, "--reset", "stream"),
