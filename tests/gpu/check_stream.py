@@ -118,9 +118,7 @@ def test_views_can_be_copied_and_pickled(clip: tpt.Clip) -> None:
     pixels = np.zeros((40, 40, 3), np.uint8)
     views = tpt.Views(clip, n=3)
     made = views([pixels])
-    sender = pickle.loads(pickle.dumps(views._send))
-    assert isinstance(sender, transfers.Sender)
-    assert sender.device == clip.device
+    assert isinstance(pickle.loads(pickle.dumps(views._send)), transfers.Sender)
     assert torch.equal(copy.copy(views)([pixels]).cpu(), made.cpu())
 
 
@@ -128,4 +126,4 @@ def test_on_a_cpu_nothing_is_copied() -> None:
     pixels = np.zeros((4, 4, 3), np.uint8)
     cpu = torch.device("cpu")
     assert transfers.lock_pages(pixels, cpu) is pixels
-    assert transfers.Sender(cpu)([pixels])[0].data_ptr() == pixels.ctypes.data
+    assert transfers.Sender()([pixels], cpu)[0].data_ptr() == pixels.ctypes.data

@@ -20,6 +20,7 @@ from PIL import Image
 import tpt
 from tpt.methods.registry import make_method
 from tpt.streaming import batches, loading
+from tpt.streaming.pipeline import one_ahead
 from tpt.streaming.records import Prediction, Record
 
 
@@ -651,3 +652,41 @@ def test_a_single_path_is_not_taken_for_a_list_of_letters(
 ) -> None:
     with pytest.raises(tpt.MethodError, match="expected an iterable of images"):
         tpt.stream(images, zero_shot)
+
+
+def test_one_ahead_gives_an_item_when_the_next_is_made_and_all_before_an_error() -> None:
+    order: list[str] = []
+
+    def make(count: int, fails: bool) -> Iterator[int]:
+        for number in range(count):
+            order.append(f"made {number}")
+            yield number
+        if fails:
+            raise OSError("the source broke")
+
+    for number in one_ahead(make(3, fails=False)):
+        order.append(f"used {number}")
+    assert order == ["made 0", "made 1", "used 0", "made 2", "used 1", "used 2"]
+    assert list(one_ahead(make(0, fails=False))) == []
+    used = []
+    with pytest.raises(OSError, match="the source broke"):
+        for number in one_ahead(make(2, fails=True)):
+            used.append(number)
+    assert used == [0, 1]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_device_that_works_ahead_changes_no_record(
+    method: tpt.TPT, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, size: int
+) -> None:
+    pictures: list[Any] = [np.full((20, 20, 3), level, np.uint8) for level in (0, 90, 180, 250)]
+    pictures.insert(2, tmp_path / "missing.png")
+
+    def run() -> list[Record]:
+        views = tpt.Views(method.engine.clip, n=4)
+        return timeless(list(tpt.stream(pictures, method, views, batch_size=size)))
+
+    expected = run()
+    monkeypatch.setattr(tpt.Clip, "works_ahead", True)
+    assert run() == expected
+    assert [record.error is None for record in expected] == [True, True, False, True, True]

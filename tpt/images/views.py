@@ -76,7 +76,7 @@ class Views:
                 f"(0, 1]; got {scale}."
             )
         self.clip, self.n, self.kind, self.seed, self.scale = clip, n, kind, seed, scale
-        self._send = Sender(clip.device)
+        self._send = Sender()
 
     def check_model(self, clip: Clip) -> None:
         """Refuse to make views for a model that wants its pictures otherwise.
@@ -140,7 +140,7 @@ class Views:
 
     def _to_device(self, pictures: Sequence[Picture]) -> list[Tensor]:
         """Images as uint8 (1, 3, H, W) in channels-last order, the resampler's fastest."""
-        sent = self._send([picture.pixels for picture in pictures])
+        sent = self._send([picture.pixels for picture in pictures], self.clip.device)
         return [pixels.permute(2, 0, 1).unsqueeze(0) for pixels in sent]
 
     def _cut(self, pictures: Sequence[Tensor], keys: Sequence[str | int]) -> Tensor:

@@ -92,7 +92,7 @@ class Clip:
         self.logit_scale = float(cast(Tensor, model.logit_scale).exp())
         self.precision = precision or _WORDS.get(self.image_dtype, "fp32")
         self.micro_batch = micro_batch or self._default_micro_batch()
-        self.cuda_graphs = cuda_graphs and check_graphs(self)
+        self.cuda_graphs = cuda_graphs and _check_graphs(self)
         self._has_told = False  # that the passes had to become smaller
 
     def _default_micro_batch(self) -> int:
@@ -227,7 +227,7 @@ class Clip:
         return F.normalize(self._image_tower(images).float(), dim=-1)
 
 
-def check_graphs(clip: Clip) -> bool:
+def _check_graphs(clip: Clip) -> bool:
     """True where the text side can be recorded as CUDA graphs.
 
     Raises:

@@ -43,26 +43,28 @@ def _lock(tensor: Tensor) -> Tensor:
 
 
 class Sender:
-    """Sends large arrays to one device, on a stream of its own. A copy of it has another stream."""
+    """Sends large arrays to a device, on a stream of its own. A copy of it makes another stream."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self._aside: Any = None
+    def __init__(self) -> None:
+        self._aside: tuple[torch.device, Any] | None = None
 
-    def __reduce__(self) -> tuple[type[Sender], tuple[torch.device]]:
-        return Sender, (self.device,)
+    def __reduce__(self) -> tuple[type[Sender], tuple[()]]:
+        return Sender, ()
 
-    def __call__(self, arrays: Sequence[npt.NDArray[np.uint8]]) -> list[Tensor]:
+    def __call__(
+        self, arrays: Sequence[npt.NDArray[np.uint8]], device: torch.device
+    ) -> list[Tensor]:
         """The arrays as tensors on the device; what is asked of it next finds them there."""
         tensors = [torch.from_numpy(array) for array in arrays]
-        if self.device.type not in STREAMING:
-            return [send(tensor, self.device) for tensor in tensors]
-        gpu: Any = torch.get_device_module(self.device)
-        self._aside = self._aside or gpu.Stream(self.device)
-        with gpu.stream(self._aside):
-            sent = [send(tensor, self.device) for tensor in tensors]
-        here = gpu.current_stream(self.device)
-        here.wait_stream(self._aside)
+        if device.type not in STREAMING:
+            return [send(tensor, device) for tensor in tensors]
+        gpu: Any = torch.get_device_module(device)
+        if self._aside is None or self._aside[0] != device:
+            self._aside = device, gpu.Stream(device)
+        aside, here = self._aside[1], gpu.current_stream(device)
+        with gpu.stream(aside):
+            sent = [send(tensor, device) for tensor in tensors]
+        here.wait_stream(aside)
         for tensor in sent:
             tensor.record_stream(here)  # its memory is free when `here` has used it
         return sent

@@ -96,8 +96,9 @@ def stream(
     views = Views(clip) if views is None else views
     views.check_model(clip)
     decoders = find_decoders(decode_in, time_limit)
-    ahead_of_it = num_workers, batch_size, None, time_limit, decoders, clip.device
-    loaded = partial(decode_ahead, images, *ahead_of_it)
+    loaded = partial(
+        decode_ahead, images, num_workers, batch_size, None, time_limit, decoders, clip.device
+    )
     # Batches of a sequence never depend on the clock, nor do those that decide together.
     listed = isinstance(images, Sequence) or not getattr(images, "live", True)
     live = not listed and method.together is None
