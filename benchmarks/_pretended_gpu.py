@@ -23,11 +23,12 @@ import threading
 import traceback
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -132,16 +133,13 @@ def pretending() -> Iterator[None]:
     lifted = torch._C._only_lift_cpu_tensors()
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=...) copies like others
     transfers.STREAMING.add(KIND)
-    places: tuple[Any, ...] = (Tensor, torch.nn.Module, threading.Thread)
-    names = ("pin_memory", "to", "run")
-    own = [getattr(place, name) for place, name in zip(places, names, strict=True)]
-    Tensor.pin_memory, torch.nn.Module.to, threading.Thread.run = _lock, _move_to, _run  # type: ignore
     try:
-        with _Mode():
-            yield
+        with ExitStack() as stack:
+            for place, name, own in _PATCHES:
+                stack.enter_context(patch.object(place, name, own))
+            with _Mode():
+                yield
     finally:
-        for place, name, kept in zip(places, names, own, strict=True):
-            setattr(place, name, kept)
         transfers.STREAMING.discard(KIND)
         torch._C._set_only_lift_cpu_tensors(lifted)
 
@@ -178,7 +176,7 @@ def _run(self: threading.Thread) -> None:
         _run_thread(self)
 
 
-_to, _run_thread = torch.nn.Module.to, threading.Thread.run
+_to, _run_thread = torch.nn.Module.to, threading.Thread._bootstrap_inner  # type: ignore[attr-defined]
 
 
 def _compute(func: Any, args: Any, kwargs: Any) -> Any:
@@ -346,4 +344,9 @@ def _register() -> None:
         setattr(module, name, part)
 
 
+_PATCHES = (
+    (Tensor, "pin_memory", _lock),
+    (torch.nn.Module, "to", _move_to),
+    (threading.Thread, "_bootstrap_inner", _run),  # threads may have a `run` of their own
+)
 _register()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import _pretended_gpu as gpu
@@ -12,12 +13,15 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image
+from running_service import ANIMALS, run_service
 from safetensors.torch import load_file
 from tiny_model import name_tiny
 
 from cli.main import main
 from tpt.evaluate import runner
 from tpt.model import load
+from tpt.serve.settings import ServeSettings
+from tpt.streaming.predict_settings import PredictSettings
 
 HEADS = ("linear-probe", "tip-adapter", "tip-adapter-f", "gda", "lpp")
 PROMPTS = ("coop", "cocoop", "kgcoop", "e2mim")
@@ -160,3 +164,25 @@ def test_calibrating_and_advising() -> None:
     run("calibrate", "data", *calibrated, "--views", 4)
     assert Path("calibrated.safetensors").is_file()
     assert "zero_shot" in run("advise", "data/cat", "--classes", "a,b,c", "--views", 4).output
+
+
+def test_a_service_answers_batches_of_many_lists_and_methods(folder: Path) -> None:
+    wanted = PredictSettings(classes=ANIMALS, model="tiny", views=4, keep=0.5, device="cuda")
+    pictures = [path.read_bytes() for path in sorted((folder / "data").glob("*/0.png"))]
+    asked = [("tpt", ANIMALS), ("vte", ("owl", "elk")), ("zero", ANIMALS), ("ctpt", ("a", "b"))]
+    with run_service(wanted, ServeSettings(max_batch=8, max_wait_ms=50)) as running:
+
+        def ask(method: str, classes: tuple[str, ...]) -> list[dict[str, object]]:
+            fields = {"method": method, "classes": list(classes), "details": "true"}
+            answer = running.predict(*pictures, **fields)
+            assert answer.status_code == 200, [line.get("traceback", "") for line in running.lines]
+            return list(answer.json()["records"])
+
+        alone = [ask(*one) for one in asked]
+        with ThreadPoolExecutor(4) as pool:
+            together = list(pool.map(lambda one: ask(*one), asked))
+    for mine, theirs in zip(together, alone, strict=True):
+        assert [record["predictions"][0]["label"] for record in mine] == [
+            record["predictions"][0]["label"] for record in theirs
+        ]
+        assert not any("error" in record for record in mine)

@@ -668,10 +668,9 @@ def test_one_ahead_gives_an_item_when_the_next_is_made_and_all_before_an_error()
         order.append(f"used {number}")
     assert order == ["made 0", "made 1", "used 0", "made 2", "used 1", "used 2"]
     assert list(one_ahead(make(0, fails=False))) == []
-    used = []
+    used: list[int] = []
     with pytest.raises(OSError, match="the source broke"):
-        for number in one_ahead(make(2, fails=True)):
-            used.append(number)
+        used.extend(one_ahead(make(2, fails=True)))
     assert used == [0, 1]
 
 

@@ -187,10 +187,11 @@ def redraw_views(picture: Picture, places: Sequence[int], views: Views) -> list[
         return []
     facts = views.clip.preprocess
     with torch.inference_mode():
-        chosen = views([picture])[0, list(places)]  # (n, 3, h, w), normalised
-        mean, std = (torch.tensor(v, device=chosen.device) for v in (facts.mean, facts.std))
+        made = views([picture])[0]
+        chosen = torch.stack([made[place] for place in places]).cpu()  # (n, 3, h, w), normalised
+        mean, std = torch.tensor(facts.mean), torch.tensor(facts.std)
         shown = kornia.enhance.denormalize(chosen, mean, std).clamp(0, 1) * 255
-    return list(shown.round().byte().permute(0, 2, 3, 1).cpu().numpy())
+    return list(shown.round().byte().permute(0, 2, 3, 1).numpy())
 
 
 def encode_thumbnail(pixels: Pixels, longest: int) -> str:
