@@ -42,7 +42,7 @@ KIND = "pretended"
 _FREE = ("empty", "detach", "alias", "_unsafe_view", "_reshape_alias", "lift_fresh", "set_")
 _SCALARS = ("_local_scalar_dense", "equal", "_linalg_check_errors")
 _COUNTING = ("nonzero", "masked_select", "_unique2")  # the size of the result is asked for
-_ROOT = Path(__file__).parent.parent
+_ROOMS = tuple(Path(__file__).parent.parent / room for room in ("tpt", "coop", "cli"))
 
 
 @dataclass
@@ -284,8 +284,8 @@ def _find_line() -> str:
     """The innermost line of the project, as `tpt/images/views.py:144`."""
     for frame in reversed(traceback.extract_stack()):
         path = Path(frame.filename)
-        if path.is_relative_to(_ROOT) and path.name != Path(__file__).name:
-            return f"{path.relative_to(_ROOT)}:{frame.lineno}"
+        if any(path.is_relative_to(room) for room in _ROOMS):
+            return f"{path.relative_to(_ROOMS[0].parent)}:{frame.lineno}"
     return "elsewhere"
 
 
