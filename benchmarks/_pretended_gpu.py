@@ -72,17 +72,25 @@ class _Stream:
         self.wait_stream(self)
 
 
+_DEFAULT = _Stream()
+
+
+class _OfThread(threading.local):
+    """What a thread is at."""
+
+    stream = _DEFAULT
+
+
 @dataclass
 class _Now:
     """What this process's pretended GPU is at."""
 
     counts: Counts = field(default_factory=Counts)
-    stream: _Stream = field(default_factory=_Stream)
     locked: dict[int, Any] = field(default_factory=dict)  # page-locked memory, by address
-    recording: list[tuple[Any, Any, Any, Any]] | None = None
+    recording: list[tuple[Any, Any, Any, Any]] | None = None  # of the stream that is captured
 
 
-_now = _Now()
+_now, _here = _Now(), _OfThread()
 
 
 class OnGpu(Tensor):
@@ -196,8 +204,8 @@ def _compute(func: Any, args: Any, kwargs: Any) -> Any:
     made = func(*raw_args, **raw_kwargs)
     if _now.recording is not None and lands:
         _now.recording.append((func, raw_args, raw_kwargs, made))
-    if copied is not None and lands and name == "_to_copy" and _now.stream is not _DEFAULT:
-        _now.stream.todo.append((made, made.clone()))
+    if copied is not None and lands and name == "_to_copy" and _here.stream is not _DEFAULT:
+        _here.stream.todo.append((made, made.clone()))
         made.fill_(0)  # it has not arrived
     if not lands:
         return made
@@ -248,7 +256,7 @@ def _count(
         elif not (kwargs.get("non_blocking") or args[2:] == (True,)):
             counts.wait("a copy that blocks")
         else:
-            counts.events.append("copy" if _now.stream is _DEFAULT else "copy aside")
+            counts.events.append("copy" if _here.stream is _DEFAULT else "copy aside")
     elif name in _SCALARS or name in _COUNTING or (name.startswith("index") and _has_mask(args)):
         counts.wait(name)
     elif name.startswith("index") and len(on_gpu) < len(tensors):
@@ -291,8 +299,6 @@ def _find_line() -> str:
 
 # --- what a device's module has: torch.get_device_module(device) ---
 
-_DEFAULT = _now.stream
-
 
 class _Graph:
     """A recording of what was asked of the device."""
@@ -322,11 +328,11 @@ def _record(graph: _Graph, **settings: Any) -> Iterator[None]:
 
 @contextmanager
 def _on_stream(stream: _Stream) -> Iterator[None]:
-    kept, _now.stream = _now.stream, stream
+    kept, _here.stream = _here.stream, stream
     try:
         yield
     finally:
-        _now.stream = kept
+        _here.stream = kept
 
 
 def _register() -> None:
@@ -334,7 +340,7 @@ def _register() -> None:
     module = torch.get_device_module(KIND)
     parts = SimpleNamespace(
         Stream=lambda device=None: _Stream(),
-        current_stream=lambda device=None: _now.stream,
+        current_stream=lambda device=None: _here.stream,
         stream=_on_stream,
         CUDAGraph=_Graph,
         graph=_record,

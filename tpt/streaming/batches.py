@@ -112,12 +112,13 @@ def ask_outcomes(
 ) -> Callable[[], dict[int, Adapted | Failure]]:
     """Ask the device for what `adapt_batch` gives; the call that is returned waits for it.
 
-    What cannot be asked for at once is done by that call, step by step: a method whose images
-    depend on those before them, and a batch in which something failed, whose images are then tried
-    one by one.
+    What cannot be asked for at once is done by that call, step by step: all on a device that does
+    not work on its own, a method whose images depend on those before them, and a batch in which
+    something failed, whose images are then tried one by one.
     """
     step_by_step = partial(adapt_batch, items, method, views, screen=screen)
-    if not items or method.needs_pictures or method.weighs_others:
+    at_once = method.engine.clip.works_ahead and not (method.needs_pictures or method.weighs_others)
+    if not items or not at_once:
         return step_by_step
     try:
         count = method.first_views
