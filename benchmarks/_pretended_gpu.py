@@ -19,6 +19,7 @@ counts the devices once.
 
 from __future__ import annotations
 
+import sys
 import threading
 import traceback
 from collections import Counter
@@ -336,6 +337,8 @@ def _on_stream(stream: _Stream) -> Iterator[None]:
 
 
 def _register() -> None:
+    if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
+        sys.exit(f"torch {torch.__version__} takes no device that is written in Python: update it.")
     backend_registration._setup_privateuseone_for_python_backend(KIND)
     module = torch.get_device_module(KIND)
     parts = SimpleNamespace(

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from program_runs import ROOT, fail, run, start
+from torch.utils import backend_registration
 
 
 def test_every_program_is_run_here() -> None:
@@ -40,6 +41,10 @@ def test_speed_agrees_with_the_plain_recipe() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"),
+    reason="this torch takes no device that is written in Python",
+)
 def test_launches_are_printed() -> None:
     small = ("--classes", 3, "--batch", 2, "--layers", 1, "--augment", "augmix", "--most", 2)
     printed = run("benchmarks/launches", *small, "--cuda-graphs")
