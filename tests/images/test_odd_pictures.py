@@ -303,7 +303,9 @@ def test_profiles_of_palettes_transparency_and_grey() -> None:
     assert np.abs(decode_image(grey).astype(int) - AS_RGB).max() <= 2
 
 
-@pytest.mark.parametrize("profile", [b"no profile", SRGB[:200], bytes(500)])
+@pytest.mark.parametrize(
+    "profile", [b"no profile", SRGB[:200], bytes(500)], ids=["words", "cut short", "zeros"]
+)
 def test_a_profile_that_is_none_is_told(profile: bytes) -> None:
     picture = load_picture(save(COLOUR, "PNG", icc_profile=profile))
     assert np.array_equal(picture.pixels, COLOUR)
