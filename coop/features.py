@@ -9,7 +9,6 @@ for rounding, since views that share a pass of the image tower may differ in the
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from tpt.errors import MethodError
+from tpt.images.chance import draw_from
 from tpt.images.resample import cut, normalise, preprocess_plain, shrink_huge
 from tpt.images.views import draw_crops
 from tpt.model.clip import Clip
@@ -164,6 +164,4 @@ class FeatureBank:
 
 def draw_view(seed: int, path: str, view: int) -> np.random.Generator:
     """The chance of one training view; never that of a test-time view."""
-    text = f"{seed}\0train\0{path}\0{view}"
-    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
-    return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
+    return draw_from(seed, "train", path, view)

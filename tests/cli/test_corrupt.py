@@ -296,7 +296,11 @@ def test_a_target_inside_the_source_is_refused(run_tpt: Run, target: str) -> Non
             "inn",
             "The source 'inn' does not exist: expected a folder of pictures. Did you mean \"in\"?",
         ),
-        ("zzz/q", "The source 'zzz/q' does not exist: expected a folder of pictures. Check the"),
+        (
+            "zzz/q",
+            "The source 'zzz/q' does not exist: expected a folder of pictures. Its folder \"zzz\" "
+            "cannot be listed either. Check the path.",
+        ),
         ("in/cat/1.png", "The source 'in/cat/1.png' is a file: expected a folder of pictures"),
         ("none", "The folder 'none' holds no images, nor do its sub-folders"),
     ],

@@ -26,15 +26,16 @@ REFERENCE = 224
 _LONGEST = 4  # a strip longer than this many short sides is measured by its length
 
 
-def reference_scale(height: int, width: int) -> float:
+def reference_scale(x: Floats) -> float:
     """Pixels of this picture for one pixel of a picture whose shorter side is 224."""
-    short, long = sorted((height, width))
+    short, long = sorted(x.shape[:2])
     return max(short, long / _LONGEST) / REFERENCE
 
 
-def reference_grid(height: int, width: int) -> tuple[int, int]:
-    """The size of this picture brought to a shorter side of 224."""
-    scale = reference_scale(height, width)
+def reference_grid(x: Floats) -> tuple[int, int]:
+    """The height and width of this picture brought to a shorter side of 224."""
+    scale = reference_scale(x)
+    height, width = x.shape[:2]
     return max(1, round(height / scale)), max(1, round(width / scale))
 
 
@@ -130,29 +131,28 @@ def sample(x: Floats, rows: Floats, columns: Floats) -> Floats:
     return picture
 
 
-def pixel_positions(height: int, width: int) -> tuple[Floats, Floats]:
+def pixel_positions(x: Floats) -> tuple[Floats, Floats]:
     """The row and the column of every pixel, each (H, W)."""
-    rows, columns = np.indices((height, width), dtype=np.float32)
+    rows, columns = np.indices(x.shape[:2], dtype=np.float32)
     return rows, columns
 
 
 def zoom(x: Floats, factor: float) -> Floats:
     """The picture's middle, enlarged by the factor to the picture's size."""
-    height, width = x.shape[:2]
-    rows, columns = pixel_positions(height, width)
-    middle = (height - 1) / 2, (width - 1) / 2
+    middle_y, middle_x = ((side - 1) / 2 for side in x.shape[:2])
+    rows, columns = pixel_positions(x)
     return sample(
-        x, middle[0] + (rows - middle[0]) / factor, middle[1] + (columns - middle[1]) / factor
+        x, middle_y + (rows - middle_y) / factor, middle_x + (columns - middle_x) / factor
     )
 
 
-def fit(field: Floats, height: int, width: int) -> Floats:
+def fit(field: Floats, x: Floats) -> Floats:
     """A map of the reference size brought to the picture's, bilinearly and antialiased."""
-    if field.shape == (height, width):
+    if field.shape == x.shape[:2]:
         return field
     out = F.interpolate(
         torch.from_numpy(np.ascontiguousarray(field))[None, None],
-        size=(height, width),
+        size=x.shape[:2],
         mode="bilinear",
         antialias=True,
     )

@@ -24,13 +24,14 @@ from PIL import Image
 import tpt
 from tpt.corrupt.corruption_kinds import LONGEST_JPEG, REVISION
 from tpt.corrupt.corruptions import corrupt
-from tpt.errors import ImageError, OutputError, SourceError, suggest
+from tpt.errors import ImageError, OutputError, SourceError
 from tpt.images.decode import Pixels, decode_image
 from tpt.runs.lock import hold
 from tpt.runs.settings_diff import describe_change
 from tpt.runs.whole_files import staged
 from tpt.streaming._ahead import map_ahead
 from tpt.streaming.folders import walk_images
+from tpt.streaming.sources import suggest_beside
 from tpt.text import read_json
 
 SIDECAR = "corruptions.json"
@@ -113,13 +114,9 @@ def _describe_missing(source: str) -> str:
             f"The source {source!r} is a file: expected a folder of pictures, with a sub-folder a "
             "class or without. Name the folder that it lies in."
         )
-    folder, name = os.path.split(source.rstrip(os.sep))
-    try:
-        hint = suggest(name, os.listdir(folder or os.curdir))
-    except OSError:
-        hint = ""
-    return f"The source {source!r} does not exist: expected a folder of pictures." + (
-        hint or " Check the spelling."
+    return (
+        f"The source {source!r} does not exist: expected a folder of pictures."
+        f"{suggest_beside(source)}"
     )
 
 

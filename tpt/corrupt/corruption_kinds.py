@@ -69,21 +69,16 @@ def _add_impulse_noise(x: Floats, share: float, rng: Rng) -> Floats:
 # --- blur ---
 
 
-def _scale(x: Floats) -> float:
-    return optics.reference_scale(x.shape[0], x.shape[1])
-
-
 def _blur_defocus(x: Floats, radius: float, rng: Rng) -> Floats:
-    return optics.convolve(x, optics.disc_kernel(radius * _scale(x)))
+    return optics.convolve(x, optics.disc_kernel(radius * optics.reference_scale(x)))
 
 
 def _blur_glass(x: Floats, level: tuple[float, float, int], rng: Rng) -> Floats:
     """Blur, shuffle neighbours up to `reach` apart in some passes, blur again."""
     sigma, reach, passes = level
-    kernel = optics.gaussian_kernel(sigma * _scale(x))
+    kernel = optics.gaussian_kernel(sigma * optics.reference_scale(x))
     x = optics.convolve(x, kernel)
-    height, width = x.shape[:2]
-    rows, columns = optics.pixel_positions(height, width)
+    rows, columns = optics.pixel_positions(x)
     for _ in range(passes):
         down, right = (_draw_grains(x, reach, rng) for _ in range(2))
         x = optics.sample(x, rows + down, columns + right)
@@ -93,20 +88,21 @@ def _blur_glass(x: Floats, level: tuple[float, float, int], rng: Rng) -> Floats:
 def _draw_grains(x: Floats, reach: float, rng: Rng) -> Floats:
     """A random shift (H, W) in pixels, even in +-reach; on large pictures one for each grain."""
     height, width = x.shape[:2]
-    h, w = optics.reference_grid(height, width)
+    h, w = optics.reference_grid(x)
+    scale = optics.reference_scale(x)
     if h >= height:  # a grain is no larger than a pixel: parts of a pixel, drawn as such
-        return rng.uniform(-reach, reach, (height, width)).astype(np.float32) * _scale(x)
+        return rng.uniform(-reach, reach, (height, width)).astype(np.float32) * scale
     grains = np.rint(rng.uniform(-reach, reach, (h, w))).astype(np.float32)
     down = np.arange(height) * h // height
     right = np.arange(width) * w // width
-    return grains[down[:, None], right] * np.float32(_scale(x))
+    return grains[down[:, None], right] * np.float32(scale)
 
 
 def _blur_motion(x: Floats, level: tuple[float, float], rng: Rng) -> Floats:
     radius, sigma = level
     angle = rng.uniform(-45, 45)
-    kernel = optics.streak_kernel(radius * _scale(x), sigma * _scale(x), angle)
-    return optics.convolve(x, kernel)
+    scale = optics.reference_scale(x)
+    return optics.convolve(x, optics.streak_kernel(radius * scale, sigma * scale, angle))
 
 
 def _blur_zoom(x: Floats, level: tuple[float, int], rng: Rng) -> Floats:
@@ -123,13 +119,12 @@ def _blur_zoom(x: Floats, level: tuple[float, int], rng: Rng) -> Floats:
 
 def _let_snow(x: Floats, level: tuple[float, ...], rng: Rng) -> Floats:
     mean, deviation, size, threshold, radius, sigma, clear = level
-    height, width = x.shape[:2]
-    grid = optics.reference_grid(height, width)
+    grid = optics.reference_grid(x)
     flakes = mean + deviation * rng.standard_normal((*grid, 1), dtype=np.float32)
     flakes = optics.zoom(flakes, size)
     flakes = np.where(flakes < threshold, 0, np.clip(flakes, 0, 1)).astype(np.float32)
     kernel = optics.streak_kernel(radius, sigma, rng.uniform(-135, -45))
-    layer = optics.fit(optics.convolve(flakes, kernel)[..., 0], height, width)[..., None]
+    layer = optics.fit(optics.convolve(flakes, kernel)[..., 0], x)[..., None]
     grey = x @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
     pale = np.maximum(x, 1.5 * grey[..., None] + 0.5)
     return clear * x + (1 - clear) * pale + layer + layer[::-1, ::-1]
@@ -137,18 +132,16 @@ def _let_snow(x: Floats, level: tuple[float, ...], rng: Rng) -> Floats:
 
 def _let_freeze(x: Floats, level: tuple[float, float], rng: Rng) -> Floats:
     picture, ice = level
-    height, width = x.shape[:2]
-    frost = optics.make_frost(rng, *optics.reference_grid(height, width))
-    fitted = [optics.fit(frost[..., c], height, width) for c in range(3)]
+    frost = optics.make_frost(rng, *optics.reference_grid(x))
+    fitted = [optics.fit(frost[..., c], x) for c in range(3)]
     return picture * x + ice * np.stack(fitted, axis=-1)
 
 
 def _let_fog_in(x: Floats, level: tuple[float, float], rng: Rng) -> Floats:
     thickness, decay = level
-    height, width = x.shape[:2]
-    cloud = optics.make_plasma(rng, *optics.reference_grid(height, width), decay)
+    cloud = optics.make_plasma(rng, *optics.reference_grid(x), decay)
     brightest = float(x.max())
-    fogged = x + thickness * optics.fit(cloud, height, width)[..., None]
+    fogged = x + thickness * optics.fit(cloud, x)[..., None]
     return fogged * np.float32(brightest / (brightest + thickness))
 
 
@@ -177,17 +170,19 @@ def _warp_elastically(x: Floats, level: tuple[float, float, float], rng: Rng) ->
     middle = np.array([(height - 1) / 2, (width - 1) / 2])
     arm = min(height, width) / 3
     points = middle + arm * np.array([[1, 1], [1, -1], [-1, -1]])
-    moved = points + rng.uniform(-jitter, jitter, points.shape) * _scale(x)
+    moved = points + rng.uniform(-jitter, jitter, points.shape) * optics.reference_scale(x)
     affine = np.linalg.lstsq(np.c_[points, np.ones(3)], moved, rcond=None)[0].astype(np.float32)
-    grid = optics.reference_grid(height, width)
+    grid = optics.reference_grid(x)
     noise = rng.uniform(-1, 1, (*grid, 2)).astype(np.float32)
-    local = optics.convolve(noise, optics.gaussian_kernel(smoothness)) * (strength * _scale(x))
-    rows, columns = optics.pixel_positions(height, width)
+    local = optics.convolve(noise, optics.gaussian_kernel(smoothness)) * (
+        strength * optics.reference_scale(x)
+    )
+    rows, columns = optics.pixel_positions(x)
     down, right = (
         rows * affine[0, axis]
         + columns * affine[1, axis]
         + affine[2, axis]
-        + optics.fit(local[..., axis], height, width)
+        + optics.fit(local[..., axis], x)
         for axis in range(2)
     )
     return optics.sample(x, down, right)
@@ -196,7 +191,7 @@ def _warp_elastically(x: Floats, level: tuple[float, float, float], rng: Rng) ->
 def _pixelate(x: Floats, share: float, rng: Rng) -> Floats:
     """Shrunk to `share` of 224 pixels (of its own below that), and enlarged without smoothing."""
     height, width = x.shape[:2]
-    factor = share / max(1.0, _scale(x))
+    factor = share / max(1.0, optics.reference_scale(x))
     picture = Image.fromarray(_to_bytes(x))
     small = picture.resize(
         (max(1, int(width * factor)), max(1, int(height * factor))), Image.Resampling.BOX

@@ -6,14 +6,14 @@ other picture, on no order and on no number of workers. `corruption_kinds.py` ha
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from tpt.corrupt.corruption_kinds import CORRUPTIONS, Pixels, Rng
+from tpt.corrupt.corruption_kinds import CORRUPTIONS, Pixels
 from tpt.errors import MethodError, suggest
+from tpt.images.chance import draw_from
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -42,16 +42,11 @@ def corrupt(pixels: Pixels, kind: str, severity: int, seed: int = 0, key: str | 
             f"{pixels.dtype}. tpt.images.decode.decode_image makes one of any image."
         )
     chosen = CORRUPTIONS[kind]
+    rng = draw_from(seed, kind, severity, type(key).__name__, key)
     x = pixels.astype(np.float32) / np.float32(255)
-    out = chosen.apply(x, chosen.levels[severity - 1], _draw_from(seed, kind, severity, key))
+    out = chosen.apply(x, chosen.levels[severity - 1], rng)
     result: Pixels = np.rint(np.clip(out, 0, 1) * 255).astype(np.uint8)
     return result
-
-
-def _draw_from(seed: int, kind: str, severity: int, key: str | int) -> Rng:
-    text = f"{seed}\0{kind}\0{severity}\0{type(key).__name__}\0{key}"
-    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
-    return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
 
 
 # --- names and severities as people write them ---
@@ -108,14 +103,14 @@ def parse_severities(text: str) -> tuple[int, ...]:
     """
     severities: list[int] = []
     for part in text.split(","):
-        first, dash, last = part.partition("-")
-        ends = [end.strip() for end in ((first, last) if dash else (first, first))]
-        if not all(end in ("1", "2", "3", "4", "5") for end in ends) or ends[0] > ends[1]:
+        first, dash, last = (word.strip() for word in part.partition("-"))
+        last = last if dash else first
+        if not {first, last}.issubset("12345") or first > last:
             raise MethodError(
                 f'"{part.strip()}" is no severity: expected a whole number from 1 (weak) to 5 '
                 "(strong), several with commas, or a range such as 1-5."
             )
-        severities += range(int(ends[0]), int(ends[1]) + 1)
+        severities += range(int(first), int(last) + 1)
     return tuple(sorted(_refuse_twice(severities)))
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tpt.data._class_json import ID_WORDS, NAME_WORDS, read_json
-from tpt.data.class_lists import keyword_of, note_names
+from tpt.data.class_lists import keyword_of, note_names, split_entry
 from tpt.data.imagenet import KEYWORDS, imagenet_ids, is_wnid, name_ids
 from tpt.data.presets import PRESETS
 from tpt.errors import SourceError, suggest
@@ -238,17 +238,12 @@ def _read_forms(items: list[_Item]) -> list[_Item]:
             if fits(read):
                 return read
     _check_syntax(items)
-    return [item if item.quoted else _split_equals(item) for item in items]
+    return [item if item.quoted or "=" not in item.name else _split_equals(item) for item in items]
 
 
 def _split_equals(item: _Item) -> _Item:
-    label, equals, name = item.name.rpartition("=")
-    if equals and not (label.strip() and name.strip()):
-        raise SourceError(
-            f'"{item.name}" in the list of classes lacks {"an id" if name.strip() else "a name"}: '
-            'expected a class name or "id=name".'
-        )
-    return _unquote(replace(item, label=label.strip(), name=name))
+    label, name = split_entry(item.name)
+    return _unquote(replace(item, label=label, name=name))
 
 
 def _check_syntax(items: Sequence[_Item]) -> None:

@@ -152,6 +152,21 @@ def note_absent(classes: Sequence[str], present: Container[int]) -> tuple[str, .
     )
 
 
+def split_entry(entry: str) -> tuple[str, str]:
+    """(id, name) of "id=name", ("", name) of a name alone.
+
+    Raises:
+        SourceError: one of the two is missing.
+    """
+    label, equals, name = (part.strip() for part in entry.rpartition("="))
+    if not name or (equals and not label):
+        raise SourceError(
+            f'"{entry}" in the list of classes lacks {"a name" if not name else "an id"}: '
+            'expected a class name or "id=name".'
+        )
+    return label, name
+
+
 def named_ids(entries: Sequence[str] | None) -> frozenset[str]:
     """The ids that stand left of "=" in a list of classes."""
     return frozenset(entry.rpartition("=")[0].strip() for entry in entries or ()) - {""}
@@ -244,17 +259,12 @@ def _read_entries(entries: Sequence[str]) -> _ClassList:
     by_name: dict[str, list[int]] = {}
     plain: dict[str, str] = {}
     for entry in entries:
-        label, equals, name = (part.strip() for part in entry.rpartition("="))
-        if not name or (equals and not label):
-            raise SourceError(
-                f'"{entry}" in the list of classes lacks {"a name" if not name else "an id"}: '
-                'expected a class name or "id=name".'
-            )
+        label, name = split_entry(entry)
         places = by_name.setdefault(fold(name), [len(classes)])
         if places[0] == len(classes):
             classes.append(name)
             ids.append(label)
-        if not equals:
+        if not label:
             if fold(name) in plain:
                 raise SourceError(
                     f'The list of classes names "{name}" twice'

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,16 +23,15 @@ from tpt.errors import SourceError, suggest
 
 @dataclass(frozen=True)
 class Part:
-    """ImageNet, or a published set with a part of its classes."""
+    """A published set with a part of ImageNet's classes."""
 
     keyword: str  # as in --classes
     title: str
     size: int  # classes
 
 
-IMAGENET = Part("imagenet", "ImageNet", 1000)
 PARTS = (Part("imagenet-a", "ImageNet-A", 200), Part("imagenet-r", "ImageNet-R", 200))
-KEYWORDS = (IMAGENET.keyword, *(part.keyword for part in PARTS))
+KEYWORDS = ("imagenet", *(part.keyword for part in PARTS))
 """The words that stand for a list of classes."""
 
 
@@ -48,7 +47,9 @@ def imagenet_ids() -> tuple[str, ...]:
 
 def imagenet_names() -> tuple[str, ...]:
     """open_clip's 1,000 class names in the standard order; two of them come twice."""
-    return tuple(_names())
+    from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES  # open_clip imports torch
+
+    return tuple(IMAGENET_CLASSNAMES)
 
 
 def subset_ids(part: str) -> tuple[str, ...]:
@@ -68,7 +69,7 @@ def subset_ids(part: str) -> tuple[str, ...]:
 
 def name_ids(ids: Iterable[str]) -> tuple[str, ...]:
     """open_clip's class names of some of the 1,000 ids."""
-    by_id = dict(zip(imagenet_ids(), _names(), strict=True))
+    by_id = dict(zip(imagenet_ids(), imagenet_names(), strict=True))
     return tuple(by_id[wnid] for wnid in ids)
 
 
@@ -94,12 +95,6 @@ def simple_templates() -> tuple[str, ...]:
 
 def _as_text(templates: Iterable[Callable[[str], str]]) -> tuple[str, ...]:
     return tuple(template("{}") for template in templates)
-
-
-def _names() -> Sequence[str]:
-    from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES  # open_clip imports torch
-
-    return IMAGENET_CLASSNAMES
 
 
 @cache

@@ -14,7 +14,6 @@ of a batch at once.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +24,7 @@ from torch import Tensor
 from tpt.errors import MethodError
 from tpt.images._augmix import mix_chains
 from tpt.images._products import cut_by_products
+from tpt.images.chance import draw_from
 from tpt.images.decode import Picture, is_one_image, load_picture
 from tpt.images.resample import (
     ASPECT,
@@ -165,9 +165,7 @@ class Views:
         return views
 
     def _rng(self, key: str | int, purpose: str) -> np.random.Generator:
-        text = f"{self.seed}\0{purpose}\0{type(key).__name__}\0{key}"
-        digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
-        return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
+        return draw_from(self.seed, purpose, type(key).__name__, key)
 
 
 def _describe(clip: Clip) -> str:
