@@ -249,7 +249,7 @@ def test_the_forced_layout_wants_ids_only() -> None:
     path = make("mixed", "n01440764", "dog")
     assert message_of(path, layout="wnid") == (
         'Not all class folders of "mixed" are WordNet ids: dog. Expected n and eight digits, as in '
-        "n01440764. Rename or ignore them, or leave --layout wnid away."
+        "n01440764. Rename or ignore them, or drop --layout wnid."
     )
 
 
@@ -294,7 +294,7 @@ def test_numbers_take_all_classes_or_other_names() -> None:
         (
             ("1", "1000", "dog"),
             'Not all class folders of "v2" are numbers from 0 to 999: 1000, dog. Rename or ignore '
-            "them, or leave --layout numbers away.",
+            "them, or drop --layout numbers.",
         ),
         (
             ("1", "01", "2"),

@@ -133,7 +133,8 @@ def sample(x: Floats, rows: Floats, columns: Floats) -> Floats:
 
 def pixel_positions(x: Floats) -> tuple[Floats, Floats]:
     """The row and the column of every pixel, each (H, W)."""
-    rows, columns = np.indices(x.shape[:2], dtype=np.float32)
+    height, width = x.shape[:2]
+    rows, columns = np.indices((height, width), dtype=np.float32)
     return rows, columns
 
 

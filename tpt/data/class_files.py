@@ -29,7 +29,7 @@ _DATA_SETS = (
     *("places365", "flowers102", "imagenet1k", "imagenet21k", "imagenet100", "imagenetv2"),
     *("imagenetsketch", "imagenette", "ilsvrc2012", "pacs", "domainnet"),
 )
-_QUOTED = re.compile(r"""(["'`])(.*)\1|[\u201c\u2018](.*)[\u201d\u2019]""")
+QUOTED = re.compile(r"""(["'`])(.*)\1|[\u201c\u2018](.*)[\u201d\u2019]""")
 _BULLET = re.compile(r"[-*\u2022]\s+(.*)")
 _WNID_FIRST = re.compile(r"(?P<id>n\d{8})(?:\s*[:,\t]\s*|\s+)(?P<name>\S.*)")
 
@@ -61,10 +61,11 @@ def read_class_list(value: str) -> tuple[str, ...]:
     elif len(value.strip().splitlines()) > 1 or value.strip()[:1] in ("[", "{"):
         items = _read_text(value.strip(), "the list", "")
     else:
-        _check_word(value)
         keyword = keyword_of([value])
         if keyword is not None:
             return (keyword,)
+        if "," not in value:
+            _check_word(value)
         items = _read_forms(_split_commas(value))
     _check_each(items)
     return tuple(f"{item.label}={item.name}" if item.label else item.name for item in items)
@@ -102,8 +103,6 @@ def _read_file(path: str) -> str:
 
 def _check_word(value: str) -> None:
     """Refuse a single name that was meant as a file or as a data set."""
-    if "," in value or keyword_of([value]) is not None:
-        return
     if os.path.isdir(value):
         raise SourceError(
             f'"{value}" is a folder; expected class names, or a file with one a line.'
@@ -164,7 +163,7 @@ def _cut_cells(lines: Sequence[str], mark: str) -> Iterator[list[str]]:
 
 def _unquote(item: _Item) -> _Item:
     text = item.name.strip()
-    match = None if item.quoted else _QUOTED.fullmatch(text)
+    match = None if item.quoted else QUOTED.fullmatch(text)
     if match is None:
         return replace(item, name=text)
     return replace(item, name=(match[2] or match[3] or "").strip(), quoted=True)

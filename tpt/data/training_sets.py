@@ -18,14 +18,19 @@ from pathlib import Path
 
 from tpt.data.class_lists import choose_classes
 from tpt.data.labelled_sets import SPLITS, ReadOptions, Sample
-from tpt.data.layouts.class_folders import list_pictures, note_loose
+from tpt.data.layouts.class_folders import list_pictures, note_ignored, note_loose
 from tpt.data.layouts.csv_table import read_rows
 from tpt.data.presets import Preset, find_preset, name_labels, preset_of_split
-from tpt.errors import SourceError
+from tpt.errors import SourceError, describe_error
 from tpt.streaming.folders import scan_folder, sort_naturally
 from tpt.text import as_text, read_json, some
 
 Rows = dict[str, list[tuple[str, str]]]  # split -> (path, label)
+
+_EXPECTED = (
+    "Expected a folder with one sub-folder a class, a CSV file with columns path and label, or a "
+    "split_zhou_*.json file."
+)
 
 
 @dataclass(frozen=True)
@@ -68,19 +73,13 @@ def read_training_set(
     if os.path.isdir(path):
         layout, (rows, notes) = "folder", _read_folder(path, conventions, all_files)
     elif not os.path.exists(path):
-        raise SourceError(
-            f'There is no "{path}". Expected a folder with one sub-folder a class, a CSV file with '
-            "columns path and label, or a split_zhou_*.json file."
-        )
+        raise SourceError(f'There is no "{path}". {_EXPECTED}')
     elif path.lower().endswith(".csv"):
         layout, rows = "csv", _read_csv(path)
     elif path.lower().endswith(".json"):
         layout, (rows, names) = "split", _read_split(path, conventions)
     else:
-        raise SourceError(
-            f'"{path}" is neither a folder nor a .csv nor a .json file. Expected a folder with one '
-            "sub-folder a class, a CSV file with columns path and label, or a split_zhou_*.json."
-        )
+        raise SourceError(f'"{path}" is neither a folder nor a .csv nor a .json file. {_EXPECTED}')
     file_name = os.path.basename(os.path.abspath(path)).removesuffix(".json")
     name = conventions.title if conventions else as_text(file_name)
     if layout != "split":
@@ -162,17 +161,13 @@ def _read_class_folders(
             + ". Expected one sub-folder a class, named after it."
         )
     names = sort_naturally(here.folders)
-    ignored = [name for name in names if preset and name in preset.ignored]
-    notes = [
-        f'The folder "{name}" is left out, as the data set\'s convention has it.'
-        for name in ignored
-    ]
+    ignored = preset.ignored if preset else frozenset()
     labels = {name: name for name in names if name not in ignored}
     pictures, others = list_pictures(
         path, labels, any_depth=True, natural=True, all_files=all_files
     )
     rows = [(file, label) for _, label, file in pictures]
-    return rows, [*notes, *note_loose(here.images, path), *others]
+    return rows, [*note_ignored(here, ignored), *note_loose(here.images, path), *others]
 
 
 # --- lists ---
@@ -207,7 +202,7 @@ def _read_split(path: str, preset: Preset | None) -> tuple[Rows, dict[str, str]]
         }
     except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise SourceError(
-            f'"{path}" is not a split file ({type(error).__name__}: {error}). Expected '
+            f'"{path}" is not a split file ({describe_error(error)}). Expected '
             '{"train": [[path, label number, class name], ...], "val": ..., "test": ...}.'
         ) from error
     names: dict[int, str] = {}

@@ -9,8 +9,7 @@ all views that drew it at once, with kornia; pixels are rounded to 8 bits after 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import kornia
 import numpy as np
@@ -26,8 +25,7 @@ WARP_OPS = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
 OPS = (*PIXEL_OPS, *WARP_OPS)
 
 
-@dataclass(frozen=True)
-class Chains:
+class Chains(NamedTuple):
     """What was drawn for n views."""
 
     ops: npt.NDArray[Any]  # (CHAINS, DEPTH, n) index OPS
@@ -60,8 +58,8 @@ def mix_chains(views: Tensor, *rngs: np.random.Generator) -> Tensor:
         views: as many of each picture, one picture after the other.
         rngs: each picture's own, so that its views do not depend on its neighbours.
     """
-    drawn = [vars(draw_chains(rng, len(views) // len(rngs))) for rng in rngs]
-    chains = Chains(**{k: np.concatenate([one[k] for one in drawn], axis=-1) for k in drawn[0]})
+    drawn = [draw_chains(rng, len(views) // len(rngs)) for rng in rngs]
+    chains = Chains(*(np.concatenate(parts, axis=-1) for parts in zip(*drawn, strict=True)))
     clean = _each(chains.clean[0], views)
     mixed = torch.zeros_like(views)
     for chain in range(CHAINS):
@@ -120,18 +118,17 @@ def _source_map(name: str, level: float, sign: float, size: torch.Size) -> npt.N
     height, width = size
     shift = sign * math.floor(level * (width / 3) / 10)
     shear = sign * level * 0.3 / 10
-    if name == "translate_x":
-        return np.array([[1, 0, shift], [0, 1, 0]], dtype=np.float64)
-    if name == "translate_y":
-        return np.array([[1, 0, 0], [0, 1, shift]], dtype=np.float64)
-    if name == "shear_x":
-        return np.array([[1, shear, 0], [0, 1, 0]])
-    if name == "shear_y":
-        return np.array([[1, 0, 0], [shear, 1, 0]])
     angle = -math.radians(sign * math.floor(level * 30 / 10))  # counter-clockwise, as in Pillow
     cos, sin = math.cos(angle), math.sin(angle)
     x, y = width / 2, height / 2
-    return np.array([[cos, sin, x - cos * x - sin * y], [-sin, cos, y + sin * x - cos * y]])
+    maps = {
+        "translate_x": [[1, 0, shift], [0, 1, 0]],
+        "translate_y": [[1, 0, 0], [0, 1, shift]],
+        "shear_x": [[1, shear, 0], [0, 1, 0]],
+        "shear_y": [[1, 0, 0], [shear, 1, 0]],
+        "rotate": [[cos, sin, x - cos * x - sin * y], [-sin, cos, y + sin * x - cos * y]],
+    }
+    return np.array(maps[name], dtype=np.float64)
 
 
 def _warp(views: Tensor, source: Tensor) -> Tensor:

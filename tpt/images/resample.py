@@ -180,7 +180,6 @@ def _centre(picture: Tensor, facts: Preprocess) -> Tensor:
             picture = picture.narrow(axis, start, wanted)
         else:
             ahead = (wanted - length) // 2
-            pad = [ahead, wanted - length - ahead] if axis == -1 else [0, 0]
-            pad += [ahead, wanted - length - ahead] if axis == -2 else [0, 0]
-            picture = F.pad(picture, pad, value=facts.fill)
+            pad = [ahead, wanted - length - ahead]
+            picture = F.pad(picture, pad if axis == -1 else [0, 0, *pad], value=facts.fill)
     return picture[0]

@@ -267,10 +267,10 @@ def test_a_tree_that_is_not_the_forced_one_is_an_error() -> None:
     touch("pacs/photo/dog/1.png", "pacs/art/dog/1.png")
     assert message_of("pacs", "corruptions") == (
         '"pacs" is no tree of corruptions: expected CORRUPTION/SEVERITY/CLASS with severities from '
-        "1 to 5, as ImageNet-C has it, and found art, photo. Name another folder, or leave "
-        "--layout corruptions away."
+        "1 to 5, as ImageNet-C has it, and found art, photo. Name another folder, or drop "
+        "--layout corruptions."
     )
-    assert message_of("pacs/photo", "corruptions").endswith("leave --layout corruptions away.")
+    assert message_of("pacs/photo", "corruptions").endswith("drop --layout corruptions.")
     assert message_of("pacs/photo", "domains").startswith(
         'The folder "pacs/photo/dog" holds 1 picture and no class folders:'
     )

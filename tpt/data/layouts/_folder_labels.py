@@ -12,14 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tpt.data.class_lists import Choice, choose_classes, keyword_of, named_ids
-from tpt.data.imagenet import (
-    PARTS,
-    imagenet_ids,
-    is_wnid,
-    name_ids,
-    subset_ids,
-    subset_of,
-)
+from tpt.data.imagenet import PARTS, imagenet_ids, is_wnid, name_ids, subset_ids, subset_of
 from tpt.data.labelled_sets import ReadOptions
 from tpt.errors import SourceError
 from tpt.text import as_text, fold, some
@@ -67,19 +60,17 @@ def find_kind(folders: Sequence[str], options: ReadOptions, path: str) -> str:
         SourceError: WordNet ids beside names, or names that are not what `options.layout` says.
     """
     wnids = [name for name in folders if is_wnid(name)]
-    numbers = [name for name in folders if _is_number(name)]
-    if options.layout == "wnid" and len(wnids) < len(folders):
+    names = [name for name in folders if not is_wnid(name)]
+    if options.layout == "wnid" and names:
         raise SourceError(
-            f'Not all class folders of "{path}" are WordNet ids: '
-            f"{some(name for name in folders if not is_wnid(name))}. Expected n and eight digits, "
-            "as in n01440764. Rename or ignore them, or leave --layout wnid away."
+            f'Not all class folders of "{path}" are WordNet ids: {some(names)}. Expected n and '
+            "eight digits, as in n01440764. Rename or ignore them, or drop --layout wnid."
         )
     if options.layout == "numbers":
-        if len(numbers) < len(folders):
+        if other := [name for name in folders if not _is_number(name)]:
             raise SourceError(
-                f'Not all class folders of "{path}" are numbers from 0 to 999: '
-                f"{some(name for name in folders if not _is_number(name))}. Rename or ignore them, "
-                "or leave --layout numbers away."
+                f'Not all class folders of "{path}" are numbers from 0 to 999: {some(other)}. '
+                "Rename or ignore them, or drop --layout numbers."
             )
         if len({int(name) for name in folders}) < len(folders):
             raise SourceError(
@@ -90,8 +81,7 @@ def find_kind(folders: Sequence[str], options: ReadOptions, path: str) -> str:
         return "numbers"
     if options.layout == "folders":
         return "folders"
-    if wnids and len(wnids) < len(folders):
-        names = [name for name in folders if not is_wnid(name)]
+    if wnids and names:
         raise SourceError(
             f'"{path}" mixes WordNet ids ({some(wnids)}) with other folders ({some(names)}). '
             "Expected one kind. Take the others away, or take every folder by its name "
@@ -99,8 +89,8 @@ def find_kind(folders: Sequence[str], options: ReadOptions, path: str) -> str:
         )
     if wnids:
         return "wnid"
-    every = len(folders) == 1000 and {int(name) for name in numbers} == set(range(1000))
-    return "numbers" if every else "folders"
+    numbers = {int(name) for name in folders if _is_number(name)}
+    return "numbers" if len(folders) == len(numbers) == 1000 else "folders"
 
 
 def _is_number(name: str) -> bool:

@@ -23,11 +23,6 @@ COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.z
 _SIGNATURES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")  # gzip, bz2, xz, zstd
 _LONGEST_LABEL = 32  # bytes of a .cls file that are read
 
-_NO_LABEL = "without a label (.cls)"
-_NO_PICTURE = "without a picture"
-_SEVERAL = "with several pictures or labels"
-_NO_NUMBER = "whose label (.cls) is no number"
-
 
 @dataclass(frozen=True, slots=True)
 class Picture:
@@ -113,13 +108,14 @@ def describe_left_out(indices: list[Index]) -> tuple[str, ...]:
 def _read_label(group: _Group) -> int | str:
     """The label number, or what is wrong."""
     if not group.pictures:
-        return _NO_PICTURE
+        return "without a picture"
     if not group.labels:
-        return _NO_LABEL
+        return "without a label (.cls)"
     if len(group.pictures) > 1 or len(group.labels) > 1:
-        return _SEVERAL
+        return "with several pictures or labels"
     text = group.labels[0].strip()
-    return int(text) if re.fullmatch(rb"-?[0-9]{1,9}", text) else _NO_NUMBER
+    is_number = re.fullmatch(rb"-?[0-9]{1,9}", text)
+    return int(text) if is_number else "whose label (.cls) is no number"
 
 
 def _walk(path: str, file: BinaryIO, groups: dict[str, _Group]) -> str:

@@ -8,7 +8,7 @@ every folder is listed once.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from tpt.data.labelled_sets import LabelledSet, ReadOptions
@@ -55,7 +55,7 @@ def read_groups(
         deep, inside = options.layout != "auto", options.all_files
         pictures, others = list_pictures(group.root, ids, any_depth=deep, all_files=inside)
         loose = note_loose(here.images, group.root)
-        notes = (*group.notes, *note_ignored(here, options), *loose, *others)
+        notes = (*group.notes, *note_ignored(here, options.ignored), *loose, *others)
         one = labels.choice.make_set(
             as_text(group.name),
             layout + labels.layout,
@@ -151,7 +151,7 @@ def note_loose(images: Sequence[str], root: str) -> list[str]:
     ]
 
 
-def note_ignored(here: Listing, options: ReadOptions) -> list[str]:
+def note_ignored(here: Listing, ignored: Container[str]) -> list[str]:
     """A note on folders that are no class, if there are any."""
-    left = [name for name in here.folders if name in options.ignored]
+    left = [name for name in here.folders if name in ignored]
     return [f"Left out, as no class: {some(left)}."] if left else []

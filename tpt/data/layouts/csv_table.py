@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import csv
 import os
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tpt.data.class_files import QUOTED
 from tpt.data.class_lists import choose_classes
 from tpt.data.imagenet import imagenet_ids, is_wnid, name_ids
 from tpt.data.labelled_sets import SPLITS, LabelledSet, ReadOptions
@@ -23,7 +23,6 @@ from tpt.text import some
 
 NAME, SUMMARY = "table", "a CSV file with columns path and label"
 COLUMNS = ("path", "label", "split", "domain")
-_QUOTED = re.compile(r"""(["'`]).*\1|[\u201c\u2018].*[\u201d\u2019]""")
 _TRIED = 20  # pictures of which one has to exist, so that a wrong folder shows at once
 
 
@@ -158,7 +157,7 @@ def _read_row(
             "test. Correct it."
         )
     place = find_listed(fields["path"], os.path.dirname(path))
-    if _QUOTED.fullmatch(fields["label"]):
+    if QUOTED.fullmatch(fields["label"]):
         raise SourceError(
             f'Line {number} of "{path}" has the label {fields["label"]}, in quotes. Remove them, '
             'or write "," and "label" without a space between them.'

@@ -69,16 +69,15 @@ def read_tree(path: str, name: str, options: ReadOptions) -> tuple[Sequence[Grou
         deep = _check_mixture(root, inside)
         if not deep:
             return [Group(name, root, notes)], ""
-    notes = (*notes, *note_ignored(here, options), *note_loose(here.images, root))
+    notes = (*notes, *note_ignored(here, options.ignored), *note_loose(here.images, root))
     if options.layout != "domains":
-        groups = _find_corruptions(root, name, inside, deep)
-        if groups:
+        if groups := _find_corruptions(root, name, inside, deep):
             return _with_class_roots(groups, notes), "a folder a corruption and severity, "
         if options.layout == "corruptions":
             raise SourceError(
                 f'"{root}" is no tree of corruptions: expected CORRUPTION/SEVERITY/CLASS with '
                 f"severities from 1 to 5, as ImageNet-C has it, and found {some(inside)}. Name "
-                "another folder, or leave --layout corruptions away."
+                "another folder, or drop --layout corruptions."
             )
     groups = [
         Group(f"{name}/{folder}", os.path.join(root, folder), domain=folder) for folder in inside
