@@ -192,11 +192,11 @@ def _pixelate(x: Floats, share: float, rng: Rng) -> Floats:
     """Shrunk to `share` of 224 pixels (of its own below that), and enlarged without smoothing."""
     height, width = x.shape[:2]
     factor = share / max(1.0, optics.reference_scale(x))
-    picture = Image.fromarray(_to_bytes(x))
+    picture = Image.fromarray(to_bytes(x))
     small = picture.resize(
         (max(1, int(width * factor)), max(1, int(height * factor))), Image.Resampling.BOX
     )
-    return _to_floats(small.resize((width, height), Image.Resampling.BOX))
+    return to_floats(np.asarray(small.resize((width, height), Image.Resampling.BOX)))
 
 
 def _compress_jpeg(x: Floats, quality: int, rng: Rng) -> Floats:
@@ -206,17 +206,19 @@ def _compress_jpeg(x: Floats, quality: int, rng: Rng) -> Floats:
             f"holds at most {LONGEST_JPEG:,} a side. Scale it down, or leave it out."
         )
     buffer = io.BytesIO()
-    Image.fromarray(_to_bytes(x)).save(buffer, "JPEG", quality=quality)
-    return _to_floats(Image.open(buffer))
+    Image.fromarray(to_bytes(x)).save(buffer, "JPEG", quality=quality)
+    return to_floats(np.asarray(Image.open(buffer)))
 
 
-def _to_bytes(x: Floats) -> Pixels:
-    pixels: Pixels = np.rint(x * 255).astype(np.uint8)
+def to_bytes(x: Floats) -> Pixels:
+    """[0, 1] to the nearest byte; what lies outside is cut off."""
+    pixels: Pixels = np.rint(np.clip(x, 0, 1) * 255).astype(np.uint8)
     return pixels
 
 
-def _to_floats(picture: Image.Image) -> Floats:
-    return np.asarray(picture.convert("RGB"), dtype=np.float32) / np.float32(255)
+def to_floats(pixels: Pixels) -> Floats:
+    """Bytes to [0, 1]."""
+    return pixels.astype(np.float32) / np.float32(255)
 
 
 CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType(

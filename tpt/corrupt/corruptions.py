@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tpt.corrupt.corruption_kinds import CORRUPTIONS, Pixels
+from tpt.corrupt.corruption_kinds import CORRUPTIONS, Pixels, to_bytes, to_floats
 from tpt.errors import MethodError, suggest
 from tpt.images.chance import draw_from
 
@@ -43,10 +43,7 @@ def corrupt(pixels: Pixels, kind: str, severity: int, seed: int = 0, key: str | 
         )
     chosen = CORRUPTIONS[kind]
     rng = draw_from(seed, kind, severity, type(key).__name__, key)
-    x = pixels.astype(np.float32) / np.float32(255)
-    out = chosen.apply(x, chosen.levels[severity - 1], rng)
-    result: Pixels = np.rint(np.clip(out, 0, 1) * 255).astype(np.uint8)
-    return result
+    return to_bytes(chosen.apply(to_floats(pixels), chosen.levels[severity - 1], rng))
 
 
 # --- names and severities as people write them ---

@@ -14,7 +14,7 @@ import sys
 from typing import Any
 
 from tpt.errors import name_failure
-from tpt.images.decode import Picture, load_encoded
+from tpt.images.decode import load_encoded
 
 
 def serve(time_limit: float | None) -> None:
@@ -32,23 +32,20 @@ def serve(time_limit: float | None) -> None:
         data = source.read(asked["bytes"])
         signal.setitimer(signal.ITIMER_REAL, time_limit or 0)
         try:
-            told = _decode(asked["name"], data)
+            about, pixels = _decode(asked["name"], data)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        about = told if isinstance(told, dict) else _describe(told)
         answers.write(json.dumps(about).encode() + b"\n")
-        if isinstance(told, Picture):
-            answers.write(told.pixels.data)
+        answers.write(pixels)
         answers.flush()
 
 
-def _decode(name: str, data: bytes) -> Picture | dict[str, Any]:
+def _decode(name: str, data: bytes) -> tuple[dict[str, Any], memoryview]:
+    """What is said of a picture, and its pixels; of one that cannot be read, none."""
     try:
-        return load_encoded(name, data)
+        picture = load_encoded(name, data)
     except Exception as error:
-        return {"error": name_failure(error, "Decoding")}
-
-
-def _describe(picture: Picture) -> dict[str, Any]:
-    height, width, _ = picture.pixels.shape
-    return {"size": [height, width], "digest": picture.digest, "warning": picture.warning}
+        return {"error": name_failure(error, "Decoding")}, memoryview(b"")
+    size = picture.pixels.shape[:2]
+    about = {"size": size, "digest": picture.digest, "warning": picture.warning}
+    return about, picture.pixels.data

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -33,15 +33,6 @@ class Picture:
     member: TarMember
 
 
-@dataclass(frozen=True)
-class Index:
-    """An archive's labelled pictures, in its order, and what of it cannot be used."""
-
-    pictures: tuple[Picture, ...]
-    left_out: dict[str, list[str]]  # what is wrong -> keys
-    damage: str = ""  # what is wrong with the archive itself, in one sentence
-
-
 @dataclass
 class _Group:
     """The members of one stem: a picture and its label, in either order."""
@@ -50,12 +41,37 @@ class _Group:
     labels: list[bytes] = field(default_factory=list)
 
 
-def index_archive(path: str) -> Index:
-    """List the labelled pictures of an archive.
+def index_archives(paths: Sequence[str]) -> tuple[list[Picture], list[str]]:
+    """The labelled pictures of some archives, in order, and notes on what cannot be used.
 
     Raises:
-        SourceError: the archive cannot be read at all, is no tar, or is compressed.
+        SourceError: an archive cannot be read at all, is no tar, or is compressed.
     """
+    pictures: list[Picture] = []
+    notes: list[str] = []
+    left_out: dict[str, list[str]] = {}  # what is wrong -> keys
+    for path in paths:
+        groups, end = _open_archive(path)
+        before = len(pictures)
+        for stem, group in groups.items():
+            key = f"{os.path.basename(path)}/{stem}"
+            label = _read_label(group)
+            if isinstance(label, str):
+                left_out.setdefault(label, []).append(key)
+            else:
+                pictures.append(Picture(key, label, group.pictures[0]))
+        if end:
+            count = len(pictures) - before
+            whole = f"{count:,} picture{'s' * (count != 1)}"
+            notes.append(f'"{path}" {end} after {whole}; fetch it again.')
+    for reason, keys in left_out.items():
+        are = "s are" if len(keys) > 1 else " is"
+        notes.append(f"{len(keys):,} sample{are} left out, {reason}: {some(keys)}.")
+    return pictures, notes
+
+
+def _open_archive(path: str) -> tuple[dict[str, _Group], str]:
+    """An archive's members by stem, and what is wrong with its end, or ""."""
     groups: dict[str, _Group] = {}
     try:
         with open(path, "rb") as file:
@@ -68,41 +84,12 @@ def index_archive(path: str) -> Index:
                 )
             if not start:
                 raise SourceError(f'"{path}" is empty (0 bytes). Fetch it again.')
-            end = _walk(path, file, groups)
+            return groups, _walk(path, file, groups)
     except OSError as error:
         raise SourceError(
             f'"{path}" cannot be read ({error.strerror or error}): expected a tar archive. Check '
             "the file."
         ) from error
-    pictures: list[Picture] = []
-    left_out: dict[str, list[str]] = {}
-    name = os.path.basename(path)
-    for stem, group in groups.items():
-        key = f"{name}/{stem}"
-        label = _read_label(group)
-        if isinstance(label, str):
-            left_out.setdefault(label, []).append(key)
-        else:
-            pictures.append(Picture(key, label, group.pictures[0]))
-    count = f"{len(pictures):,} picture{'s' * (len(pictures) != 1)}"
-    damage = f'"{path}" {end} after {count}; fetch it again.' if end else ""
-    return Index(tuple(pictures), left_out, damage)
-
-
-def describe_left_out(indices: list[Index]) -> tuple[str, ...]:
-    """Notes on damaged archives and on samples that cannot be used, in full sentences."""
-    keys: dict[str, list[str]] = {}
-    for index in indices:
-        for reason, more in index.left_out.items():
-            keys.setdefault(reason, []).extend(more)
-    return (
-        *(index.damage for index in indices if index.damage),
-        *(
-            f"{len(these):,} sample{'s are' if len(these) > 1 else ' is'} left out, {reason}: "
-            f"{some(these)}."
-            for reason, these in keys.items()
-        ),
-    )
 
 
 def _read_label(group: _Group) -> int | str:

@@ -20,7 +20,7 @@ import re
 from tpt.data.class_lists import choose_classes, keyword_of
 from tpt.data.imagenet import imagenet_ids, imagenet_names
 from tpt.data.labelled_sets import SPLITS, LabelledSet, ReadOptions
-from tpt.data.layouts._tar_index import COMPRESSED, Picture, describe_left_out, index_archive
+from tpt.data.layouts._tar_index import COMPRESSED, Picture, index_archives
 from tpt.errors import SourceError
 from tpt.streaming.folders import scan_folder, sort_naturally
 from tpt.text import some
@@ -60,9 +60,8 @@ def read(path: str, name: str, options: ReadOptions) -> tuple[LabelledSet, ...]:
     _check_type(os.path.join(home, "dataset_type.txt"))
     names = _read_classnames(os.path.join(home, CLASSNAMES), options)
     templates = _read_templates(os.path.join(home, TEMPLATES))
-    indices = [index_archive(archive) for archive in archives]
-    notes += describe_left_out(indices)
-    pictures = [picture for index in indices for picture in index.pictures]
+    pictures, more = index_archives(archives)
+    notes += more
     _check_labels(pictures, names, path, notes)
     is_imagenet = tuple(names) == imagenet_names()
     ids = list(imagenet_ids()) if is_imagenet else [str(number) for number in range(len(names))]
