@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from data.set_files import write
 from hypothesis import given
 from hypothesis import strategies as st
+from refusals import refusal
 
 from tpt.data.class_files import note_list, read_class_list
 from tpt.data.class_lists import list_names
@@ -15,22 +17,12 @@ from tpt.errors import SourceError
 from tpt.text import drop_invisible, fold
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _in_empty_folder(tmp_path_factory: pytest.TempPathFactory) -> object:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("lists"))
-        yield
-
-
 def names_of(text: str | bytes, path: str = "list.txt") -> tuple[str, ...]:
-    Path(path).write_bytes(text.encode() if isinstance(text, str) else text)
-    return list_names(read_class_list(path))
+    return list_names(read_class_list(write(path, text)))
 
 
 def message_of(value: str) -> str:
-    with pytest.raises(SourceError) as caught:
-        read_class_list(value)
-    return str(caught.value)
+    return refusal(SourceError, read_class_list, value)
 
 
 @pytest.mark.parametrize(
@@ -147,10 +139,7 @@ def test_word_net_ids_alone_are_named() -> None:
     ],
 )
 def test_other_forms_are_refused_by_name(text: str | bytes, words: str) -> None:
-    Path("list.txt").write_bytes(text.encode() if isinstance(text, str) else text)
-    message = message_of("list.txt")
-    assert words in message
-    assert message.endswith(".")
+    assert words in message_of(write("list.txt", text))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from refusals import refusal
 
 from tpt.data.imagenet import (
     imagenet_ids,
@@ -20,11 +21,6 @@ from tpt.data.imagenet import (
 from tpt.data.labelled_sets import LabelledSet, ReadOptions
 from tpt.data.layouts import read_sets
 from tpt.errors import SourceError
-
-
-@pytest.fixture(autouse=True)
-def _in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def make(root: str | Path, *folders: str) -> str:
@@ -47,13 +43,7 @@ def truth(made: LabelledSet) -> dict[str, str]:
 
 
 def message_of(path: str, *classes: str, layout: str = "auto") -> str:
-    """The message of the SourceError, checked to be one full line."""
-    with pytest.raises(SourceError) as caught:
-        read(path, *classes, layout=layout)
-    message = str(caught.value)
-    assert message.isprintable()
-    assert message.endswith((".", "?"))
-    return message
+    return refusal(SourceError, read, path, *classes, layout=layout)
 
 
 # --- the lists ---

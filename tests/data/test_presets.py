@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
+from data.set_files import touch, write
 from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
+from refusals import refusal
 
 from tpt.data.presets import DEFAULT_TEMPLATE, PRESETS, find_preset, name_labels, preset_of_split
 from tpt.data.training_sets import check_training_set, read_training_set
@@ -38,11 +39,8 @@ PUBLIC_SPLITS = {  # split file -> preset, folder of the pictures beside it
 }
 
 
-def touch(folder: Path, *paths: str) -> str:
-    for path in paths:
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).touch()
-    return str(folder)
+def write_split(path: str, train: list[tuple[str, int, str]]) -> str:
+    return write(path, json.dumps({"train": train, "val": [], "test": []}))
 
 
 def make_wnids(count: int) -> list[str]:
@@ -77,9 +75,7 @@ def test_no_preset_is_none() -> None:
     [("caltech", "caltech101"), ("Caltech-101", "caltech101"), ("oxford_pet", "oxford_pets")],
 )
 def test_an_unknown_preset_has_a_suggestion(wrong: str, right: str) -> None:
-    with pytest.raises(MethodError) as caught:
-        find_preset(wrong)
-    message = str(caught.value)
+    message = refusal(MethodError, find_preset, wrong)
     assert message.startswith(f'Unknown preset "{wrong}". Did you mean "{right}"')
     assert message.endswith("Expected one of " + ", ".join(TEMPLATES) + ".")
 
@@ -143,57 +139,50 @@ def test_labels_without_a_preset_are_names() -> None:
     assert name_labels(["Faces", "n01440764"], None) == ["Faces", "n01440764"]
 
 
-def test_caltechs_folders(tmp_path: Path) -> None:
+def test_caltechs_folders() -> None:
     names = ["BACKGROUND_Google", "Faces_easy", "Faces", "airplanes", "yin_yang"]
-    folder = touch(tmp_path, *(f"{name}/image_0001.jpg" for name in names))
-    dataset = check_training_set(read_training_set(folder, preset="caltech101"))
+    touch(*(f"{name}/image_0001.jpg" for name in names))
+    dataset = check_training_set(read_training_set(".", preset="caltech101"))
     assert dataset.classes == ("face", "airplane", "yin_yang")  # sorted by folder
     assert dataset.name == "Caltech101"
     assert dataset.notes == ("Left out, as no class: BACKGROUND_Google, Faces_easy.",)
-    assert len(read_training_set(folder).classes) == 5
+    assert len(read_training_set(".").classes) == 5
 
 
-def test_an_ignored_folder_may_be_empty(tmp_path: Path) -> None:
-    folder = touch(tmp_path, "BACKGROUND_Google/tmp", "Faces/1.jpg", "ant/1.jpg")
-    assert read_training_set(folder, preset="caltech101").classes == ("face", "ant")
+def test_an_ignored_folder_may_be_empty() -> None:
+    touch("BACKGROUND_Google/tmp", "Faces/1.jpg", "ant/1.jpg")
+    assert read_training_set(".", preset="caltech101").classes == ("face", "ant")
 
 
-def test_a_split_files_name_chooses_the_preset(tmp_path: Path) -> None:
-    touch(tmp_path, "101_ObjectCategories/Faces/image_0001.jpg")
-    train = [["Faces/image_0001.jpg", 0, "Faces"], ["ant/image_0001.jpg", 1, "ant"]]
-    path = tmp_path / "split_zhou_Caltech101.json"
-    path.write_text(json.dumps({"train": train, "val": [], "test": []}))
-    dataset = read_training_set(str(path))
+def test_a_split_files_name_chooses_the_preset() -> None:
+    touch("101_ObjectCategories/Faces/image_0001.jpg")
+    train = [("Faces/image_0001.jpg", 0, "Faces"), ("ant/image_0001.jpg", 1, "ant")]
+    dataset = read_training_set(write_split("split_zhou_Caltech101.json", train))
     assert dataset.preset is PRESETS["caltech101"]
     assert (dataset.name, dataset.classes) == ("Caltech101", ("face", "ant"))
 
 
-def test_a_preset_that_is_named_wins_over_the_file_name(tmp_path: Path) -> None:
-    touch(tmp_path, "1.jpg")
-    train = [["1.jpg", 0, "Forest"], ["2.jpg", 1, "SeaLake"]]
-    path = tmp_path / "split_zhou_Caltech101.json"
-    path.write_text(json.dumps({"train": train, "val": [], "test": []}))
-    dataset = read_training_set(str(path), preset="eurosat")
+def test_a_preset_that_is_named_wins_over_the_file_name() -> None:
+    touch("1.jpg")
+    train = [("1.jpg", 0, "Forest"), ("2.jpg", 1, "SeaLake")]
+    path = write_split("split_zhou_Caltech101.json", train)
+    dataset = read_training_set(path, preset="eurosat")
     assert (dataset.name, dataset.classes) == ("EuroSAT", ("Forest", "Sea or Lake"))
 
 
-def test_a_csv_files_labels_are_put_right_too(tmp_path: Path) -> None:
-    path = tmp_path / "eurosat.csv"
-    path.write_text("path,label\n1.jpg,SeaLake\n2.jpg,Highway\n")
-    assert read_training_set(str(path), preset="eurosat").classes == (
-        "Highway or Road",
-        "Sea or Lake",
-    )
+def test_a_csv_files_labels_are_put_right_too() -> None:
+    path = write("eurosat.csv", "path,label\n1.jpg,SeaLake\n2.jpg,Highway\n")
+    dataset = read_training_set(path, preset="eurosat")
+    assert dataset.classes == ("Highway or Road", "Sea or Lake")
 
 
 # --- ImageNet's WordNet ids ---
 
 
-def test_exactly_1000_wordnet_ids_take_the_standard_names(tmp_path: Path) -> None:
-    path = tmp_path / "imagenet.csv"
+def test_exactly_1000_wordnet_ids_take_the_standard_names() -> None:
     lines = [f"{wnid}/1.jpg,{wnid}" for wnid in reversed(make_wnids(1000))]
-    path.write_text("\n".join(["path,label", *lines]))
-    dataset = check_training_set(read_training_set(str(path), preset="imagenet"))
+    path = write("imagenet.csv", "\n".join(["path,label", *lines]))
+    dataset = check_training_set(read_training_set(path, preset="imagenet"))
     assert dataset.classes == tuple(IMAGENET_CLASSNAMES)
     assert dataset.train[-1].label == 0  # n01440764, the tench
     assert dataset.classes[0] == "tench"
@@ -201,9 +190,7 @@ def test_exactly_1000_wordnet_ids_take_the_standard_names(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("count", [2, 999, 1001])
 def test_a_part_of_imagenet_is_refused(count: int) -> None:
-    with pytest.raises(SourceError) as caught:
-        name_labels(make_wnids(count), PRESETS["imagenet"])
-    message = str(caught.value)
+    message = refusal(SourceError, name_labels, make_wnids(count), PRESETS["imagenet"])
     assert f"names all 1,000 WordNet ids by their order, but {count} came." in message
     assert message.endswith("--classes n01440764=tench,... or a file of such lines.")
 

@@ -4,33 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
+from data.set_files import touch, write
+from refusals import refusal
 
 from tpt.data.training_sets import TrainingSet, check_training_set, read_training_set
 from tpt.errors import MethodError, PromptError, SourceError
 
 Row = tuple[str, str]  # path, class name
-
-
-@pytest.fixture(autouse=True)
-def _in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-def touch(*paths: str) -> None:
-    """Make empty files: nothing here opens a picture."""
-    for path in paths:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).touch()
-
-
-def write(path: str, text: str, encoding: str = "utf-8") -> str:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_bytes(text.encode(encoding))
-    return path
 
 
 def write_split(path: str, train: list[Any], val: Any = (), test: Any = ()) -> str:
@@ -42,13 +25,7 @@ def rows(dataset: TrainingSet, split: str) -> list[Row]:
 
 
 def message_of(path: str, **options: Any) -> str:
-    """The message of the SourceError, checked to be one full line."""
-    with pytest.raises(SourceError) as caught:
-        check_training_set(read_training_set(path, **options))
-    message = str(caught.value)
-    assert message.isprintable()
-    assert message.endswith((".", "?"))
-    return message
+    return refusal(SourceError, lambda: check_training_set(read_training_set(path, **options)))
 
 
 # --- folders ---
@@ -341,7 +318,7 @@ def test_csv_without_training_pictures(line: str, what: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
 def test_csv_that_is_not_utf8(encoding: str) -> None:
-    message = message_of(write("pets.csv", "path,label\nchaton é.png,cat\n", encoding))
+    message = message_of(write("pets.csv", "path,label\nchaton é.png,cat\n".encode(encoding)))
     assert message.startswith('The CSV file "pets.csv" cannot be read (')
     assert message.endswith("Expected UTF-8 text with columns path and label.")
 
@@ -460,7 +437,8 @@ def test_malformed_split_files(text: str) -> None:
 
 
 def test_a_split_file_that_is_not_utf8() -> None:
-    path = write("mine.json", '{"train": [["é.jpg", 0, "cat"]], "val": [], "test": []}', "latin-1")
+    text = '{"train": [["é.jpg", 0, "cat"]], "val": [], "test": []}'
+    path = write("mine.json", text.encode("latin-1"))
     assert '"mine.json" is not a split file (UnicodeDecodeError' in message_of(path)
 
 
@@ -607,7 +585,7 @@ def test_an_unknown_preset_is_refused_before_anything_is_read() -> None:
         read_training_set("nowhere", preset="petz")
 
 
-def test_labels_that_are_numbers_are_in_the_order_of_numbers(tmp_path: Path) -> None:
+def test_labels_that_are_numbers_are_in_the_order_of_numbers() -> None:
     lines = [f"{label}.png,{label}" for label in (10, 9, 100, 0)]
-    (tmp_path / "labels.csv").write_text("path,label\n" + "\n".join(lines))
-    assert read_training_set(str(tmp_path / "labels.csv")).classes == ("0", "9", "10", "100")
+    path = write("labels.csv", "path,label\n" + "\n".join(lines))
+    assert read_training_set(path).classes == ("0", "9", "10", "100")

@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import PIL
 import pytest
+from _odd_pictures import chunk, save
 from PIL import Image, ImageFile, ImageOps
+from refusals import refusal
 
 from tpt.errors import ImageError
 from tpt.images import decode
@@ -26,15 +28,9 @@ RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
 
 def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
     if kind == "ICO":  # Pillow 12 writes nothing for a picture below its list of sizes
         options.setdefault("sizes", [image.size])
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    return save(image, kind, **options)
 
 
 def png_header(width: int, height: int, depth: int = 8, colour: int = 2) -> bytes:
@@ -53,14 +49,7 @@ def corners(mode: str = "RGB") -> Image.Image:
 
 
 def message_of(source: object) -> str:
-    """The message of the ImageError, checked to be one full line."""
-    with pytest.raises(ImageError) as caught:
-        decode_image(source)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert message.isprintable()
-    assert message.endswith(".")
-    return message
+    return refusal(ImageError, decode_image, source)
 
 
 # --- what every result has in common ---

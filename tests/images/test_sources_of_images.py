@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from _odd_pictures import save
 from PIL import Image
+from refusals import refusal
 
 import tpt
 from tpt.errors import ImageError
@@ -20,15 +22,11 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
 
 
 def encode(pixels: np.ndarray[Any, Any] = PIXELS, kind: str = "PNG") -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind)
-    return buffer.getvalue()
+    return save(pixels, kind)
 
 
 def message_of(source: object) -> str:
-    with pytest.raises(ImageError) as caught:
-        decode_image(source)
-    return str(caught.value)
+    return refusal(ImageError, decode_image, source)
 
 
 class Upload:

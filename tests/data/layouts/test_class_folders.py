@@ -7,24 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from data.set_files import touch, truth
+from refusals import refusal
 
 from tpt.data.labelled_sets import LabelledSet, ReadOptions
 from tpt.data.layouts import LAYOUTS, read_sets
 from tpt.data.training_sets import read_training_set
 from tpt.errors import SourceError
-
-
-@pytest.fixture(autouse=True)
-def _in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-def touch(*paths: str) -> None:
-    """Make empty files: nothing here opens a picture."""
-    for path in paths:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).touch()
-
 
 PLAIN = ReadOptions()
 
@@ -34,18 +23,8 @@ def read(path: str, options: ReadOptions = PLAIN) -> LabelledSet:
     return made
 
 
-def truth(made: LabelledSet) -> dict[str, str]:
-    return {sample.key: made.classes[sample.label] for sample in made.samples}
-
-
 def message_of(path: str, options: ReadOptions = PLAIN) -> str:
-    """The message of the SourceError, checked to be one full line."""
-    with pytest.raises(SourceError) as caught:
-        read_sets(path, options)
-    message = str(caught.value)
-    assert message.isprintable()
-    assert message.endswith((".", "?"))
-    return message
+    return refusal(SourceError, read_sets, path, options)
 
 
 def test_a_folder_a_class() -> None:

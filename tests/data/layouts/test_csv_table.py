@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from data.set_files import rows, touch, write
+from refusals import refusal
 
 from tpt.data.labelled_sets import LabelledSet, ReadOptions
 from tpt.data.layouts import csv_table
@@ -13,37 +15,19 @@ from tpt.errors import SourceError
 PLAIN = ReadOptions()
 
 
-@pytest.fixture(autouse=True)
-def _in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-def write(text: str, path: str = "data/list.csv", encoding: str = "utf-8") -> str:
+def write_list(text: str, path: str = "data/list.csv", encoding: str = "utf-8") -> str:
     """The file, and beside it the first picture that the tests list, empty."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_bytes(text.encode(encoding))
-    for name in ("a.png", "b.png", "c.png"):
-        (Path(path).parent / name).touch()
-    return path
+    touch(*(str(Path(path).parent / name) for name in ("a.png", "b.png", "c.png")))
+    return write(path, text.encode(encoding))
 
 
 def read_one(text: str, options: ReadOptions = PLAIN) -> LabelledSet:
-    (one,) = csv_table.read(write(text), "set", options)
+    (one,) = csv_table.read(write_list(text), "set", options)
     return one
 
 
-def rows(one: LabelledSet) -> list[tuple[str, str]]:
-    return [(sample.key, one.classes[sample.label]) for sample in one.samples]
-
-
 def message_of(text: str, options: ReadOptions = PLAIN, encoding: str = "utf-8") -> str:
-    """The message of the SourceError, checked to be one full line."""
-    with pytest.raises(SourceError) as caught:
-        csv_table.read(write(text, encoding=encoding), "set", options)
-    message = str(caught.value)
-    assert message.isprintable()
-    assert message.endswith((".", "?"))
-    return message
+    return refusal(SourceError, csv_table.read, write_list(text, encoding=encoding), "set", options)
 
 
 def test_paths_and_labels() -> None:
@@ -58,7 +42,7 @@ def test_paths_and_labels() -> None:
 
 def test_only_csv_files_match() -> None:
     Path("folder.csv").mkdir()
-    assert csv_table.matches(write("path,label\n"))
+    assert csv_table.matches(write_list("path,label\n"))
     assert not any(csv_table.matches(path) for path in ("folder.csv", "data", "missing.csv"))
 
 
@@ -136,7 +120,7 @@ def test_test_is_read_rather_than_val_rather_than_all(
 
 def test_a_domain_is_a_set_and_all_share_their_classes() -> None:
     text = "path,label,domain\na.png,cat,photo\nb.png,dog,sketch\nc.png,cat,sketch\n"
-    photo, sketch = csv_table.read(write(text), "pets", PLAIN)
+    photo, sketch = csv_table.read(write_list(text), "pets", PLAIN)
     assert (photo.name, photo.domain) == ("pets/photo", "photo")
     assert (sketch.name, sketch.domain) == ("pets/sketch", "sketch")
     assert photo.classes == sketch.classes == ("cat", "dog")
@@ -163,7 +147,7 @@ def test_a_picture_with_two_labels_names_both_lines() -> None:
 
 def test_a_picture_of_two_domains_belongs_to_both() -> None:
     text = "path,label,domain\na.png,cat,photo\na.png,cat,art\n"
-    assert [len(one.samples) for one in csv_table.read(write(text), "pets", PLAIN)] == [1, 1]
+    assert [len(one.samples) for one in csv_table.read(write_list(text), "pets", PLAIN)] == [1, 1]
 
 
 def test_back_slashes_of_another_system_are_read() -> None:

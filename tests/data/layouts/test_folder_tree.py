@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
+from data.set_files import touch, truth
 from PIL import Image
+from refusals import refusal
 
 from tpt.corrupt.corrupted_copy import Settings, open_target, plan_pictures, write_corrupted
 from tpt.data.imagenet import subset_ids
@@ -17,36 +18,14 @@ from tpt.data.layouts.folder_tree import read_tree
 from tpt.errors import SourceError
 
 
-@pytest.fixture(autouse=True)
-def _in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-def touch(*paths: str) -> None:
-    """Make empty files: nothing here opens a picture."""
-    for path in paths:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).touch()
-
-
 def read(path: str, layout: str = "auto", *classes: str) -> dict[str, LabelledSet]:
     made = read_sets(path, ReadOptions(layout, classes or None))
     assert len({one.classes for one in made}) == 1
     return {one.name: one for one in made}
 
 
-def truth(made: LabelledSet) -> dict[str, str]:
-    return {sample.key: made.classes[sample.label] for sample in made.samples}
-
-
 def message_of(path: str, layout: str = "auto", *classes: str) -> str:
-    """The message of the SourceError, checked to be one full line."""
-    with pytest.raises(SourceError) as caught:
-        read(path, layout, *classes)
-    message = str(caught.value)
-    assert message.isprintable()
-    assert message.endswith((".", "?"))
-    return message
+    return refusal(SourceError, read, path, layout, *classes)
 
 
 # --- domains ---

@@ -31,7 +31,6 @@ LINES = """\
 @pytest.fixture(autouse=True)
 def _theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A folder from which the page's module can be imported; nothing of it stays."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     Path("json_lines.py").write_text(MODULE, encoding="utf-8")
     Path("pets.jsonl").write_text(LINES, encoding="utf-8")

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from data.set_files import rows, touch, write
 from PIL import Image
+from refusals import refusal
 
 from tpt.data.imagenet import imagenet_ids, imagenet_names
 from tpt.data.labelled_sets import LabelledSet, ReadOptions, TarMember, open_source
@@ -22,17 +24,6 @@ from tpt.images.decode import decode_image
 PLAIN = ReadOptions()
 
 
-@pytest.fixture(autouse=True)
-def _in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-def write(path: str, text: str) -> str:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(text, encoding="utf-8")
-    return path
-
-
 def picture(grey: int, form: str = "PNG") -> bytes:
     data = io.BytesIO()
     Image.new("RGB", (4, 3), (grey, grey, grey)).save(data, form)
@@ -40,7 +31,7 @@ def picture(grey: int, form: str = "PNG") -> bytes:
 
 
 def pack(path: str, members: Mapping[str, bytes | str]) -> str:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    touch(path)
     with tarfile.open(path, "w") as archive:
         for name, content in members.items():
             data = content.encode() if isinstance(content, str) else content
@@ -74,18 +65,8 @@ def read_one(path: str, options: ReadOptions = PLAIN) -> LabelledSet:
     return one
 
 
-def rows(one: LabelledSet) -> list[tuple[str, str]]:
-    return [(sample.key, one.classes[sample.label]) for sample in one.samples]
-
-
 def message_of(path: str, options: ReadOptions = PLAIN) -> str:
-    """The message of the SourceError, checked to be one full line."""
-    with pytest.raises(SourceError) as caught:
-        webdataset_tars.read(path, "set", options)
-    message = str(caught.value)
-    assert message.isprintable()
-    assert message.endswith((".", "?"))
-    return message
+    return refusal(SourceError, webdataset_tars.read, path, "set", options)
 
 
 # --- the layout ---
