@@ -159,8 +159,7 @@ def predict(evaluation: Evaluation, options: dict[str, Any], quiet: bool) -> lis
     with progress(quiet) as show, closing(run):
         for line in run:
             lines.append(line)
-            tally.done += 1
-            tally.failed += "error" in line
+            tally.add(line)
             show(tally)
     if tally.failed == tally.done:
         raise MethodError(

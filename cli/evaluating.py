@@ -7,12 +7,12 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.failures import INTERRUPTED
+from cli.failures import interruptible
 from cli.jacobian import say_jacobian
 from cli.options import say_precision
 from cli.progress import Tally, progress
@@ -29,13 +29,6 @@ Say = Callable[[str], None]
 
 _MANY_SENTENCES = 5_000  # from here on the wait before the first picture is explained
 
-_PACKAGES = {  # where a module's package is called otherwise
-    "sklearn": "scikit-learn",
-    "python_multipart": "python-multipart",
-    "prometheus_client": "prometheus-client",
-}
-_FOR = {"eval": " for what it measures and draws"}
-
 
 def check_extra(command: str, modules: Sequence[str], extra: str = "eval") -> None:
     """Tell at once, and not after the run, that libraries are missing.
@@ -43,12 +36,12 @@ def check_extra(command: str, modules: Sequence[str], extra: str = "eval") -> No
     Raises:
         ClickException: which, and how to get them.
     """
-    missing = [
-        _PACKAGES.get(name, name) for name in modules if importlib.util.find_spec(name) is None
-    ]
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
+        packages = ", ".join(missing).replace("sklearn", "scikit-learn").replace("_", "-")
+        why = " for what it measures and draws" if extra == "eval" else ""
         raise click.ClickException(
-            f"`tpt {command}` needs {', '.join(missing)}{_FOR.get(extra, '')}. Install "
+            f"`tpt {command}` needs {packages}{why}. Install "
             f"{'it' if len(missing) == 1 else 'them'}: pip install 'tpt-runtime[{extra}]'."
         )
 
@@ -61,11 +54,8 @@ def read_one(text: str, how: ReadOptions, say: Say) -> tuple[LabelledSet, ...]:
     from tpt.data.layouts import read_sets
 
     name, path = split_name(text)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)  # of layouts of other packages
+    with telling_warnings(say, of=""):  # layouts may come from other packages
         found = read_sets(path, how, name)
-    for warning in caught:
-        say(f"Warning: {warning.message}")
     for part in found[:_TOLD]:
         say(
             f"{part.name}: {part.layout}; {len(part.classes):,} classes, "
@@ -121,11 +111,8 @@ def build(wanted: EvalSettings, walks: tuple[Walk, ...], say: Say) -> Evaluation
 
     if wanted.model not in (None, DEFAULT_MODEL):
         say(f"Loading {wanted.model} (weights that are not here yet are fetched first) ...")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
+    with telling_warnings(say, of=""):
         evaluation = build_evaluation(wanted, walks)
-    for warning in caught:
-        say(f"Warning: {warning.message}")
     clip = evaluation.clip
     say(f"Model: {clip.name}" + (f" ({clip.pretrained})" if clip.pretrained else ""))
     say_precision(clip, wanted.precision, say)
@@ -148,11 +135,14 @@ def build(wanted: EvalSettings, walks: tuple[Walk, ...], say: Say) -> Evaluation
 
 
 @contextmanager
-def telling_warnings(say: Say) -> Iterator[None]:
-    """Warnings of the package become lines; Pillow's on broken metadata name no image."""
+def telling_warnings(say: Say, of: str = "tpt") -> Iterator[None]:
+    """Say every UserWarning of one package, or of all where `of` is empty, as a line.
+
+    Pillow's warnings about broken metadata name no image, so they are left out.
+    """
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")  # a broken picture is a line of its own
-        warnings.filterwarnings("always", category=UserWarning, module="tpt")
+        warnings.filterwarnings("always", category=UserWarning, module=of)
+        warnings.filterwarnings("ignore", module="PIL")
         warnings.showwarning = lambda message, *rest, **more: say(f"Warning: {message}")
         yield
 
@@ -170,40 +160,31 @@ def predict_all(
         done = [drop_begun(journal.path, part) for part in done]
     earlier = sum(part.lines for part in done)
     tally = Tally(total=total_lines(evaluation.walks) - earlier)
-    try:
-        with progress(quiet) as show:
-            for walk, before in zip(evaluation.walks, done, strict=True):
-                if not (before.complete and before.lines):
-                    began = time.monotonic()
-                    evaluation.prepare(walk, None if quiet else say_jacobian)
-                    tally.started += time.monotonic() - began
-                    lines = evaluation.run(
-                        walk,
-                        batch_size=options["batch_size"] or evaluation.batch_size,
-                        num_workers=options["num_workers"],
-                        done=before.lines,
-                    )
-                    _write_lines(lines, journal.path, options["strict"], tally, show)
-    except KeyboardInterrupt:
-        click.echo(f"\nInterrupted after {tally.summary()}. Go on with --resume.", err=True)
-        raise click.exceptions.Exit(INTERRUPTED) from None
+    stopped = interruptible(lambda: f"Interrupted after {tally.summary()}. Go on with --resume.")
+    with stopped, progress(quiet) as show:
+        for walk, before in zip(evaluation.walks, done, strict=True):
+            if not (before.complete and before.lines):
+                began = time.monotonic()
+                evaluation.prepare(walk, None if quiet else say_jacobian)
+                tally.started += time.monotonic() - began
+                lines = evaluation.run(
+                    walk,
+                    batch_size=options["batch_size"] or evaluation.batch_size,
+                    num_workers=options["num_workers"],
+                    done=before.lines,
+                )
+                _write_lines(lines, journal.path, options["strict"], tally, show)
     if not quiet:
         told = f" {earlier:,} were done before." if earlier else ""
         click.echo(f"{tally.summary()}.{told}", err=True)
     return tally.failed + sum(part.failed for part in done)
 
 
-@contextmanager
-def measuring() -> Iterator[None]:
+def measuring() -> AbstractContextManager[None]:
     """Ctrl-C from here on costs no prediction, and that is told."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        click.echo(
-            "\nInterrupted while measuring; every picture is predicted. Go on with --resume.",
-            err=True,
-        )
-        raise click.exceptions.Exit(INTERRUPTED) from None
+    return interruptible(
+        lambda: "Interrupted while measuring; every picture is predicted. Go on with --resume."
+    )
 
 
 def _write_lines(
@@ -222,6 +203,5 @@ def _write_lines(
             if strict and "error" in line:
                 raise ImageError(f"{line['key']!r}: {line['error']['message']}")
             write(line)
-            tally.done += 1
-            tally.failed += "error" in line
+            tally.add(line)
             show(tally)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
@@ -47,17 +47,25 @@ def _refuse(record: logging.LogRecord) -> bool:
 
 
 @contextmanager
+def interruptible(tell: Callable[[], str]) -> Iterator[None]:
+    """Ctrl-C ends the command with an exit code of its own and a line that `tell` makes."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(f"\n{tell()}", err=True)
+        raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+@contextmanager
 def plain_errors(logs: bool = True) -> Iterator[None]:
     """Errors that a user can put right lose their traceback; wrong usage exits with 2.
 
     What the package logs is told too, unless `logs` is False.
     """
+    handler = _Teller() if logs else logging.NullHandler()
     try:
-        with _handling_logs(_Teller() if logs else logging.NullHandler()):
+        with interruptible(lambda: "Interrupted."), _handling_logs(handler):
             yield
-    except KeyboardInterrupt as error:
-        click.echo("\nInterrupted.", err=True)
-        raise click.exceptions.Exit(INTERRUPTED) from error
     except (MethodError, SourceError) as error:
         raise click.UsageError(str(error), click.get_current_context(silent=True)) from error
     except TptError as error:

@@ -11,7 +11,7 @@ import click
 
 from cli import predict_ray
 from cli.evaluating import telling_warnings
-from cli.failures import INTERRUPTED, plain_errors
+from cli.failures import interruptible, plain_errors
 from cli.jacobian import jacobian_option, note_short_run, say_jacobian
 from cli.option_values import read_classes
 from cli.options import (
@@ -181,7 +181,9 @@ def run(job: PredictJob, target: Target, found: Found, options: dict[str, Any], 
     tally = Tally(total=None if listed is None else len(listed) - again)
     on_screen = target.path == "-" and sys.stdout.isatty()  # a bar would be drawn into the records
     showing = progress(quiet or on_screen)
-    try:
+    hint = " Go on with --resume." if target.can_resume and not job.method.keeps_state else ""
+    hint += " No state was saved." if options["save_state"] is not None else ""
+    with interruptible(lambda: f"Interrupted after {tally.summary()}.{hint}"):
         if listed is None or listed:
             if options["jacobian"] and listed and not quiet:
                 note_short_run(job.engine, len(listed))
@@ -206,22 +208,11 @@ def run(job: PredictJob, target: Target, found: Found, options: dict[str, Any], 
                 if place < again:
                     continue
                 write(record)
-                tally.done += 1
-                tally.failed += record.error is not None
-                tally.warned += record.warning is not None
-                first, before = record.predictions[:1], record.zero_shot
-                tally.changed += bool(first and before and first[0].index != before.index)
-                tally.rejected += record.rejected
-                tally.skipped += bool(record.adapt and record.adapt.skipped)
+                tally.add(record.to_dict())
                 show(tally)
             if options["save_state"] is not None:
                 job.method.go_on.save_state(options["save_state"])  # type: ignore[attr-defined]
         finish(target)
-    except KeyboardInterrupt:
-        hint = " Go on with --resume." if target.can_resume and not job.method.keeps_state else ""
-        hint += " No state was saved." if options["save_state"] is not None else ""
-        click.echo(f"\nInterrupted after {tally.summary()}.{hint}", err=True)
-        return INTERRUPTED
     if not quiet:
         where = "" if target.path == "-" else f" Records: {target.path}"
         if found.dropped:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from cli.evaluating import telling_warnings
 from cli.jacobian import tell_jacobian
 from cli.option_values import read_prediction
 from cli.options import say_precision
@@ -56,8 +56,7 @@ def load_job(options: dict[str, Any], entries: tuple[str, ...] | None, say: Any)
     wanted = make_settings(options, entries)
     if wanted.model not in (None, DEFAULT_MODEL):
         say(f"Loading {wanted.model} (weights that are not here yet are fetched first) ...")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
+    with telling_warnings(say, of=""):
         job = build_predict_job(wanted)
     if options["resume"] and job.method.keeps_state:
         raise MethodError(
@@ -86,8 +85,6 @@ def load_job(options: dict[str, Any], entries: tuple[str, ...] | None, say: Any)
             "Note: results depend on the order of the images, because the method learns from each; "
             "sorted or video-like images can make it worse than zero-shot."
         )
-    for warning in caught:
-        say(f"Warning: {warning.message}")
     for note in note_list(job.engine.classes, entries):
         say(f"Note: {note}")
     if wanted.model is None and wanted.init is None:

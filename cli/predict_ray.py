@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.failures import INTERRUPTED
+from cli.failures import interruptible
 from cli.progress import Tally, progress
 from tpt.errors import MethodError
 
@@ -63,29 +63,19 @@ def run(
     tally = Tally(total=None)
     with parts.claim():
         done = parts.prepare(about, options["resume"])
-        try:
-            with connect(options["ray"]), parts.write(about) as write, progress(quiet) as show:
-                named = ("top_k", "batch_size", "num_workers", "time_limit")
-                prepared = Predictor.prepare(wanted, job, **{n: options[n] for n in named})
-                for record in predict(found, prepared, pool, reading, set(done.paths)):
-                    write(record)
-                    count(tally, record)
-                    show(tally)
-        except KeyboardInterrupt:
-            click.echo(f"\nInterrupted after {tally.summary()}. Go on with --resume.", err=True)
-            return INTERRUPTED
+        with (
+            interruptible(lambda: f"Interrupted after {tally.summary()}. Go on with --resume."),
+            connect(options["ray"]),
+            parts.write(about) as write,
+            progress(quiet) as show,
+        ):
+            named = ("top_k", "batch_size", "num_workers", "time_limit")
+            prepared = Predictor.prepare(wanted, job, **{n: options[n] for n in named})
+            for record in predict(found, prepared, pool, reading, set(done.paths)):
+                write(record)
+                tally.add(record)
+                show(tally)
     if not quiet:
         earlier = f" {len(done.paths):,} were done before." if done.paths else ""
         click.echo(f"{tally.summary()}.{earlier} Records: {parts.folder}", err=True)
     return 3 if tally.failed or done.failed else 0
-
-
-def count(tally: Tally, record: dict[str, Any]) -> None:
-    """Add a record to the tally."""
-    tally.done += 1
-    tally.failed += "error" in record
-    tally.warned += "warning" in record
-    first, before = record.get("predictions", [])[:1], record.get("zero_shot")
-    tally.changed += bool(first and before and first[0]["index"] != before["index"])
-    tally.rejected += "rejected" in record
-    tally.skipped += bool(record.get("adapt", {}).get("skipped"))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import click
 
@@ -25,6 +26,16 @@ class Tally:
     skipped: int = 0  # left alone by a gate
     rejected: int = 0  # none of the classes
     started: float = field(default_factory=time.monotonic)
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Count a record, or a line of an evaluation."""
+        self.done += 1
+        self.failed += "error" in record
+        self.warned += "warning" in record
+        first, before = record.get("predictions", [])[:1], record.get("zero_shot")
+        self.changed += bool(first and before and first[0]["index"] != before["index"])
+        self.rejected += "rejected" in record
+        self.skipped += bool(record.get("adapt", {}).get("skipped"))
 
     def rate(self) -> float:
         return self.done / max(time.monotonic() - self.started, 1e-9)

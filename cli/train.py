@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli.failures import INTERRUPTED, plain_errors
+from cli.failures import interruptible, plain_errors
 from cli.option_values import read_classes, read_templates
 from cli.options import (
     all_files_option,
@@ -191,16 +191,13 @@ def run(data: str, options: dict[str, Any]) -> int:
         resume=options["resume"],
         overwrite=options["overwrite"],
     )
-    with claim, watching(options["quiet"]) as watch, warnings.catch_warnings():
+    stopped = interruptible(lambda: "Interrupted. Go on with --resume.")
+    with claim, stopped, watching(options["quiet"]) as watch, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")  # a broken picture is told by its name
-        try:
-            job = build_train_job(wanted)
-            tell_job(job, watch)
-            say_precision(job.clip, options["precision"], watch.say)
-            results = run_job(job, outputs, watch, resume=options["resume"])
-        except KeyboardInterrupt:
-            click.echo("\nInterrupted. Go on with --resume.", err=True)
-            return INTERRUPTED
+        job = build_train_job(wanted)
+        tell_job(job, watch)
+        say_precision(job.clip, options["precision"], watch.say)
+        results = run_job(job, outputs, watch, resume=options["resume"])
     click.echo(describe_results(results))
     tell_files(job, outputs, watch)
     return 3 if any(result["failed"] or result.get("unread") for result in results) else 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.evaluating import Say, build, check_extra, measuring, predict_all, telling_warnings
-from cli.failures import INTERRUPTED, plain_errors
+from cli.failures import interruptible, plain_errors
 from cli.option_values import read_shared
 from cli.options import (
     AT_LEAST_ONE,
@@ -109,14 +109,10 @@ def learn(plan: TransferPlan, options: dict[str, Any], quiet: bool) -> int:
 
     if not plan.sources:
         return 0
-    try:
-        with watching(quiet) as watch:
-            results = learn_prompts(
-                plan.sources, plan.outputs, plan.learning, watch, resume=options["resume"]
-            )
-    except KeyboardInterrupt:
-        click.echo("\nInterrupted. Go on with --resume.", err=True)
-        raise click.exceptions.Exit(INTERRUPTED) from None
+    with interruptible(lambda: "Interrupted. Go on with --resume."), watching(quiet) as watch:
+        results = learn_prompts(
+            plan.sources, plan.outputs, plan.learning, watch, resume=options["resume"]
+        )
     return sum(len(result["failed"]) for result in results.values())
 
 
