@@ -156,11 +156,11 @@ def one(job: TrainJob, shots: int, seed: int) -> dict[str, Any]:
     return {
         "shots": shots,
         "seed": seed,
-        "accuracy": {k: s.accuracy for k, s in found["scores"].items()},
-        "template": {k: s.accuracy for k, s in found["template"].items()},
-        "images": {k: s.images for k, s in found["scores"].items()},
-        "harmonic": found["harmonic"],
-        "template_harmonic": found["template_harmonic"],
+        "accuracy": found["accuracy"],
+        "template": found["template_accuracy"],
+        "images": found["measured_on"],
+        "harmonic": found["harmonic_mean"],
+        "template_harmonic": found["template_harmonic_mean"],
         "seconds": seconds,
         "encoding": started - begun,
     }

@@ -181,12 +181,11 @@ def run(data: str, options: dict[str, Any]) -> int:
     from coop.train_job import build_train_job
 
     wanted = read_settings(data, options)
-    runs = [(shots, seed) for shots in wanted.shots for seed in wanted.seeds]
     log = Path(options["log"]) if options["log"] else None
-    outputs = Outputs(Path(options["output"]), len(runs) > 1, log)
+    outputs = Outputs(Path(options["output"]), len(wanted.runs) > 1, log)
     claim = claim_outputs(
         outputs,
-        runs,
+        wanted.runs,
         probe=options["method"] == "linear-probe",
         resume=options["resume"],
         overwrite=options["overwrite"],
@@ -237,24 +236,22 @@ def tell_job(job: TrainJob, watch: Any) -> None:
 
 def describe_results(results: Sequence[Result]) -> str:
     """A line a run: what was learned against the hand-crafted prompt, in percent."""
+    from coop.card import percent
+
     kinds = [k for k in ("val", "test", "new") if any(k in r["accuracy"] for r in results)]
     titles = "".join(f"{kind:>8}{'hand':>8}" for kind in kinds)
     lines = [f"{'shots':>5} {'seed':>4} {'pictures':>8}{titles}  file"]
     for result in results:
         cells = "".join(
-            f"{_percent(result['accuracy'].get(k)):>8}"
-            f"{_percent(result['template_accuracy'].get(k)):>8}"
-            for k in kinds
+            f"{percent(result[of].get(kind)):>8}"
+            for kind in kinds
+            for of in ("accuracy", "template_accuracy")
         )
         lines.append(
             f"{result['shots']:>5} {result['seed']:>4} {result['images']:>8}{cells}  "
             f"{result['file']}"
         )
     return "\n".join(lines)
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f}"
 
 
 def tell_files(job: TrainJob, outputs: Outputs, watch: Any) -> None:

@@ -19,7 +19,7 @@ def write_card(
 
     Args:
         recipes: the recipe of each run.
-        results: `Outcome.to_json` of each run, in the same order, with the `file` it went to.
+        results: `coop.runs.Result` of each run, in the same order.
     """
     classes, settings = job.dataset.classes, job.settings
     shown = ", ".join(classes[:20]) + (
@@ -39,15 +39,13 @@ def write_card(
     lines = [f"# {outputs.path.name}", ""]
     lines += [f"- **{name}**: {value}" for name, value in facts.items()]
     lines += ["", "## How good", "", *_table(results), ""]
-    failed = sorted({path for result in results for path in result["failed"]})
-    if failed:
-        lines += [
-            f"Training pictures that could not be read and were skipped: {len(failed):,}.",
-            "",
-        ]
-    unread = sorted({path for result in results for path in result.get("unread", ())})
-    if unread:
-        lines += [f"Pictures to measure on that could not be read: {len(unread):,}.", ""]
+    for key, what in (
+        ("failed", "Training pictures that could not be read and were skipped"),
+        ("unread", "Pictures to measure on that could not be read"),
+    ):
+        paths = {path for result in results for path in result.get(key, ())}
+        if paths:
+            lines += [f"{what}: {len(paths):,}.", ""]
     lines += [
         "Accuracy is top-1, in percent, on the pictures named above the column; the hand-crafted",
         "prompt's is on the same pictures. It says nothing of pictures of another kind.",
@@ -113,12 +111,12 @@ def _table(results: Sequence[Mapping[str, Any]]) -> list[str]:
         head += [f"{kind} ({count})", f"{kind}, hand-crafted"]
     has_mean = any(r["harmonic_mean"] is not None for r in results)
     head += ["harmonic mean"] * has_mean
-    rows = [
-        [str(r["shots"]), str(r["seed"]), str(r["images"]), *_cells(r, kinds, has_mean)]
-        for r in results
-    ]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    lines += [f"| {' | '.join(row)} |" for row in rows]
+    for r in results:
+        figures = [r[of].get(kind) for kind in kinds for of in ("accuracy", "template_accuracy")]
+        figures += [r["harmonic_mean"]] * has_mean
+        row = [str(r["shots"]), str(r["seed"]), str(r["images"]), *map(percent, figures)]
+        lines.append(f"| {' | '.join(row)} |")
     tests = [r["accuracy"]["test"] for r in results if "test" in r["accuracy"]]
     if len(tests) > 1 and len({r["shots"] for r in results}) == 1:
         mean, spread = 100 * statistics.mean(tests), 100 * statistics.pstdev(tests)
@@ -126,17 +124,9 @@ def _table(results: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _cells(result: Mapping[str, Any], kinds: Sequence[str], has_mean: bool) -> list[str]:
-    def percent(value: float | None) -> str:
-        return "" if value is None else f"{100 * value:.1f}"
-
-    cells = []
-    for kind in kinds:
-        cells += [
-            percent(result["accuracy"].get(kind)),
-            percent(result["template_accuracy"].get(kind)),
-        ]
-    return cells + [percent(result["harmonic_mean"])] * has_mean
+def percent(value: float | None) -> str:
+    """A share as a cell in percent; empty where it was not measured."""
+    return "" if value is None else f"{100 * value:.1f}"
 
 
 def _usage(job: TrainJob, outputs: Outputs, results: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -95,17 +95,10 @@ class FeatureBank:
     def _views_of(
         self, paths: Sequence[str], make: Callable[[str, Tensor], Tensor], tell: Tell | None
     ) -> Iterator[tuple[str, Tensor]]:
-        """The views (n, 3, h, w), uint8, of every picture of which they can be made."""
-        for path, picture in self._decode(paths, tell):
-            try:
-                views = make(path, picture)
-            except Exception as error:
-                self.failed[path] = describe_failure(error, "Making views").message
-            else:
-                yield path, views
+        """The views (n, 3, h, w), uint8, that `make` makes of every picture (1, 3, H, W).
 
-    def _decode(self, paths: Sequence[str], tell: Tell | None) -> Iterator[tuple[str, Tensor]]:
-        """The readable pictures (1, 3, H, W) among some paths; the others are remembered."""
+        A picture that cannot be read, or of which no views can be made, goes to `failed`.
+        """
         todo = [path for path in paths if path not in self.failed]
         with closing(decode_ahead(todo, self.num_workers, 1, device=self.clip.device)) as loaded:
             for done, (path, item) in enumerate(zip(todo, loaded, strict=True), start=1):
@@ -113,7 +106,12 @@ class FeatureBank:
                     self.failed[path] = item.error.message if item.error else "unreadable"
                 else:
                     pixels = send(torch.from_numpy(item.picture.pixels), self.clip.device)
-                    yield path, pixels.permute(2, 0, 1).unsqueeze(0)
+                    try:
+                        views = make(path, pixels.permute(2, 0, 1).unsqueeze(0))
+                    except Exception as error:
+                        self.failed[path] = describe_failure(error, "Making views").message
+                    else:
+                        yield path, views
                 if tell:
                     tell(done, len(todo))
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from coop.heads import GDA, LPPlusPlus, TipAdapter
+from coop.heads import GDA, LPPlusPlus, Pictures, TipAdapter
 from coop.recipes import WORDS
 from coop.run import Run, Watch, epoch_views, measure
 from tpt.errors import PromptError
@@ -25,8 +25,7 @@ def fit_head(run: Run, watch: Watch) -> Context:
     job, classes = run.job, run.draw.classes
     text = encode_templates(job.clip, classes, job.templates).cpu()
     found = measure(job.bank, run.draw.val, watch, "validation pictures")
-    val = (found.features, found.labels) if len(found.labels) else None
-    head = _fit(run, text, val, watch)
+    head = _fit(run, text, (found.features, found.labels), watch)
     # Of the context that stands beside a head, which does not read it.
     words = job.templates[0] if len(job.templates) == 1 else WORDS
     try:
@@ -38,7 +37,7 @@ def fit_head(run: Run, watch: Watch) -> Context:
     )
 
 
-def _fit(run: Run, text: Tensor, val: tuple[Tensor, Tensor] | None, watch: Watch) -> Head:
+def _fit(run: Run, text: Tensor, val: Pictures, watch: Watch) -> Head:
     recipe, plain, scale = run.recipe, run.plain, run.job.clip.logit_scale
     alpha, beta = recipe.extras.get("weight"), recipe.extras.get("beta")
     if recipe.method == "lpp":

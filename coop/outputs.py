@@ -238,7 +238,7 @@ def run_digest(job: TrainJob, shots: int | None, seed: int) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_files(job: TrainJob, outputs: Outputs, runs: Sequence[tuple[int | None, int]]) -> None:
+def write_files(job: TrainJob, outputs: Outputs) -> None:
     """Write which pictures every run takes for training and validation.
 
     Raises:
@@ -247,7 +247,7 @@ def write_files(job: TrainJob, outputs: Outputs, runs: Sequence[tuple[int | None
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["shots", "seed", "split", "path", "label"])
-    for shots, seed in runs:
+    for shots, seed in job.settings.runs:
         draw = draw_shots(job.dataset, shots, seed, job.settings.classes_split)
         for split, items in (("train", draw.train), ("val", draw.val)):
             for item in items:

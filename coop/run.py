@@ -7,7 +7,8 @@ down what comes out, and takes up again what was interrupted.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -42,40 +43,6 @@ class RunScores:
 
     features: Tensor
     labels: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What came of a run, and how good what it learned is."""
-
-    shots: int | None
-    seed: int
-    images: int  # it was trained on
-    failed: tuple[str, ...]  # training pictures that could not be read
-    unread: tuple[str, ...] = ()  # and those of validation and test
-    scores: dict[str, Score] = field(default_factory=dict)  # "val", "test", "new"
-    template: dict[str, Score] = field(default_factory=dict)  # the hand-crafted prompt's
-    harmonic: float | None = None
-    template_harmonic: float | None = None
-    seconds: float = 0.0
-    loss: float | None = None  # of the last epoch
-
-    def to_json(self) -> dict[str, Any]:
-        """Accuracies in [0, 1]; `template` is the hand-crafted prompt on the same pictures."""
-        return {
-            "shots": "all" if self.shots is None else self.shots,
-            "seed": self.seed,
-            "images": self.images,
-            "failed": list(self.failed),
-            "unread": list(self.unread),
-            "accuracy": {k: round(s.accuracy, 6) for k, s in self.scores.items()},
-            "measured_on": {k: s.images for k, s in self.scores.items()},
-            "harmonic_mean": self.harmonic,
-            "template_accuracy": {k: round(s.accuracy, 6) for k, s in self.template.items()},
-            "template_harmonic_mean": self.template_harmonic,
-            "loss": self.loss,
-            "seconds": round(self.seconds, 3),
-        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,8 +133,8 @@ def epoch_reader(
         return lambda epoch: kept[epoch % len(kept)]
 
     def anew(epoch: int) -> Tensor:
-        what = f"epoch {epoch + 1}'s training pictures"
-        return _encode_views(bank, items, seed, [epoch], False, _teller(watch, what))[0].to(device)
+        tell = partial(watch.encode, f"epoch {epoch + 1}'s training pictures")
+        return _encode_views(bank, items, seed, [epoch], False, tell)[0].to(device)
 
     return anew
 
@@ -179,7 +146,7 @@ def epoch_views(
     where nothing is augmented.
     """
     count = 1 if recipe.augment == "none" else recipe.cache_views
-    tell = _teller(watch, f"{count} views of each training picture")
+    tell = partial(watch.encode, f"{count} views of each training picture")
     return _encode_views(bank, items, seed, range(count), True, tell)
 
 
@@ -209,7 +176,10 @@ def _encode_views(
 
 
 def measure_run(run: Run, learned: Context | LinearProbe, watch: Watch) -> dict[str, Any]:
-    """Scores of what was learned and of the hand-crafted prompt, as `Outcome` takes them."""
+    """How good is what was learned, and the hand-crafted prompt on the same pictures, for JSON.
+
+    Accuracies are in [0, 1], by "val", "test" and "new".
+    """
     job = run.job
     scores: dict[str, Score] = {}
     template: dict[str, Score] = {}
@@ -232,11 +202,16 @@ def measure_run(run: Run, learned: Context | LinearProbe, watch: Watch) -> dict[
             new = draw_shots(job.dataset, run.shots, run.seed, "new")
             look("new", new, new.test, "test pictures of new classes")
     return {
-        "scores": scores,
-        "template": template,
-        "harmonic": harmonic_mean(scores.get("test"), scores.get("new")),
-        "template_harmonic": harmonic_mean(template.get("test"), template.get("new")),
-        "unread": tuple(item.path for item in items if item.path in job.bank.failed),
+        "shots": "all" if run.shots is None else run.shots,
+        "seed": run.seed,
+        "images": len(run.train),
+        "failed": list(run.failed),
+        "unread": [item.path for item in items if item.path in job.bank.failed],
+        "accuracy": {kind: round(found.accuracy, 6) for kind, found in scores.items()},
+        "measured_on": {kind: found.images for kind, found in scores.items()},
+        "harmonic_mean": harmonic_mean(scores.get("test"), scores.get("new")),
+        "template_accuracy": {kind: round(found.accuracy, 6) for kind, found in template.items()},
+        "template_harmonic_mean": harmonic_mean(template.get("test"), template.get("new")),
     }
 
 
@@ -252,7 +227,7 @@ def _answer(
 def measure(bank: FeatureBank, items: Sequence[Sample], watch: Watch, what: str) -> RunScores:
     """Plain features of the readable ones among some pictures; each is encoded once a job."""
     known = set(bank.failed)
-    made = bank.plain([item.path for item in items], _teller(watch, what))
+    made = bank.plain([item.path for item in items], partial(watch.encode, what))
     for path, why in bank.failed.items():
         if path not in known:
             watch.say(f"Warning: skipped one of the {what}. {why}")
@@ -260,7 +235,3 @@ def measure(bank: FeatureBank, items: Sequence[Sample], watch: Watch, what: str)
     width = bank.clip.embedding_width
     features = torch.stack([made[i.path] for i in good]) if good else torch.zeros(0, width)
     return RunScores(features, torch.tensor([item.label for item in good], dtype=torch.long))
-
-
-def _teller(watch: Watch, what: str) -> Callable[[int, int], None]:
-    return lambda done, total: watch.encode(what, done, total)

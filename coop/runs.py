@@ -29,7 +29,6 @@ from coop.outputs import (
 )
 from coop.recipes import HEADS, Recipe, RecipeSettings
 from coop.run import (
-    Outcome,
     Run,
     Watch,
     context_of,
@@ -48,12 +47,7 @@ from tpt.runs.whole_files import write_whole
 
 _KEEP_EVERY = 10.0  # seconds between two states on the disk
 
-Result = Mapping[str, Any]  # Outcome.to_json(), and the `file` it went to
-
-
-def list_runs(job: TrainJob) -> list[tuple[int | None, int]]:
-    """(shots, seed) of every run, in order."""
-    return [(shots, seed) for shots in job.settings.shots for seed in job.settings.seeds]
+Result = Mapping[str, Any]  # of a run: its kind, file, loss and seconds, and `measure_run`
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +69,6 @@ def run_job(job: TrainJob, outputs: Outputs, watch: Watch, *, resume: bool = Fal
         OutputError: the disk refused; what was written before is whole.
         KeyboardInterrupt: passed on, after the state was kept.
     """
-    runs = list_runs(job)
     events = take_up(job, outputs) if resume else []
     done = {(e["shots"], e["seed"], e["kind"]): e for e in events if e["event"] == "run"}
     with open_log(outputs.log, append=bool(events)) as log:
@@ -85,9 +78,9 @@ def run_job(job: TrainJob, outputs: Outputs, watch: Watch, *, resume: bool = Fal
             log({"event": "start", "settings": job.describe()})
         for note in job.dataset.notes:
             watch.say(note)
-        write_files(job, outputs, runs)
+        write_files(job, outputs)
         results, recipes, points = [], [], []
-        for shots, seed in runs:
+        for shots, seed in job.settings.runs:
             result, recipe = _do_run(session, shots, seed)
             results.append(result)
             recipes.append(recipe)
@@ -113,7 +106,7 @@ def _do_run(session: _Session, shots: int | None, seed: int) -> tuple[Result, Re
         watch.say(f"Warning: {note}")
     started = time.monotonic()
     learned: Context | LinearProbe
-    loss: float | None = None
+    loss = None
     if run.recipe.method == "linear-probe":
         learned = _probe(run, path, watch)
     elif run.recipe.method in HEADS:
@@ -122,11 +115,13 @@ def _do_run(session: _Session, shots: int | None, seed: int) -> tuple[Result, Re
     else:
         learned, loss = _train(session, run)
         learned.save(path)
-    measured = measure_run(run, learned, watch)
-    seconds = time.monotonic() - started
-    counts = len(run.train), run.failed
-    outcome = Outcome(shots, seed, *counts, **measured, seconds=seconds, loss=loss)
-    result = {"kind": run.recipe.method, "file": path.name, **outcome.to_json()}
+    result = {
+        "kind": run.recipe.method,
+        "file": path.name,
+        **measure_run(run, learned, watch),
+        "loss": loss,
+        "seconds": round(time.monotonic() - started, 3),
+    }
     session.log({"event": "run", **result})
     return result, run.recipe
 
@@ -244,8 +239,7 @@ def _probe_beside(job: TrainJob, watch: Watch, shots: int | None, seed: int) -> 
         watch.say(f"The curve has no linear probe for {shots_text(shots)} shots. {error}")
         return None
     measured = measure_run(run, probe, watch)
-    outcome = Outcome(shots, seed, len(run.train), run.failed, **measured)
-    return {"kind": "linear-probe", "file": None, **outcome.to_json()}
+    return {"kind": "linear-probe", "file": None, **measured, "loss": None, "seconds": 0.0}
 
 
 def _write_curve(session: _Session, points: list[Point], results: Sequence[Result]) -> None:

@@ -7,6 +7,7 @@ be checked before a picture is opened.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -14,7 +15,7 @@ from typing import Any
 
 from coop.features import FeatureBank
 from coop.recipes import RecipeSettings, check_recipe
-from coop.sampling import CLASS_SPLITS, draw_shots
+from coop.sampling import draw_shots
 from tpt.data.labelled_sets import Sample
 from tpt.data.presets import DEFAULT_TEMPLATE, PRESETS
 from tpt.data.training_sets import TrainingSet, check_training_set, read_training_set
@@ -47,6 +48,11 @@ class TrainSettings:
     precision: str = "auto"
     micro_batch: int | None = None
     num_workers: int = 2
+
+    @property
+    def runs(self) -> list[tuple[int | None, int]]:
+        """(shots, seed) of every run, in order."""
+        return list(itertools.product(self.shots, self.seeds))
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,16 +133,12 @@ def _check_runs(wanted: TrainSettings) -> None:
         if not values or len(set(values)) < len(values):
             raise MethodError(
                 f"{name} takes different numbers separated by commas; got "
-                f"{','.join('all' if v is None else str(v) for v in values) or 'none'}."
+                f"{','.join(map(shots_text, values)) or 'none'}."
             )
     if any(shots is not None and shots < 1 for shots in wanted.shots):
         raise MethodError("--shots are pictures a class: numbers from 1 on, or all.")
     if any(not 0 <= seed < 2**64 for seed in wanted.seeds):
         raise MethodError("--seeds are numbers from 0 to 2^64 - 1.")
-    if wanted.classes_split not in CLASS_SPLITS:
-        raise MethodError(
-            f'Unknown split of the classes "{wanted.classes_split}": expected all, base or new.'
-        )
 
 
 def _add_pictures(dataset: TrainingSet, wanted: TrainSettings) -> TrainingSet:

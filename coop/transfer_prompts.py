@@ -224,9 +224,8 @@ def check_sources(
             Path(folder, FOLDER).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cannot_write(str(Path(folder, FOLDER)), error) from error
-    runs = list(zip(learning.shots, learning.seeds, strict=True))
     for place in outputs.values():
-        check_outputs(place, runs, probe=False, resume=resume, overwrite=overwrite)
+        check_outputs(place, learning.runs, probe=False, resume=resume, overwrite=overwrite)
     return outputs
 
 

@@ -380,13 +380,13 @@ def test_a_device_and_workers_make_no_other_run(job: TrainJob) -> None:
 
 
 def test_the_list_gives_every_picture_of_every_run_back_whatever_its_name(job: TrainJob) -> None:
-    runs: list[tuple[int | None, int]] = [(2, 1), (None, 3)]
-    write_files(job, OUTPUTS, runs)
+    job = replace(job, settings=replace(job.settings, shots=(2, None), seeds=(3,)))
+    write_files(job, OUTPUTS)
     with open("p.files.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:
         head, *rows = list(csv.reader(file))
     assert head == ["shots", "seed", "split", "path", "label"]
     wanted = []
-    for shots, seed in runs:
+    for shots, seed in job.settings.runs:
         draw = draw_shots(job.dataset, shots, seed)
         for split, items in (("train", draw.train), ("val", draw.val)):
             name = "all" if shots is None else str(shots)

@@ -24,7 +24,7 @@ import tpt
 from coop.loop import Epoch, TrainError
 from coop.outputs import Outputs
 from coop.recipes import RecipeSettings
-from coop.runs import list_runs, run_job
+from coop.runs import run_job
 from coop.train_job import TrainSettings, build_train_job
 from tpt.errors import OutputError, SourceError
 
@@ -101,8 +101,8 @@ def vectors(path: str) -> torch.Tensor:
 
 
 def test_runs_go_by_shots_and_then_by_seeds() -> None:
-    job = build_train_job(replace(WANTED, shots=(4, None, 1), seeds=(2, 1)))
-    assert list_runs(job) == [(4, 2), (4, 1), (None, 2), (None, 1), (1, 2), (1, 1)]
+    wanted = replace(WANTED, shots=(4, None, 1), seeds=(2, 1))
+    assert wanted.runs == [(4, 2), (4, 1), (None, 2), (None, 1), (1, 2), (1, 1)]
 
 
 def test_results_are_those_of_the_log_and_come_back_from_it() -> None:
