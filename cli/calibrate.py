@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli.evaluating import check_extra, list_pictures, read_single
 from cli.failures import plain_errors
-from cli.option_values import read_classes, read_names, read_prediction
+from cli.option_values import (
+    check_prompt_output,
+    read_classes,
+    read_names,
+    read_prediction,
+)
 from cli.options import (
     adaptation_options,
     force_option,
@@ -19,7 +23,8 @@ from cli.options import (
     tag_option,
 )
 from cli.progress import Tally, progress
-from tpt.errors import MethodError, OutputError
+from cli.prompt_text import table
+from tpt.errors import MethodError
 
 if TYPE_CHECKING:
     from tpt.data.labelled_sets import Sample
@@ -82,7 +87,7 @@ def command(data: str, quiet: bool, **options: Any) -> None:
     say = (lambda text: None) if quiet else (lambda text: click.echo(text, err=True))
     with plain_errors():
         check_extra("calibrate", ("torchmetrics", "sklearn", "scipy"))
-        check_output(Path(options["output"]), options["overwrite"])
+        check_prompt_output(options["output"], options["overwrite"])
         if options["unlabelled"] and options["false_alarms"] is None:
             raise MethodError(
                 "Without labels there is no temperature to fit, only a threshold. Give "
@@ -94,21 +99,6 @@ def command(data: str, quiet: bool, **options: Any) -> None:
         say(f"Use it: tpt predict images/ --init {options['output']} --method {options['method']}")
     if failed:
         raise click.exceptions.Exit(3)
-
-
-def check_output(path: Path, overwrite: bool) -> None:
-    """Refuse, before the work, a file that could not be written or would be lost.
-
-    Raises:
-        OutputError: which, and what to do.
-    """
-    if path.suffix not in (".safetensors", ".pt") or not path.parent.is_dir() or path.is_dir():
-        raise OutputError(
-            f'--output "{path}" cannot be a prompt file: expected a name that ends in .safetensors '
-            "or .pt, in a folder that exists. Choose such a name."
-        )
-    if path.exists() and not overwrite:
-        raise OutputError(f'"{path}" exists already. Give --overwrite, or another --output.')
 
 
 def read_data(
@@ -205,8 +195,7 @@ def calibrate(
     )
     context = replace(job.engine.context, calibration=calibration)
     context.described(classes=job.engine.classes).save(options["output"])
-    width = max(len(name) for name, _ in rows)
-    click.echo("\n".join(f"{name:{width}}  {value}" for name, value in rows))
+    click.echo(table(rows))
     for key, why in found.failed[:3]:
         click.echo(f"Warning: {key}: {why}", err=True)
     return len(found.failed)

@@ -19,18 +19,16 @@ from cli.evaluating import (
     telling_warnings,
 )
 from cli.failures import plain_errors
-from cli.jacobian import jacobian_option, tell_jacobian
+from cli.jacobian import tell_jacobian
 from cli.option_values import read_classes, read_shared, read_templates
 from cli.options import (
     adaptation_options,
     all_files_option,
-    cuda_graphs_option,
     fill,
     machine_options,
-    model_option,
-    pretrained_option,
+    model_options,
     run_options,
-    screen_option,
+    speed_options,
     template_option,
 )
 from cli.outside import describe_outsides, judge_others, read_outsides, tell_outside
@@ -126,17 +124,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="base-to-new evaluates the two halves of the classes apart.",
 )
-@model_option
-@pretrained_option
+@model_options
 @template_option(
     'One: the words that methods start from, instead of "a photo of a {}.". Several, or a '
     "file: what +ensemble uses."
 )
 @adaptation_options
 @machine_options
-@screen_option
-@jacobian_option
-@cuda_graphs_option
+@speed_options
 @run_options
 @click.option("--dry-run", is_flag=True, help="Read the sets, check everything, print it, stop.")
 def command(sets: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any) -> None:

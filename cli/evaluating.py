@@ -14,7 +14,7 @@ import click
 
 from cli.failures import interruptible
 from cli.jacobian import say_jacobian
-from cli.options import say_precision
+from cli.options import tell_model
 from cli.progress import Tally, progress
 from tpt.errors import MethodError
 
@@ -31,11 +31,7 @@ _MANY_SENTENCES = 5_000  # from here on the wait before the first picture is exp
 
 
 def check_extra(command: str, modules: Sequence[str], extra: str = "eval") -> None:
-    """Tell at once, and not after the run, that libraries are missing.
-
-    Raises:
-        ClickException: which, and how to get them.
-    """
+    """Refuse at once, and not after the run, where libraries are missing."""
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
         packages = ", ".join(missing).replace("sklearn", "scikit-learn").replace("_", "-")
@@ -77,11 +73,7 @@ def list_pictures(path: str, all_files: bool = False) -> list[Any]:
 
 
 def read_single(path: str, how: ReadOptions, say: Say) -> LabelledSet:
-    """The one set of a path.
-
-    Raises:
-        MethodError: it holds several.
-    """
+    """The set of a path that holds no other."""
     found = read_one(path, how, say)
     if len(found) > 1:
         raise MethodError(
@@ -115,9 +107,7 @@ def build(wanted: EvalSettings, walks: tuple[Walk, ...], say: Say) -> Evaluation
         evaluation = build_evaluation(wanted, walks)
     clip = evaluation.clip
     say(f"Model: {clip.name}" + (f" ({clip.pretrained})" if clip.pretrained else ""))
-    say_precision(clip, wanted.precision, say)
-    if clip.pretrained == "random":
-        say("Warning: the weights are random, as asked; the numbers mean nothing.")
+    tell_model(clip, wanted.precision, "the numbers mean", say)
     say(f"Methods: {', '.join(spec.name for spec in wanted.specs)}")
     if evaluation.keeps_state():
         say(

@@ -1,4 +1,4 @@
-"""`--jacobian`: the option, what a dry run tells of it, and what is told while it is built."""
+"""`--jacobian`: what a dry run tells of it, and what is told while it is built."""
 
 from __future__ import annotations
 
@@ -8,13 +8,6 @@ import click
 
 if TYPE_CHECKING:
     from tpt.prompts import PromptEngine
-
-jacobian_option = click.option(
-    "--jacobian",
-    is_flag=True,
-    help="Compute the gradient that all pictures share once: worth it in long runs, and --dry-run "
-    "says how long [tpt, ctpt, rtpt].",
-)
 
 
 def tell_jacobian(engine: PromptEngine, on: bool) -> str:

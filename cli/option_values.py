@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.options import fill
-from tpt.errors import SourceError
+from tpt.errors import OutputError, SourceError
 from tpt.text import read_value
 
 if TYPE_CHECKING:
@@ -17,11 +17,7 @@ if TYPE_CHECKING:
 
 
 def read_classes(value: str | None) -> tuple[str, ...] | None:
-    """The entries of a list of classes, names or "id=name"; None if nothing was given.
-
-    Raises:
-        BadParameter: as `read_class_list`.
-    """
+    """The entries of a list of classes, names or "id=name"; None if nothing was given."""
     from tpt.data.class_files import read_class_list
 
     try:
@@ -46,6 +42,21 @@ def read_text(path: str, option: str) -> str:
         raise click.BadParameter(
             f'"{path}" cannot be read as UTF-8 text: {error}.', param_hint=option
         ) from error
+
+
+def check_prompt_output(path: str, overwrite: bool) -> None:
+    """Refuse, before the work, a prompt file that could not be written or would be lost."""
+    if Path(path).suffix not in (".safetensors", ".pt") or not Path(path).parent.is_dir():
+        raise OutputError(
+            f'--output "{path}" cannot be a prompt file: expected a name that ends in .safetensors '
+            "(preferred) or .pt, in a folder that exists. Choose such a name."
+        )
+    if os.path.isdir(path):
+        raise OutputError(f'--output "{path}" is a folder. Choose the name of a file.')
+    if os.path.lexists(path) and not overwrite:
+        raise OutputError(
+            f'"{path}" exists already. Use --overwrite to replace it, or another --output.'
+        )
 
 
 def read_templates(values: tuple[str, ...]) -> tuple[str, ...]:

@@ -40,13 +40,21 @@ def fill(settings: type[T], options: dict[str, Any], /, **given: Any) -> T:
     return settings(**{name: options[name] for name in names & options.keys()} | given)
 
 
-def say_precision(clip: Clip, asked: str, say: Callable[[str], None]) -> None:
-    """Tell what "auto" chose, where it is not fp32."""
+NOTE_EMBEDDED = (
+    "Model: lite, the small embedded model. For real work give --model, for example --model "
+    "ViT-B-16 --pretrained openai."
+)
+
+
+def tell_model(clip: Clip, asked: str, results: str, say: Callable[[str], None]) -> None:
+    """Tell which precision "auto" chose, where it is not fp32, and warn of random weights."""
     if asked == "auto" and clip.precision != "fp32":
         say(
             f"Precision: {clip.precision}, for which the device has units; --precision fp32 is "
             "slower and as published."
         )
+    if clip.pretrained == "random":
+        say(f"Warning: the weights are random, as asked; {results} nothing.")
 
 
 adaptation_options = group(
@@ -90,23 +98,37 @@ all_files_option = click.option(
 )
 """How folders are looked through."""
 
-model_option = click.option(
-    "--model",
-    help="open_clip name, hf-hub:..., local-dir:... or lite. Default: the --init file's own "
-    "model, else lite, the embedded model.",
-)
 pretrained_option = click.option(
     "--pretrained", help="Tag or weight file of an open_clip model; random for random."
 )
 tag_option = click.option("--pretrained", help="Tag or weight file of an open_clip model.")
-init_option = click.option(
-    "--init", metavar="FILE", help="Prompt file to start from (CoOp or ours)."
+model_options = group(
+    click.option(
+        "--model",
+        help="open_clip name, hf-hub:..., local-dir:... or lite. Default: the --init file's own "
+        "model, else lite, the embedded model.",
+    ),
+    pretrained_option,
 )
-other_option = click.option(
-    "--other",
-    metavar="TEXT",
-    help='One more class, "something else" say, that stands for everything else.',
+start_options = group(
+    click.option("--init", metavar="FILE", help="Prompt file to start from (CoOp or ours)."),
+    model_options,
 )
+reading_options = group(
+    click.option(
+        "--reject",
+        metavar="THRESHOLD|off",
+        help='Answer "none of these" below this probability, or below energy:THRESHOLD; `tpt '
+        "calibrate --false-alarms` finds one and saves it. Default: that of the --init file.",
+    ),
+    click.option(
+        "--other",
+        metavar="TEXT",
+        help='One more class, "something else" say, that stands for everything else.',
+    ),
+)
+"""How scores become answers."""
+
 top_k_option = click.option("--top-k", type=AT_LEAST_ONE, default=5, show_default=True)
 force_option = click.option(
     "--force", is_flag=True, help="Use a prompt file made for another model."
@@ -116,11 +138,6 @@ quiet_option = click.option(
 )
 device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps."
-)
-cuda_graphs_option = click.option(
-    "--cuda-graphs",
-    is_flag=True,
-    help="Record the text side of a batch as CUDA graphs: for short class lists on a GPU.",
 )
 seed_option = click.option(
     "--seed", type=int, default=0, show_default=True, help="Seed of the random numbers."
@@ -207,6 +224,22 @@ screen_option = click.option(
     is_flag=True,
     help="Rank the views in bf16, encode only the likely ones in fp32 [tpt, ctpt].",
 )
+
+speed_options = group(
+    screen_option,
+    click.option(
+        "--jacobian",
+        is_flag=True,
+        help="Compute the gradient that all pictures share once: worth it in long runs, and "
+        "--dry-run says how long [tpt, ctpt, rtpt].",
+    ),
+    click.option(
+        "--cuda-graphs",
+        is_flag=True,
+        help="Record the text side of a batch as CUDA graphs: for short class lists on a GPU.",
+    ),
+)
+"""How a run is made faster."""
 
 run_options = group(
     click.option(

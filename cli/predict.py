@@ -12,22 +12,19 @@ import click
 from cli import predict_ray
 from cli.evaluating import telling_warnings
 from cli.failures import interruptible, plain_errors
-from cli.jacobian import jacobian_option, note_short_run, say_jacobian
+from cli.jacobian import note_short_run, say_jacobian
 from cli.option_values import read_classes
 from cli.options import (
     ABOVE_ZERO,
     adaptation_options,
     all_files_option,
     cluster_options,
-    cuda_graphs_option,
     film_options,
     force_option,
-    init_option,
     machine_options,
-    model_option,
-    other_option,
-    pretrained_option,
-    screen_option,
+    reading_options,
+    speed_options,
+    start_options,
     template_option,
     top_k_option,
 )
@@ -48,22 +45,14 @@ if TYPE_CHECKING:
     help="Class names, or a file of them; imagenet, imagenet-a or imagenet-r for those lists. "
     "Default: those stored in the --init file.",
 )
-@init_option
-@model_option
-@pretrained_option
+@start_options
 @click.option("--method", default="tpt", show_default=True, help="`tpt methods` lists them.")
 @template_option(
     "Words around the class name, {} in its place. Repeat it (or give a file) for an "
     'ensemble, with methods that do not tune the context. Default: "a photo of a {}".'
 )
 @adaptation_options
-@click.option(
-    "--reject",
-    metavar="THRESHOLD|off",
-    help='Answer "none of these" below this probability, or below energy:THRESHOLD; `tpt calibrate '
-    "--false-alarms` finds one and saves it. Default: that of the --init file.",
-)
-@other_option
+@reading_options
 @click.option("--load-state", metavar="FILE", help="Go on from a state that tda or oga has saved.")
 @click.option(
     "--save-state",
@@ -71,9 +60,7 @@ if TYPE_CHECKING:
     help="Save tda's caches or oga's memory when the stream has ended.",
 )
 @machine_options
-@screen_option
-@jacobian_option
-@cuda_graphs_option
+@speed_options
 @top_k_option
 @click.option("--output", default="-", show_default=True, metavar="FILE|-")
 @click.option(

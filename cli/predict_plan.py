@@ -10,7 +10,8 @@ import click
 from cli.evaluating import telling_warnings
 from cli.jacobian import tell_jacobian
 from cli.option_values import read_prediction
-from cli.options import say_precision
+from cli.options import NOTE_EMBEDDED, tell_model
+from cli.prompt_text import table
 
 if TYPE_CHECKING:
     from tpt.streaming.output import Target
@@ -88,13 +89,8 @@ def load_job(options: dict[str, Any], entries: tuple[str, ...] | None, say: Any)
     for note in note_list(job.engine.classes, entries):
         say(f"Note: {note}")
     if wanted.model is None and wanted.init is None:
-        say(
-            f"Model: {DEFAULT_MODEL}, the small embedded model. For real work give --model, for "
-            "example --model ViT-B-16 --pretrained openai."
-        )
-    say_precision(job.clip, options["precision"], say)
-    if job.clip.pretrained == "random":
-        say("Warning: the weights are random, as asked; the predictions mean nothing.")
+        say(NOTE_EMBEDDED)
+    tell_model(job.clip, options["precision"], "the predictions mean", say)
     return job
 
 
@@ -116,6 +112,5 @@ def describe(job: PredictJob, target: Target, options: dict[str, Any], images: i
         "output": f"{target.path} ({target.form})",
         **job.environment,
     }
-    width = max(map(len, rows))
-    text = "\n".join(f"{name:{width}}  {value}" for name, value in rows.items())
+    text = table([[name, str(value)] for name, value in rows.items()])
     return text.encode("utf-8", "backslashreplace").decode()  # file names may be no UTF-8

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli.failures import plain_errors
-from cli.option_values import read_names
+from cli.option_values import check_prompt_output, read_names
 from cli.options import tag_option
 from cli.prompt_text import NAME_IT, name_model, note, plain
-from tpt.errors import OutputError, PromptError
+from tpt.errors import PromptError
 
 if TYPE_CHECKING:
     from tpt.prompts import Context
@@ -57,7 +56,7 @@ def import_(
         from tpt.prompts.prompt_info import PromptInfo
 
         names = read_names(classes)
-        check_output(output, overwrite)
+        check_prompt_output(output, overwrite)
         context = Context.load(source)
         if model is None and context.info.model is None:
             model, pretrained = find_logged_model(source, pretrained)
@@ -92,19 +91,6 @@ def find_logged_model(source: str, pretrained: str | None) -> tuple[str | None, 
     path = Path(source)
     backbone = find_backbone(find_checkpoint(path) if path.is_dir() else path)
     return backbone, (pretrained or "openai") if backbone else pretrained
-
-
-def check_output(output: str, overwrite: bool) -> None:
-    """Refuse an output that could not be written, before anything is read for it."""
-    if not output.endswith((".safetensors", ".pt")):
-        raise PromptError(
-            f'A prompt file ends in .safetensors (preferred) or .pt, but "{output}" does not. '
-            "Choose one of the two."
-        )
-    if os.path.lexists(output) and not overwrite:
-        raise OutputError(
-            f'"{output}" exists already. Use --overwrite to replace it, or another --output.'
-        )
 
 
 def choose_origin(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 from typing import Any
 
 import click
 
 from cli.evaluating import check_extra
 from cli.failures import plain_errors
-from cli.option_values import read_names, read_prediction
+from cli.option_values import read_names, read_prediction, read_text
 from cli.options import (
     ABOVE_ZERO,
     AT_LEAST_ONE,
@@ -18,11 +17,9 @@ from cli.options import (
     compute_options,
     fill,
     force_option,
-    init_option,
-    model_option,
     number_option,
-    other_option,
-    pretrained_option,
+    reading_options,
+    start_options,
     template_option,
     top_k_option,
 )
@@ -37,19 +34,11 @@ MIB = 2**20
     help="Class names for requests that bring none, or a file of them; imagenet, imagenet-a or "
     "imagenet-r for those lists. Default: those stored in the --init file, if any.",
 )
-@init_option
-@model_option
-@pretrained_option
+@start_options
 @click.option("--method", default="tpt", show_default=True, help="For requests that name none.")
 @template_option('Words around the class name, {} in its place. Default: "a photo of a {}".')
 @adaptation_options
-@click.option(
-    "--reject",
-    metavar="THRESHOLD|off",
-    help='Answer "none of these" below this probability, or below energy:THRESHOLD. Default: that '
-    "of the --init file.",
-)
-@other_option
+@reading_options
 @compute_options
 @top_k_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
@@ -115,11 +104,20 @@ def command(quiet: bool, dry_run: bool, host: str, port: int, **options: Any) ->
         modules = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
         check_extra("serve", modules, "serve")
         from tpt.serve._guard import write_line
+        from tpt.serve._hosts import choose_hosts
         from tpt.serve.server import serve
         from tpt.serve.service import Service
+        from tpt.serve.settings import ServeSettings
 
         wanted = read_prediction(options, classes=read_names(options["classes"]))
-        settings = read_settings(options, host)
+        settings = fill(
+            ServeSettings,
+            options,
+            max_body=int(options["max_body_mb"] * MIB),
+            max_held=int(options["max_held_mb"] * MIB),
+            token=read_token(options["token_file"]),
+            hosts=choose_hosts(host, options["hosts"]),
+        )
         say = (lambda text: None) if quiet else (lambda text: click.echo(text, err=True))
         # Pillow's notes on broken metadata name no image; a broken picture is a record.
         warnings.filterwarnings("ignore", module="PIL")
@@ -135,35 +133,11 @@ def command(quiet: bool, dry_run: bool, host: str, port: int, **options: Any) ->
         )
 
 
-def read_settings(options: dict[str, Any], host: str) -> Any:
-    """What it allows."""
-    from tpt.serve._hosts import choose_hosts
-    from tpt.serve.settings import ServeSettings
-
-    return fill(
-        ServeSettings,
-        options,
-        max_body=int(options["max_body_mb"] * MIB),
-        max_held=int(options["max_held_mb"] * MIB),
-        token=read_token(options["token_file"]),
-        hosts=choose_hosts(host, options["hosts"]),
-    )
-
-
 def read_token(path: str | None) -> str | None:
-    """The token in a file.
-
-    Raises:
-        BadParameter: the file cannot be read, or holds none.
-    """
+    """The token in a file."""
     if path is None:
         return None
-    try:
-        token = Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.BadParameter(
-            f'"{path}" cannot be read: {error}.', param_hint="--token-file"
-        ) from error
+    token = read_text(path, "--token-file").strip()
     if not token or not token.isascii() or len(token.split()) > 1:
         raise click.BadParameter(
             f'"{path}" holds no token; expected one line of ASCII without spaces, for example from '

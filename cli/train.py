@@ -14,13 +14,14 @@ import click
 from cli.failures import interruptible, plain_errors
 from cli.option_values import read_classes, read_templates
 from cli.options import (
+    NOTE_EMBEDDED,
     all_files_option,
     device_option,
     fill,
     precision_option,
     quiet_option,
-    say_precision,
     tag_option,
+    tell_model,
     template_option,
 )
 
@@ -194,8 +195,7 @@ def run(data: str, options: dict[str, Any]) -> int:
     with claim, stopped, watching(options["quiet"]) as watch, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")  # a broken picture is told by its name
         job = build_train_job(wanted)
-        tell_job(job, watch)
-        say_precision(job.clip, options["precision"], watch.say)
+        tell_job(job, options["precision"], watch)
         results = run_job(job, outputs, watch, resume=options["resume"])
     click.echo(describe_results(results))
     tell_files(job, outputs, watch)
@@ -217,7 +217,7 @@ def read_settings(data: str, options: dict[str, Any]) -> Any:
     )
 
 
-def tell_job(job: TrainJob, watch: Any) -> None:
+def tell_job(job: TrainJob, asked: str, watch: Any) -> None:
     """What is about to happen, in one or two lines."""
     data, wanted = job.dataset, job.settings
     watch.say(
@@ -226,12 +226,8 @@ def tell_job(job: TrainJob, watch: Any) -> None:
         + f" ({data.layout})."
     )
     if wanted.model == "lite":
-        watch.say(
-            "Model: lite, the small embedded model. For real work give --model, for example "
-            "--model ViT-B-16 --pretrained openai."
-        )
-    if job.clip.pretrained == "random":
-        watch.say("Warning: the weights are random, as asked; what is learned means nothing.")
+        watch.say(NOTE_EMBEDDED)
+    tell_model(job.clip, asked, "what is learned means", watch.say)
 
 
 def describe_results(results: Sequence[Result]) -> str:

@@ -132,7 +132,7 @@ def test_votes_cannot_be_rejected(run_tpt: Run, option: tuple[str, ...]) -> None
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
-        (("pets", "--output", "c.json"), 1, "ends in .safetensors or .pt"),
+        (("pets", "--output", "c.json"), 1, "ends in .safetensors (preferred) or .pt"),
         (("pets", "--output", "no/c.pt"), 1, "in a folder that exists"),
         (("pets", "--output", "c.pt", "--method", "zero", "--views", 2), 2, "nothing to calibrate"),
         (("pets/cat", "--output", "c.pt"), 2, "and no class folders"),
@@ -148,7 +148,7 @@ def test_what_cannot_be_calibrated_is_told(
 def test_a_file_is_not_written_over_unasked(run_tpt: Run) -> None:
     words = ("calibrate", "pets", "--output", "c.safetensors", *PLAIN)
     run_tpt(*words)
-    assert "exists already. Give --overwrite" in error_of(run_tpt(*words), 1)
+    assert "exists already. Use --overwrite" in error_of(run_tpt(*words), 1)
     assert run_tpt(*words, "--overwrite").exit_code == 0
 
 

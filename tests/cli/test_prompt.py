@@ -567,13 +567,13 @@ def test_a_prompt_file_may_be_written_over_itself(run_tpt: Run, words: tpt.Conte
 def test_an_output_that_no_prompt_is_called_is_refused(run_tpt: Run) -> None:
     save_official("ckpt", random_vectors(4, 512))
     result = run_tpt("prompt", "import", "ckpt", "--output", "p.json", *VIT)
-    assert_fails(result, 'A prompt file ends in .safetensors (preferred) or .pt, but "p.json"')
+    assert_fails(result, '"p.json" cannot be a prompt file: expected a name that ends in')
 
 
 def test_an_output_in_no_folder_is_told(run_tpt: Run) -> None:
     save_official("ckpt", random_vectors(4, 512))
     result = run_tpt("prompt", "import", "ckpt", "--output", "none/p.pt", *VIT)
-    assert_fails(result, 'The prompt could not be saved to "none/p.pt"')
+    assert_fails(result, '"none/p.pt" cannot be a prompt file')
 
 
 def test_a_source_that_is_no_prompt_is_refused(run_tpt: Run) -> None:
