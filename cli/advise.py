@@ -1,4 +1,4 @@
-"""`tpt advise`: which method to take for your own pictures, from a small draw of them."""
+"""`tpt advise`: which method suits your own pictures, measured on a small sample of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cli.evaluating import (
     telling_warnings,
 )
 from cli.failures import plain_errors
-from cli.option_values import read_classes
+from cli.option_values import read_names
 from cli.options import fill, machine_options, quiet_option, tag_option
 from cli.progress import Tally, progress
 from tpt.errors import MethodError
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     default=200,
     show_default=True,
     metavar="N",
-    help="Draw at most N pictures; more of them see smaller differences.",
+    help="Draw at most N pictures; with more of them smaller differences show.",
 )
 @click.option(
     "--methods",
@@ -61,10 +61,9 @@ if TYPE_CHECKING:
 def command(pictures: str, quiet: bool, **options: Any) -> None:
     """Say which method to take for PICTURES, or that none is worth it.
 
-    Runs the shelf on a small draw, all methods on the same encoded views, and prints what each
-    costs, how often it answers otherwise than zero-shot and how sure it is; with labels also
-    accuracy with paired intervals, and calibration. The last two lines are the advice and the
-    command to use.
+    Runs the shelf on a small draw, all methods on the same encoded views. Prints what each method
+    costs, how often it agrees with zero-shot and how sure it is; with labels also accuracy with
+    paired intervals, and calibration. The last two lines are the advice and the command to use.
     """
     say = (lambda text: None) if quiet else (lambda text: click.echo(text, err=True))
     with plain_errors():
@@ -77,24 +76,17 @@ def command(pictures: str, quiet: bool, **options: Any) -> None:
 
 
 def draw(pictures: str, options: dict[str, Any], say: Any) -> tuple[LabelledSet, bool]:
-    """The draw in mixed order, and whether its labels mean anything.
-
-    Raises:
-        MethodError: several sets, labels without class names, labels of other pictures.
-    """
+    """The draw in mixed order, and whether its labels mean anything."""
     from tpt.data.labelled_sets import LabelledSet, ReadOptions, Sample
     from tpt.evaluate.order import order_set
     from tpt.evaluate.walks import draw_some
 
-    entries = read_classes(options["classes"])
-    if entries is None:
+    names = read_names(options["classes"])
+    if names is None:
         if options["labels"] is not None:
             raise MethodError("--labels says what pictures show; give the --classes too.")
         whole, labelled = read_single(pictures, ReadOptions(), say), True
     else:
-        from tpt.data.class_lists import list_names
-
-        names = list_names(entries)
         samples = tuple(Sample.of_file(path, 0) for path in sorted(list_pictures(pictures)))
         whole = LabelledSet(pictures, "pictures", pictures, names, names, samples)
         labelled = options["labels"] is not None
@@ -107,19 +99,15 @@ def draw(pictures: str, options: dict[str, Any], say: Any) -> tuple[LabelledSet,
 
 
 def label_pictures(whole: LabelledSet, labels: str, say: Any) -> LabelledSet:
-    """The pictures that a CSV labels.
-
-    Raises:
-        MethodError: it labels none of them.
-    """
+    """The pictures that a CSV labels; there must be some."""
     from tpt.data.labelled_sets import ReadOptions
 
     (listed,) = read_one(labels, ReadOptions(layout="table", classes=whole.classes), say)
     known = {os.path.realpath(sample.path): sample.label for sample in listed.samples}
     samples = tuple(
-        replace(sample, label=known[os.path.realpath(sample.path)])
+        replace(sample, label=known[path])
         for sample in whole.samples
-        if os.path.realpath(sample.path) in known
+        if (path := os.path.realpath(sample.path)) in known
     )
     if not samples:
         raise MethodError(
@@ -178,7 +166,7 @@ def tell(
     options: dict[str, Any],
     say: Any,
 ) -> None:
-    """Print the table, the advice and the command; without labels the pictures to label."""
+    """Print the table, the advice and the command; without labels, name pictures to label."""
     from tpt.evaluate.advice import advise, find_changed, make_rows
     from tpt.evaluate.method_specs import BASELINE
 
@@ -198,7 +186,7 @@ def tell(
 
 
 def table(rows: list[Row]) -> str:
-    """The figures of every method, a line each."""
+    """A line for each method, with its figures."""
     head = f"{'method':16} {'ms':>7} {'agrees':>7} {'sure':>6} {'entropy':>8}"
     labelled = rows[0].metrics is not None
     if labelled:
@@ -225,7 +213,7 @@ def tell_metrics(row: Row) -> str:
 
 
 def write_command(name: str, pictures: str, classes: Sequence[str], options: dict[str, Any]) -> str:
-    """The `tpt predict` command of a method as the shelf writes it."""
+    """The `tpt predict` command for a method, whose name is written as in `--methods`."""
     method, *settings = name.split(":")
     words = ["tpt", "predict", pictures if os.path.isdir(pictures) else "IMAGES"]
     words += ["--classes", options["classes"] or ",".join(classes)]

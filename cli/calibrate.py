@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     type=click.Choice(["probability", "energy"]),
     default="probability",
     show_default=True,
-    help="What the threshold is of: the largest probability, or the energy of the logits.",
+    help="What the threshold applies to: the largest probability, or the energy of the logits.",
 )
 @click.option("--layout", default="auto", show_default=True, help="As `tpt eval` has it.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Draw at most N pictures.")
@@ -81,7 +81,7 @@ def command(data: str, quiet: bool, **options: Any) -> None:
     """Fit how a method's scores are read, and save it with the prompt.
 
     DATA are labelled pictures of the kind to be predicted, in any layout that `tpt eval` reads.
-    One temperature makes the scores as sure as they are right; it moves no prediction. `tpt
+    One temperature makes the scores as sure as they are right; it changes no prediction. `tpt
     predict --init FILE`, `tpt serve` and `tpt eval` use it with the method that it was fitted for.
     """
     say = (lambda text: None) if quiet else (lambda text: click.echo(text, err=True))
@@ -104,7 +104,7 @@ def command(data: str, quiet: bool, **options: Any) -> None:
 def read_data(
     data: str, options: dict[str, Any], say: Any
 ) -> tuple[tuple[Sample, ...], tuple[str, ...] | None]:
-    """(pictures, their classes where they say them)."""
+    """(pictures, their class names; None where neither DATA nor --classes names them)."""
     from tpt.data.labelled_sets import ReadOptions, Sample
     from tpt.evaluate.walks import draw_some
 
@@ -124,7 +124,7 @@ def read_data(
 
 
 def load_job(options: dict[str, Any], classes: tuple[str, ...] | None, say: Any) -> PredictJob:
-    """The job of `tpt predict` with these options."""
+    """Build the job that `tpt predict` would run, and say what it is."""
     from tpt.streaming.predict_job import build_predict_job
 
     job = build_predict_job(read_prediction(options, classes=classes, reject="off"))
@@ -140,7 +140,7 @@ def load_job(options: dict[str, Any], classes: tuple[str, ...] | None, say: Any)
 def calibrate(
     job: PredictJob, samples: tuple[Sample, ...], options: dict[str, Any], quiet: bool
 ) -> int:
-    """Fit, write, and print what was found; how many pictures failed."""
+    """Fit, save and print the calibration; return how many pictures failed."""
     from tpt.evaluate.calibration import (
         choose_threshold,
         collect_logits,

@@ -1,4 +1,4 @@
-"""`tpt corrupt`: a corrupted copy of a data set, to measure how a model bears it."""
+"""`tpt corrupt`: a corrupted copy of a data set, to measure how a model copes with it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="png keeps every pixel; jpg (quality 85, as ImageNet-C) is smaller.",
 )
-@click.option("--overwrite", is_flag=True, help="Make files that are there already again.")
+@click.option("--overwrite", is_flag=True, help="Write again the files that exist already.")
 @number_option("--num-workers", click.IntRange(0), 2, "Threads.")
 @click.option("--quiet", is_flag=True, help="Nothing on stderr but errors and broken pictures.")
 def command(
@@ -67,8 +67,8 @@ def command(
     """Write corrupted copies of the pictures in SRC and its sub-folders to DST.
 
     They go to DST/KIND/SEVERITY/, with the folders of SRC inside: the layout of ImageNet-C. The
-    same seed gives the same pictures. A run that was stopped goes on: files that are there already
-    are left alone. DST/corruptions.json says how they were made.
+    same seed gives the same pictures. A stopped run goes on when it is started again: it leaves
+    existing files alone. DST/corruptions.json says how they were made.
     """
     with plain_errors():
         from tpt.corrupt.corrupted_copy import Settings, open_target, plan_pictures, write_corrupted
@@ -91,7 +91,7 @@ def command(
 
 
 def follow(outcomes: Iterator[Outcome], total: int, target: str, quiet: bool) -> int:
-    """Show progress, name broken pictures, sum up; how many pictures were broken."""
+    """Show progress, name broken pictures and sum up; return how many pictures were broken."""
     tally, written, existed = Tally(total), 0, 0
     broken: list[str] = []
     with progress(quiet) as show:

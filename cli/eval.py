@@ -133,7 +133,7 @@ if TYPE_CHECKING:
 @machine_options
 @speed_options
 @run_options
-@click.option("--dry-run", is_flag=True, help="Read the sets, check everything, print it, stop.")
+@click.option("--dry-run", is_flag=True, help="Read and check everything, print it, stop.")
 def command(sets: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any) -> None:
     """Evaluate methods on the shift sets SET..., and write tables and a report page.
 
@@ -180,7 +180,7 @@ def command(sets: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any) -
 
 
 def plan_walks(sets: Sequence[str], options: dict[str, Any], say: Say) -> tuple[Walk, ...]:
-    """Read the sets, say what they are, and plan the run."""
+    """Read the sets, say what was found, and plan the run."""
     from tpt.corrupt.corruptions import parse_corruptions
     from tpt.evaluate.leakage import find_leakage, note_halves
     from tpt.evaluate.order import order_set
@@ -210,7 +210,7 @@ def plan_walks(sets: Sequence[str], options: dict[str, Any], say: Say) -> tuple[
 
 
 def look_into(inits: Sequence[str]) -> tuple[dict[str, frozenset[str]], dict[str, tuple[str, ...]]]:
-    """By the name of each prompt the pictures and the classes it was learned on, where known."""
+    """The pictures and the classes that each prompt was learned on, where known, by its name."""
     from coop.transfer_prompts import read_taken
     from tpt.prompts import Context
 
@@ -224,7 +224,7 @@ def look_into(inits: Sequence[str]) -> tuple[dict[str, frozenset[str]], dict[str
 
 
 def read_options(options: dict[str, Any]) -> ReadOptions:
-    """What the user said of all sets; a class-specific prompt decides on the classes."""
+    """How all sets are read; a class-specific prompt decides the classes."""
     from tpt.data.labelled_sets import ReadOptions
     from tpt.data.presets import find_preset
     from tpt.prompts import Context
@@ -245,11 +245,7 @@ def read_options(options: dict[str, Any]) -> ReadOptions:
 
 
 def name_inits(values: Sequence[str]) -> list[tuple[str, str]]:
-    """(name, file) of every --init; without a name it is "init".
-
-    Raises:
-        BadParameter: two of one name, or a name that --methods could not say.
-    """
+    """(name, file) of every --init; without a name it is "init"."""
     pairs = [(name or "init", path) for name, path in map(split_name, values)]
     names = [name for name, _ in pairs]
     for name in names:
@@ -273,7 +269,7 @@ def name_inits(values: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def load_evaluation(options: dict[str, Any], walks: tuple[Walk, ...], say: Say) -> Evaluation:
-    """Build the run, telling what was chosen in the user's place."""
+    """Build the run, and say what was chosen by default."""
     from tpt.data.presets import find_preset
     from tpt.evaluate.evaluation import EvalSettings
     from tpt.evaluate.method_pool import Starts

@@ -46,7 +46,7 @@ def check_extra(command: str, modules: Sequence[str], extra: str = "eval") -> No
 
 
 def read_one(text: str, how: ReadOptions, say: Say) -> tuple[LabelledSet, ...]:
-    """The sets of one argument, told as they were understood."""
+    """Read the sets of one argument, and say what was found."""
     from tpt.data.layouts import read_sets
 
     name, path = split_name(text)
@@ -97,7 +97,7 @@ def split_name(text: str) -> tuple[str | None, str]:
 
 
 def build(wanted: EvalSettings, walks: tuple[Walk, ...], say: Say) -> Evaluation:
-    """Load the model and make the methods, telling what was chosen in the user's place."""
+    """Load the model and make the methods, and say what was chosen by default."""
     from tpt.evaluate.evaluation import build_evaluation, total_lines
     from tpt.streaming.predict_settings import DEFAULT_MODEL
 
@@ -140,13 +140,13 @@ def telling_warnings(say: Say, of: str = "tpt") -> Iterator[None]:
 def predict_all(
     evaluation: Evaluation, journal: Journal, options: dict[str, Any], quiet: bool
 ) -> int:
-    """Predict what is not done yet; how many pictures have no prediction."""
+    """Predict what is not done yet; return how many pictures have no prediction."""
     from tpt.evaluate.evaluation import total_lines
     from tpt.evaluate.predictions import begin, drop_begun
 
     settings, environment = evaluation.settings, evaluation.environment
     done = begin(journal, settings, environment, evaluation.walks, options["resume"])
-    if evaluation.keeps_state():  # what was learned before is gone: a set is whole or begun anew
+    if evaluation.keeps_state():  # the state is gone, so an unfinished set starts again
         done = [drop_begun(journal.path, part) for part in done]
     earlier = sum(part.lines for part in done)
     tally = Tally(total=total_lines(evaluation.walks) - earlier)
@@ -171,7 +171,7 @@ def predict_all(
 
 
 def measuring() -> AbstractContextManager[None]:
-    """Ctrl-C from here on costs no prediction, and that is told."""
+    """Say on Ctrl-C that no prediction is lost."""
     return interruptible(
         lambda: "Interrupted while measuring; every picture is predicted. Go on with --resume."
     )

@@ -14,7 +14,7 @@ INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
 
 class _Teller(logging.Handler):
-    """What the package logs becomes a line on stderr, each once."""
+    """Prints each message that the package logs once, as a line on stderr."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,7 +28,10 @@ class _Teller(logging.Handler):
 
 @contextmanager
 def _handling_logs(handler: logging.Handler) -> Iterator[None]:
-    """The package's logs are handled; the hub client's, of each try to connect, are our error's."""
+    """Send the package's logs to `handler`.
+
+    The hub client logs each try to connect; these are dropped, because our error says it.
+    """
     ours = logging.getLogger("tpt")
     before, ours.propagate = ours.propagate, False
     theirs = logging.getLogger("huggingface_hub.utils._http")
@@ -58,9 +61,9 @@ def interruptible(tell: Callable[[], str]) -> Iterator[None]:
 
 @contextmanager
 def plain_errors(logs: bool = True) -> Iterator[None]:
-    """Errors that a user can put right lose their traceback; wrong usage exits with 2.
+    """Print errors that a user can put right without a traceback; wrong usage exits with 2.
 
-    What the package logs is told too, unless `logs` is False.
+    What the package logs is printed too, unless `logs` is False.
     """
     handler = _Teller() if logs else logging.NullHandler()
     try:

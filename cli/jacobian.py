@@ -20,12 +20,12 @@ def tell_jacobian(engine: PromptEngine, on: bool) -> str:
 
 
 def say_jacobian(engine: PromptEngine, done: int) -> None:
-    """How far the building is."""
+    """Print how many classes are done."""
     click.echo(f"Jacobian: {done:,} of {len(engine.classes):,} classes", err=True)
 
 
 def note_short_run(engine: PromptEngine, pictures: int) -> None:
-    """Say so where the Jacobian costs more than it saves."""
+    """Say it if the Jacobian costs more than it saves."""
     from tpt.prompts.operations import count_jacobian
 
     even = count_jacobian(engine).even_after

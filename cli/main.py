@@ -1,4 +1,4 @@
-"""The `tpt` command itself: the group, its version, and how mistakes are told.
+"""The `tpt` command itself: the group, its version, and what it says of an unknown command.
 
 Subcommands are imported by name when they are used, and import torch inside their functions, so
 that `tpt --help` answers at once.

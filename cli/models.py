@@ -1,4 +1,4 @@
-"""`tpt models`: the models that can be loaded by name, what one is, and open_clip's form of it."""
+"""`tpt models`: list the models that load by name, show one, convert one to open_clip's format."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def list_(pattern: str, form: str) -> None:
     default=1000,
     show_default=True,
     metavar="K",
-    help="Of the text side's cost: the first K of ImageNet's class names.",
+    help="Count the text side's cost for the first K of ImageNet's class names.",
 )
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
 def show(
@@ -85,9 +85,9 @@ def show(
     """Show what a model is: kind, towers, sizes, preprocessing, digest and cost.
 
     NAME is a name of `tpt models`, hf-hub:ORG/REPO, local-dir:/path, a folder or an archive of
-    OpenAI's. The digest is of the weights: two forms of the same weights have the same, and a
-    prompt made for one fits the other. One picture is run through the model, to count operations.
-    Those of the text side are of a prompt that starts from "a photo of a" and is tuned by one step.
+    OpenAI's. The digest is of the weights: the same weights in another format have the same digest,
+    and a prompt made for one fits the other. Operations are counted with one picture, and on the
+    text side with a prompt that starts from "a photo of a" and is tuned by one step.
     """
     with plain_errors():
         from open_clip import IMAGENET_CLASSNAMES

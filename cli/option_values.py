@@ -27,7 +27,7 @@ def read_classes(value: str | None) -> tuple[str, ...] | None:
 
 
 def read_names(value: str | None) -> tuple[str, ...] | None:
-    """The class names of such a list; None if nothing was given."""
+    """The class names of a list of classes; None if nothing was given."""
     from tpt.data.class_lists import list_names
 
     entries = read_classes(value)
@@ -92,13 +92,13 @@ def read_assignments(values: tuple[str, ...]) -> dict[str, Any]:
 
 
 def read_shared(options: dict[str, Any]) -> dict[str, Any]:
-    """Settings for all methods that have them."""
+    """The settings that go to every method that has them."""
     shared = {name: options[name] for name in ("keep", "steps", "lr", "reset")}
     return shared | read_assignments(options["assignments"])
 
 
 def read_prediction(options: dict[str, Any], **given: Any) -> PredictSettings:
-    """What is predicted, and with what."""
+    """The settings of a prediction; `given` takes the place of options."""
     from tpt.streaming.predict_settings import PredictSettings
 
     given["templates"] = read_templates(options["templates"])

@@ -19,7 +19,7 @@ AT_LEAST_ONE = click.IntRange(1)
 
 
 def group(*options: Decorator) -> Decorator:
-    """Several options as one decorator; the first stands first in the help."""
+    """Several options as one decorator; the help lists them in this order."""
 
     def decorate(command: Any) -> Any:
         for option in reversed(options):
@@ -35,7 +35,7 @@ def number_option(name: str, kind: click.ParamType[Any], default: float, text: s
 
 
 def fill(settings: type[T], options: dict[str, Any], /, **given: Any) -> T:
-    """A dataclass of settings: what is given, and each other field that an option is called by."""
+    """A dataclass of settings: `given`, and every other field that has an option of its name."""
     names = {field.name for field in fields(settings)}  # type: ignore[arg-type]
     return settings(**{name: options[name] for name in names & options.keys()} | given)
 
@@ -91,7 +91,7 @@ adaptation_options = group(
     ),
     click.option("--gate-views", type=AT_LEAST_ONE, help="Views the gate looks at [default: 1]."),
 )
-"""How images are adapted to."""
+"""How the method adapts to an image."""
 
 all_files_option = click.option(
     "--all-files", is_flag=True, help="Look inside files without an image extension."
@@ -168,7 +168,7 @@ compute_options = group(
     precision_option,
     seed_option,
 )
-"""On what it is computed."""
+"""What the run is computed on."""
 
 machine_options = group(
     click.option(
@@ -178,7 +178,7 @@ machine_options = group(
     ),
     compute_options,
 )
-"""How and on what a run is computed."""
+"""How and on what the run is computed."""
 
 film_options = group(
     click.option(

@@ -1,4 +1,4 @@
-"""The outside folders of `tpt eval`: read, judged once, told in a line each."""
+"""The outside folders of `tpt eval`: read them, judge them once, print a line for each."""
 
 from __future__ import annotations
 
@@ -14,11 +14,7 @@ if TYPE_CHECKING:
 
 
 def read_outsides(options: dict[str, Any], say: Say) -> list[LabelledSet]:
-    """The outside folders: all their pictures, whatever folders they lie in.
-
-    Raises:
-        SourceError: no such folder, or no picture in it.
-    """
+    """All pictures in each outside folder and below it."""
     from tpt.data.labelled_sets import LabelledSet, Sample
     from tpt.evaluate.walks import draw_some
 
@@ -37,7 +33,7 @@ def read_outsides(options: dict[str, Any], say: Say) -> list[LabelledSet]:
 
 
 def describe_outsides(outsides: Sequence[LabelledSet]) -> dict[str, Any]:
-    """The outside folders' part of the settings."""
+    """What the run's settings say of the outside folders."""
     told = [{"name": part.name, "pictures": len(part.samples)} for part in outsides]
     return {"outside": told} if told else {}
 
@@ -49,7 +45,7 @@ def judge_others(
     options: dict[str, Any],
     say: Say,
 ) -> None:
-    """Judge the outside pictures, unless an earlier start of this run did."""
+    """Judge the outside pictures, unless an earlier start of this run has done it."""
     from tpt.evaluate.outside import NAME, judge_outside
 
     if outsides and not (Path(folder) / NAME).exists():

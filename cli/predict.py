@@ -153,7 +153,7 @@ def command(sources: tuple[str, ...], quiet: bool, dry_run: bool, **options: Any
 
 
 def run(job: PredictJob, target: Target, found: Found, options: dict[str, Any], quiet: bool) -> int:
-    """Predict and write; the exit code."""
+    """Predict and write; return the exit code."""
     from tpt.streaming.output import finish, prepare, write_records
     from tpt.streaming.pipeline import stream
     from tpt.streaming.smoothing import smooth
@@ -214,7 +214,7 @@ def run(job: PredictJob, target: Target, found: Found, options: dict[str, Any], 
 
 
 def wait_for_first(found: Found) -> Found:
-    """The same pictures; a pipe's first path is there when this returns."""
+    """Wait until a pipe's first path has come; return the same pictures."""
     from tpt.streaming.readers.video import Video
     from tpt.streaming.sources import Found
 
@@ -227,8 +227,8 @@ def wait_for_first(found: Found) -> Found:
 def plan_rest(found: Found, done: FinishedRecords | None, size: int) -> tuple[Found, int]:
     """(pictures still to run, how many of their first records are there already).
 
-    Where an unbroken first part is done, the run starts again at the border of a batch, so that
-    batches are those of an unbroken run and records come out the same to the last byte.
+    Where an unbroken first part is done, the run starts again at the start of a batch. So the
+    batches are those of an unbroken run, and the records come out the same to the last byte.
     """
     from tpt.streaming.sources import Found, key_of
 

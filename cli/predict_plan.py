@@ -1,4 +1,4 @@
-"""`tpt predict` before the first picture: what the options ask for, and what is told of it."""
+"""`tpt predict` before the first picture: read the options, build the job, describe it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def make_target(options: dict[str, Any]) -> Target:
-    """Where the records go; the form follows the file's name unless it is said."""
+    """Where the records go; without --format the file's ending decides the form."""
     from tpt.streaming.output import Target
 
     path = options["output"]
@@ -47,7 +47,7 @@ def make_settings(options: dict[str, Any], entries: tuple[str, ...] | None) -> P
 
 
 def load_job(options: dict[str, Any], entries: tuple[str, ...] | None, say: Any) -> PredictJob:
-    """Build the job, telling what was chosen in the user's place."""
+    """Build the job, and say what was chosen by default."""
     from tpt.data.class_files import note_list
     from tpt.errors import MethodError
     from tpt.methods._stream_state import check_state_path

@@ -21,12 +21,7 @@ _ALONE = {"strict": False, "save_state": None, "load_state": None, "decode_in": 
 
 
 def check_options(options: dict[str, Any]) -> Any:
-    """The pool of actors; refuse what has no meaning on a cluster.
-
-    Raises:
-        MethodError: an option that would be ignored; no folder for the records.
-        OutputError: the folder holds a run.
-    """
+    """Refuse what has no meaning on a cluster; return the pool of actors."""
     from tpt.scale.cluster import read_pool
     from tpt.scale.output import Parts
 
@@ -53,7 +48,7 @@ def run(
     options: dict[str, Any],
     quiet: bool,
 ) -> int:
-    """Predict on a cluster and write; the exit code."""
+    """Predict on a cluster and write; return the exit code."""
     from tpt.scale import Predictor, connect, predict
     from tpt.scale.output import Parts
 

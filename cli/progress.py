@@ -16,7 +16,7 @@ _EVERY = 30.0  # seconds between plain lines
 
 @dataclass
 class Tally:
-    """What has come of the images so far."""
+    """Counts of the images so far."""
 
     total: int | None  # None: nobody knows
     done: int = 0
@@ -57,23 +57,21 @@ class Tally:
             f"{self.done:,}{of} images in "
             f"{time.monotonic() - self.started:.1f} s ({self.rate():.3g}/s)"
         ]
-        if self.failed:
-            parts.append(f"{self.failed:,} failed")
-        if self.warned:
-            parts.append(f"{self.warned:,} with a warning")
-        if self.changed:
-            parts.append(f"{self.changed:,} changed by adaptation")
-        if self.skipped:
-            share = 100 * self.skipped / max(1, self.done)
-            parts.append(f"{self.skipped:,} left alone by the gate ({share:.0f} %)")
-        if self.rejected:
-            parts.append(f"{self.rejected:,} rejected as none of the classes")
+        share = 100 * self.skipped / max(1, self.done)
+        counts = (
+            (self.failed, "failed"),
+            (self.warned, "with a warning"),
+            (self.changed, "changed by adaptation"),
+            (self.skipped, f"left alone by the gate ({share:.0f} %)"),
+            (self.rejected, "rejected as none of the classes"),
+        )
+        parts += [f"{count:,} {what}" for count, what in counts if count]
         return ", ".join(parts)
 
 
 @contextmanager
 def progress(quiet: bool) -> Iterator[Callable[[Tally], None]]:
-    """A function to call with the tally after every record."""
+    """Yield a function to call with the tally after every record."""
     if quiet:
         yield lambda tally: None
     elif sys.stderr.isatty():

@@ -1,4 +1,4 @@
-"""`tpt prompt`: what is in a prompt file, prompt files of official checkpoints, and differences."""
+"""`tpt prompt`: show prompt files, import official checkpoints, compare two prompts."""
 
 from __future__ import annotations
 

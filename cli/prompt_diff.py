@@ -1,4 +1,4 @@
-"""`tpt prompt diff`: what two prompt files have in common and what not."""
+"""`tpt prompt diff`: how two prompt files differ."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 def diff(a: str, b: str, form: str) -> None:
     """Show how prompt files A and B differ.
 
-    Shown are the metadata that differ, and how far the n-th vector of A lies from the n-th of B as
-    float32: Euclidean distance and cosine. For class-specific contexts, whose classes are compared
-    by their place, it is the mean over the classes and the class that differs most. The exit code
-    is 0 whether or not they differ, 1 if a file cannot be read.
+    Shows the metadata that differ, and how far the n-th vector of A lies from the n-th of B as
+    float32: Euclidean distance and cosine. Class-specific contexts are compared class by class, in
+    order: shown are the mean over the classes and the class that differs most. The exit code is 0
+    whether or not they differ, 1 if a file cannot be read.
     """
     with plain_errors():
         from tpt.prompts import Context
@@ -67,7 +67,7 @@ def diff(a: str, b: str, form: str) -> None:
 
 
 def compare(a: Context, b: Context) -> dict[str, Any]:
-    """What JSON holds: the metadata that differ, and how far the vectors lie apart."""
+    """The metadata that differ and how far the vectors lie apart, as JSON holds them."""
     import torch
 
     facts = [describe(context) for context in (a, b)]

@@ -45,9 +45,9 @@ def import_(
     """Write SRC as a prompt file that says what it was made for.
 
     SRC is a checkpoint of CoOp, CoCoOp, KgCoOp or ProGrad (prompt_learner/model.pth.tar-50), the
-    folder that it is in, or any prompt file. What a log.txt beside a checkpoint says of the model,
-    the position and the training is taken over. What the options say is added to what SRC says, or
-    takes its place. No weights are loaded, and nothing in SRC is executed.
+    folder that it is in, or any prompt file. The model, the position and the training are read from
+    a log.txt beside the checkpoint, if there is one. Options add to what SRC says, or replace it.
+    No weights are loaded, and nothing in SRC is executed.
     """
     with plain_errors(logs=False):  # what is logged of SRC is said here, in the command's words
         from dataclasses import replace
@@ -96,12 +96,7 @@ def find_logged_model(source: str, pretrained: str | None) -> tuple[str | None, 
 def choose_origin(
     context: Context, source: str, model: str | None, pretrained: str | None
 ) -> tuple[str, str | None]:
-    """(model, weights) to write down: as asked and as `load_clip` spells it, else as SRC says.
-
-    Raises:
-        UsageError: neither says which model it is.
-        ModelError: what `load_clip` would refuse without looking at weights.
-    """
+    """(model, weights) to write down: as asked and as `load_clip` spells it, else as SRC says."""
     from tpt.model.load import resolve_name
 
     info = context.info
@@ -126,7 +121,7 @@ def choose_origin(
 
 
 def check_width(context: Context, name: str) -> None:
-    """Refuse vectors that cannot enter the model, as far as its config is known without loading."""
+    """Refuse vectors of another width than the model's, where its config is known."""
     from tpt.model.load import list_models
 
     width = context.vectors.shape[-1]

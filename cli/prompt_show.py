@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Nearest words for each vector; 0 for none, and then no model is loaded.",
 )
-@click.option("--all-classes", is_flag=True, help="Elide no class in the table.")
+@click.option("--all-classes", is_flag=True, help="Show every class in the table.")
 @device_option
 @FORMAT
 def show(
@@ -58,11 +58,11 @@ def show(
 ) -> None:
     """Show a prompt FILE and its nearest words.
 
-    All that the file says is shown, and for each vector the tokens whose embeddings have the
-    smallest Euclidean distance to it, as in the CoOp paper. A piece of a word that others follow
-    ends in "-". A model is needed for them, so where the prompt's own cannot be had, the rest is
-    shown alone. The sha256 is of the numbers, a meta-network's included; the records of `tpt
-    predict` keep its first 16 digits.
+    Shows all that the file says, and for each vector the tokens whose embeddings have the smallest
+    Euclidean distance to it, as in the CoOp paper. A token that does not end its word ends in "-".
+    The words need a model; where the prompt's own model cannot be loaded, they are left out. The
+    sha256 is of the numbers, a meta-network's included; the records of `tpt predict` keep its first
+    16 digits.
     """
     with plain_errors():
         from tpt.prompts import Context
@@ -86,11 +86,7 @@ def show(
 def find_clip(
     context: Context, model: str | None, pretrained: str | None, device: str
 ) -> Clip | None:
-    """The model whose words are searched; None, told on stderr, if there is none to be had.
-
-    Raises:
-        TptError: a model was named and cannot be used; no such device.
-    """
+    """The model whose words are searched; None, with a note, if the prompt's own cannot be had."""
     from tpt.model.load import EMBEDDED, find_device, load_clip
     from tpt.streaming.predict_job import choose_model
 
@@ -128,10 +124,10 @@ def find_clip(
 def find_words(
     context: Context, clip: Clip, count: int, classes: int, named: bool
 ) -> list[list[list[NearWord]]] | None:
-    """For the first `classes` classes (or the one context of all) and each vector, its words.
+    """The words nearest to each vector, for the first `classes` classes or the one context of all.
 
-    None, told on stderr, where the prompt's own model is of another width; an error if the user
-    named the model.
+    None, with a note, where the prompt's own model has another width; an error if the user named
+    the model.
     """
     from tpt.prompts.nearest import nearest_words
 
@@ -148,14 +144,14 @@ def find_words(
 
 
 def to_plain(context: Context, clip: Clip, words: list[list[list[NearWord]]]) -> dict[str, Any]:
-    """What JSON holds: words [vector][rank] or [class][vector][rank], as the vectors' own shape."""
+    """The words as JSON holds them: [vector][rank], or [class][vector][rank] if class-specific."""
     every = [[[vars(word) for word in row] for row in rows] for rows in words]
     own = every if context.class_specific else every[0]
     return {"model": clip.name, "pretrained": clip.pretrained, "words": own}
 
 
 def word_table(context: Context, words: list[list[list[NearWord]]]) -> str:
-    """One line a vector; with the class in front where every class has its own."""
+    """A line for each vector, beginning with the class if every class has its own context."""
     rows = [["class", "vector", *["word", "distance"] * len(words[0][0])]]
     for place, vectors in enumerate(words):
         for m, near in enumerate(vectors, start=1):

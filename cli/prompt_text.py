@@ -1,4 +1,4 @@
-"""What `tpt prompt` says of a context, for people and for programs."""
+"""How `tpt prompt` writes a context, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 if TYPE_CHECKING:
     from tpt.prompts import Context
 
-FEW = 5  # classes that a table shows before it elides the rest
+FEW = 5  # classes that a table shows; the rest are left out
 NAME_IT = "Name the model, for example --model ViT-B-16 --pretrained openai."
 _LABELS = {
     "pretrained": "weights",
@@ -92,7 +92,7 @@ def tell(key: str, value: Any, every: bool = False) -> str:
 
 
 def tell_pair(key: str, a: Any, b: Any) -> tuple[str, str]:
-    """Two values that differ; of two lists of classes the place where they first do."""
+    """Two values that differ; for two lists of classes, the first place where they differ."""
     if key != "classes" or a is None or b is None:
         return tell(key, a), tell(key, b)
     pairs = enumerate(zip(a, b, strict=False))
@@ -122,7 +122,7 @@ def name_model(name: str | None, pretrained: str | None) -> str:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns with two spaces or more between them, nothing behind the last."""
+    """Columns at least two spaces apart, without spaces at the end of a line."""
     columns = max(map(len, rows))
     widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(columns)]
     lines = ("  ".join(f"{text:{widths[i]}}" for i, text in enumerate(row)) for row in rows)
@@ -130,7 +130,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def plain(value: object) -> str:
-    """Text on one line: what cannot be printed, or seen, is escaped."""
+    """Text on one line; characters that cannot be printed or seen are escaped."""
     text = str(value)
     if text and not text.strip():
         return repr(text)
@@ -140,7 +140,7 @@ def plain(value: object) -> str:
 
 
 def print_json(content: dict[str, Any]) -> None:
-    """One object; what a file's metadata may hold beside text and numbers is written as text."""
+    """Print one object; values that JSON does not know are written as text."""
     click.echo(json.dumps(content, indent=1, default=str))
 
 

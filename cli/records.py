@@ -1,4 +1,4 @@
-"""`tpt records`: files of records in other forms."""
+"""`tpt records`: convert files of records to other forms."""
 
 from __future__ import annotations
 

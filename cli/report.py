@@ -1,4 +1,4 @@
-"""`tpt report`: the tables and the report page of a finished run, drawn again without a model."""
+"""`tpt report`: draw the tables and the report page of a finished run again, without a model."""
 
 from __future__ import annotations
 

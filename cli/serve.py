@@ -95,10 +95,10 @@ MIB = 2**20
 def command(quiet: bool, dry_run: bool, host: str, port: int, **options: Any) -> None:
     """Answer over HTTP: POST /v1/predict, and a page to try it on at /.
 
-    The answers are the records of `tpt predict`. Requests bring pictures and, if they like, their
-    own class names, words and method. The service listens on this machine alone unless --host says
-    otherwise. SIGTERM and Ctrl-C end it when all that it accepted is answered. A line of JSON on
-    standard error tells of every request, and never of what is in a picture.
+    The answers are the records of `tpt predict`. Requests bring pictures and may bring their own
+    class names, words and method. The service listens on this machine alone unless --host says
+    otherwise. On SIGTERM or Ctrl-C it answers what it has accepted, then ends. It logs a line of
+    JSON for every request to standard error, and never what is in a picture.
     """
     with plain_errors():
         modules = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")

@@ -77,7 +77,7 @@ def read_view_count(ctx: click.Context, param: click.Parameter, value: str | Non
     default="1",
     show_default=True,
     metavar="N,...",
-    help="Of the drawn pictures, the start and the order. The papers take 1,2,3.",
+    help="Seeds of the draw, the start and the order. The papers take 1,2,3.",
 )
 @click.option("--model", default="lite", show_default=True, help="As `tpt predict` takes it.")
 @tag_option
@@ -164,10 +164,11 @@ def command(data: str, **options: Any) -> None:
     DATA is a folder with one sub-folder a class (or train/ and test/ of that form), a CSV file
     with columns path, label and, if wanted, split, or a split_zhou_*.json of CoOp's data sets.
 
-    Beside the prompt file stand a log, the list of the pictures that were taken, and a model card;
-    `tpt predict images/ --init FILE` starts from the prompt. Class names are those of the folders.
-    tip-adapter, tip-adapter-f, gda and lpp take seconds: heads that answer for these classes alone,
-    with the methods of `tpt predict` that tune nothing (zero_shot, vte, zero, mta, tda, --gate).
+    A log, the list of the pictures used and a model card are written beside the prompt file; `tpt
+    predict images/ --init FILE` starts from the prompt. Class names are those of the folders.
+    tip-adapter, tip-adapter-f, gda and lpp are heads and take seconds. They answer for these
+    classes alone, with the methods of `tpt predict` that tune nothing (zero_shot, vte, zero, mta,
+    tda, --gate).
     """
     with plain_errors():
         code = run(data, options)
@@ -176,7 +177,7 @@ def command(data: str, **options: Any) -> None:
 
 
 def run(data: str, options: dict[str, Any]) -> int:
-    """Train, tell the results; the exit code."""
+    """Train and print the results; return the exit code."""
     from coop.outputs import Outputs, claim_outputs
     from coop.runs import run_job
     from coop.train_job import build_train_job
@@ -218,7 +219,7 @@ def read_settings(data: str, options: dict[str, Any]) -> Any:
 
 
 def tell_job(job: TrainJob, asked: str, watch: Any) -> None:
-    """What is about to happen, in one or two lines."""
+    """Say what the job trains on and with."""
     data, wanted = job.dataset, job.settings
     watch.say(
         f"{data.name}: {len(data.train):,} pictures of {len(data.classes)} classes to draw from"
@@ -231,7 +232,7 @@ def tell_job(job: TrainJob, asked: str, watch: Any) -> None:
 
 
 def describe_results(results: Sequence[Result]) -> str:
-    """A line a run: what was learned against the hand-crafted prompt, in percent."""
+    """A line for each run: accuracies of what was learned and of the hand-crafted prompt."""
     from coop.card import percent
 
     kinds = [k for k in ("val", "test", "new") if any(k in r["accuracy"] for r in results)]
@@ -262,7 +263,7 @@ def tell_files(job: TrainJob, outputs: Outputs, watch: Any) -> None:
 
 @contextmanager
 def watching(quiet: bool) -> Iterator[Any]:
-    """A watch: bars on a terminal, a plain line now and then elsewhere, nothing if quiet."""
+    """Yield a watch: bars on a terminal, plain lines elsewhere, nothing but warnings if quiet."""
     from cli.train_progress import Bars, Plain, Silent
 
     if quiet:

@@ -16,7 +16,7 @@ _EVERY = 20.0  # seconds between plain lines
 
 
 class Silent:
-    """Says only what went wrong with pictures, which a person must know."""
+    """Prints only warnings."""
 
     def say(self, text: str) -> None:
         if text.startswith("Warning"):
@@ -30,7 +30,7 @@ class Silent:
 
 
 class Plain:
-    """A line now and then, and one for the last epoch of every run."""
+    """Prints a line now and then, and one for the last epoch of every run."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()

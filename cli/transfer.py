@@ -73,7 +73,7 @@ if TYPE_CHECKING:
 @screen_option
 @run_options
 def command(sets: tuple[str, ...], quiet: bool, **options: Any) -> None:
-    """Learn a prompt on each SET and test each prompt on all of them: a matrix and its heat map.
+    """Learn a prompt on each SET and test it on all of them: a matrix and its heat map.
 
     \b
     tpt transfer photo/ sketch/ birds=cub/ --output out/
@@ -85,7 +85,8 @@ def command(sets: tuple[str, ...], quiet: bool, **options: Any) -> None:
     learned from are left out of the test.
 
     DIR gets prompts/, predictions.jsonl, transfer.json, tables.md, tables.tex and heatmap.png. The
-    table goes to standard output: a row a prompt, a column a SET, first the words unlearned.
+    table goes to standard output: a row for each prompt, the untrained words first, and a column
+    for each SET.
     """
     say: Say = (lambda text: None) if quiet else (lambda text: click.echo(text, err=True))
     with plain_errors():
@@ -104,7 +105,7 @@ def command(sets: tuple[str, ...], quiet: bool, **options: Any) -> None:
 
 
 def learn(plan: TransferPlan, options: dict[str, Any], quiet: bool) -> int:
-    """Learn the prompts that are not there yet; how many pictures could not be read."""
+    """Learn the prompts that are missing; return how many pictures could not be read."""
     from coop.transfer_prompts import learn_prompts
 
     if not plan.sources:
@@ -137,7 +138,7 @@ def load_evaluation(plan: TransferPlan, options: dict[str, Any], say: Say) -> Ev
 
 
 def describe_learning(plan: TransferPlan) -> dict[str, Any]:
-    """What the settings of the run say of its prompts."""
+    """What the run's settings say of its prompts."""
     learning, recipe = plan.learning, plan.learning.recipe
     facts = {"shots": learning.shots[0], "epochs": recipe.epochs, "words": recipe.context_words}
     return {

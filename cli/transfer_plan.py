@@ -1,8 +1,7 @@
-"""What `tpt transfer` is to do: sets, prompts, who learns from what; before a model is loaded."""
+"""What `tpt transfer` will do, before a model is loaded: sets, prompts, what each learns from."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class TransferPlan:
-    """All that is known before a model is loaded."""
+    """The sets, the prompts and how they are learned."""
 
     journal: Journal
     walks: tuple[Walk, ...]  # through what is tested
@@ -36,7 +35,7 @@ class TransferPlan:
 
 
 def plan_run(texts: Sequence[str], options: dict[str, Any], say: Say) -> TransferPlan:
-    """Read the sets and the prompts, and decide who learns from what and is tested on what."""
+    """Read the sets and the prompts, and decide what each prompt learns from and is tested on."""
     from coop.transfer_prompts import check_sources, find_source
     from tpt.data.labelled_sets import ReadOptions
     from tpt.errors import SourceError
@@ -77,11 +76,7 @@ def plan_run(texts: Sequence[str], options: dict[str, Any], say: Say) -> Transfe
 
 
 def read_given(values: Sequence[str]) -> tuple[Prompt, ...]:
-    """The prompts of --prompt NAME=FILE.
-
-    Raises:
-        BadParameter: not of that form, or two of one name.
-    """
+    """The prompts of --prompt NAME=FILE."""
     from tpt.evaluate.transfer import Prompt
 
     prompts = []
@@ -94,12 +89,11 @@ def read_given(values: Sequence[str]) -> tuple[Prompt, ...]:
                 param_hint="--prompt",
             )
         prompts.append(Prompt(name, path))
-    twice = [
-        name for name, count in Counter(prompt.name for prompt in prompts).items() if count > 1
-    ]
-    if twice:
+    names = [prompt.name for prompt in prompts]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
         raise click.BadParameter(
-            f'Two prompts are called "{twice[0]}", and each is a row of its own. Give them '
+            f'Two prompts are called "{twice}", and each is a row of its own. Give them '
             "different names.",
             param_hint="--prompt",
         )
@@ -107,11 +101,7 @@ def read_given(values: Sequence[str]) -> tuple[Prompt, ...]:
 
 
 def choose_sources(sets: Sequence[str], given: Sequence[str], asked: str | None) -> tuple[str, ...]:
-    """The names of the sets to learn on.
-
-    Raises:
-        BadParameter: no such set, or one whose prompt is given.
-    """
+    """The names of the sets to learn on."""
     from tpt.errors import suggest
 
     if asked is None:
@@ -140,7 +130,7 @@ def choose_sources(sets: Sequence[str], given: Sequence[str], asked: str | None)
 
 
 def read_learning(options: dict[str, Any], given: Sequence[Prompt]) -> TrainSettings:
-    """How prompts are learned, for the model of the run."""
+    """How prompts are learned, with the model of the run."""
     from coop.transfer_prompts import set_learning
     from tpt.prompts import Context
     from tpt.streaming.predict_job import choose_model
@@ -156,7 +146,7 @@ def read_learning(options: dict[str, Any], given: Sequence[Prompt]) -> TrainSett
 def look_into(
     given: Sequence[Prompt], read: Sequence[LabelledSet], say: Say
 ) -> tuple[tuple[Prompt, ...], frozenset[str]]:
-    """The given prompts with notes, and the pictures that they were learned on."""
+    """The given prompts, with notes, and the pictures that they were learned on."""
     from coop.transfer_prompts import read_taken
     from tpt.evaluate.transfer import check_prompt
 
@@ -168,8 +158,8 @@ def look_into(
         taken |= own or frozenset()
         if own is None and prompt.name in sets:
             note = (
-                "which pictures it was learned on is not known, for want of its .files.csv; if "
-                f'some of them are tested, its number on "{prompt.name}" is too good.'
+                "which pictures it was learned on is not known, because its .files.csv is missing; "
+                f'if some of them are tested, its number on "{prompt.name}" is too good.'
             )
             say(f'Note: prompt "{prompt.name}": {note}')
             prompt = replace(prompt, notes=(note,))
@@ -178,7 +168,7 @@ def look_into(
 
 
 def tell_sources(sources: Sequence[Source], say: Say) -> frozenset[str]:
-    """Say what each prompt is learned from; the pictures to leave out of the tests."""
+    """Say what each prompt is learned from; return the pictures to leave out of the tests."""
     taken = frozenset[str]()
     for source in sources:
         count = len(source.dataset.train)

@@ -195,7 +195,7 @@ def test_prompts_that_exist_are_tested_and_none_is_learned(transfer: Run) -> Non
     assert [s["name"] for s in found["sources"]] == ["cars", "other"]  # sets first, in their order
     assert [target["images"] for target in found["targets"]] == [12, 8]
     assert found["matrices"][0]["accuracy"][0] == found["matrices"][0]["accuracy"][1]
-    unknown = "which pictures it was learned on is not known, for want of its .files.csv"
+    unknown = "which pictures it was learned on is not known, because its .files.csv is missing"
     assert result.stderr.count(unknown) == 1
     assert unknown in Path("out/tables.md").read_text()
 
