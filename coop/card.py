@@ -1,4 +1,4 @@
-"""The model card beside a prompt file: what it is, how it was made, how good it is."""
+"""The model card beside a prompt file: what the prompt is, how it was made, how good it is."""
 
 from __future__ import annotations
 

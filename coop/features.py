@@ -1,10 +1,10 @@
-"""Image features of labelled pictures: the frozen image tower, run as seldom as it can be.
+"""Image features of labelled pictures: runs the frozen image tower as seldom as possible.
 
 Training needs augmented views (CoOp: random resized crops of 8 to 100 % of the area, bicubic, and
 flips), testing the plain one. View number v of a picture is drawn from the seed, the picture's path
-and v alone, so that a run that keeps R views and one that makes them anew every epoch see the same
-pictures for the first R epochs: with R at least the number of epochs they are the same run (but
-for rounding, since views that share a pass of the image tower may differ in the last bits).
+and v alone. So a run that keeps R views and one that makes new views every epoch see the same
+pictures for the first R epochs. They differ only by rounding: views that share a pass of the image
+tower may differ in the last bits.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Tell = Callable[[int, int], None]
 
 
 class FeatureBank:
-    """Encodes pictures and remembers what it can: plain features, augmented views, broken files.
+    """Encodes pictures, and keeps plain features, augmented views and the names of broken files.
 
     Args:
         augment: "crop" or "none", for the views of `augmented`.
@@ -71,7 +71,7 @@ class FeatureBank:
         """Unit features (len(views), E) of augmented views of every readable path.
 
         Args:
-            keep: remember them, so that asking again costs nothing.
+            keep: store them, so that asking again costs nothing.
         """
         if self.augment == "none":
             plain = self.plain(paths, tell)
@@ -128,8 +128,8 @@ class FeatureBank:
     def _encode(self, views: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
         """Unit features (n, E) on the CPU of every path's views (n, 3, h, w), uint8.
 
-        On a CPU every picture makes passes of its own, so that its numbers do not depend on what
-        it shares a batch with; elsewhere the passes are filled up.
+        On a CPU every picture has passes of its own, so that its numbers do not depend on what it
+        shares a batch with; elsewhere the passes are filled up.
         """
         room = self.clip.images_a_pass(self.clip.micro_batch)
         waiting: list[tuple[str, Tensor]] = []
@@ -161,5 +161,5 @@ class FeatureBank:
 
 
 def draw_view(seed: int, path: str, view: int) -> np.random.Generator:
-    """The chance of one training view; never that of a test-time view."""
+    """The random generator of one training view; a test-time view has another."""
     return draw_from(seed, "train", path, view)

@@ -1,4 +1,4 @@
-"""A few-shot head from a run's pictures: encoded once, fitted, kept beside the prompt's words."""
+"""Fits a few-shot head to a run's pictures and stores it beside the words of a prompt."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from tpt.prompts.sentences import encode_templates
 
 
 def fit_head(run: Run, watch: Watch) -> Context:
-    """The prompt file of a head that is fitted on the run's pictures.
+    """Fit a head on the run's pictures; return the context that holds it.
 
     Raises:
-        SourceError: a picture that could be read before, and cannot be any more.
+        SourceError: a picture can no longer be read.
     """
     job, classes = run.job, run.draw.classes
     text = encode_templates(job.clip, classes, job.templates).cpu()
     found = measure(job.bank, run.draw.val, watch, "validation pictures")
     head = _fit(run, text, (found.features, found.labels), watch)
-    # Of the context that stands beside a head, which does not read it.
+    # A prompt file needs a context, though the head does not read it.
     words = job.templates[0] if len(job.templates) == 1 else WORDS
     try:
         context = Context.from_words(job.clip, words)

@@ -5,8 +5,8 @@
 `LPPlusPlus`, Yunshi Huang et al., 2404.02285: a linear probe with a learned weight of the text.
 
 Each fits a `tpt.prompts.head.Head` to unit features and labels. What is left open (`alpha`, `beta`,
-the epoch) is chosen on validation features if there are any, never on test pictures, as some of the
-public programs do.
+the epoch) is chosen on validation features if there are any. Some of the public programs choose it
+on test pictures; this one never does.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ GDA_ALPHAS = [10.0**power for power in range(-4, 3)]
 
 @dataclass(eq=False)
 class _Fit:
-    """What is fitted, and to which classes."""
+    """The class features that a head is fitted to, and the check of its shots."""
 
     text: Tensor  # (K, E) unit class features
 
@@ -58,7 +58,7 @@ class _Fit:
 
 
 def accuracy(head: Head, pictures: Pictures) -> float:
-    """The share of pictures that a head names rightly."""
+    """The share of pictures that a head classifies correctly."""
     return float((head.logits(pictures[0]).argmax(-1) == pictures[1]).float().mean())
 
 
@@ -88,7 +88,7 @@ class TipAdapter(_Fit):
 
         Args:
             features, labels: the shots.
-            val: what alpha and beta are chosen on, after training, where they are open.
+            val: pictures to choose alpha and beta on, after training, where they are open.
             passes: (R, n, E) unit features of augmented views: the keys are their means, made unit
                 again, and epoch e trains on view e mod R. Default: the features themselves.
 
@@ -149,7 +149,7 @@ class GDA(_Fit):
 
     With mu_k the class means and S the covariance of the n shots around them,
     P = E pinv((n - 1) S + tr(S) I), W = P mu^T, b_k = -log K - mu_k P mu_k / 2. Augmented passes
-    count as shots of their own, so that many passes of the same pictures weaken the ridge.
+    count as further shots, so many passes of the same pictures weaken the ridge.
     """
 
     alpha: float | None = None  # weight of the Gaussians; None: by validation pictures, else 1

@@ -2,8 +2,8 @@
 
 Alec Radford et al. (2103.00020), with the search of CoOp's public program: scikit-learn's L-BFGS
 with at most 1,000 iterations; C from 1e6, 1e4, ..., 1e-6 by validation accuracy, then eight
-halvings of the interval around it on the logarithm of C. Ours are unit features of the plain views
-(the public program takes their length as it comes, which shifts the scale of C).
+halvings of the interval around it on the logarithm of C. We fit unit features of the plain views;
+the public program does not normalise them, which shifts the scale of C.
 """
 
 from __future__ import annotations

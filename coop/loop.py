@@ -1,8 +1,8 @@
 """The training loop: epochs of SGD over image features, as a generator of what each one did.
 
 SGD with momentum 0.9, weight decay 5e-4 and no Nesterov, as CoOp has it; the rate changes once an
-epoch (`coop.schedule`). All chance of an epoch is drawn from the seed and the epoch's number, so
-the state after an epoch is parameters and momentum alone, and training that goes on from a state
+epoch (`coop.schedule`). An epoch's random numbers depend on the seed and the epoch's number alone.
+So the state after an epoch is only parameters and momentum, and training that goes on from a state
 ends with the vectors of an unbroken run, to the last bit.
 """
 
@@ -28,7 +28,7 @@ ReadEpoch = Callable[[int], Tensor]
 
 
 class TrainError(TptError):
-    """Training cannot go on; what was learned before is kept."""
+    """Training cannot go on; what it has learned so far is kept."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +133,7 @@ def _run_epoch(
         right = (loss.logits.argmax(-1) == batch.labels).float().mean()
         for name, value in {"loss": loss.total, **loss.terms, "accuracy": right}.items():
             sums[name] = sums.get(name, 0) + value.detach()
-    # One look at the device an epoch: on a GPU every look waits for it.
+    # Read the sums once an epoch: on a GPU every read waits for the device.
     return {name: float(value) / len(batches) for name, value in sums.items()}
 
 
@@ -161,7 +161,7 @@ def _state(learner: Learner, optimizer: torch.optim.Optimizer, epoch: int) -> St
 
 @torch.no_grad()
 def _take(learner: Learner, optimizer: torch.optim.Optimizer, state: State | None) -> State:
-    """Put the learner and its optimiser where a state says; the state they are then in."""
+    """Load a state into the learner and its optimiser; return the state they are then in."""
     if state is None:
         return _state(learner, optimizer, 0)
     for name, tensor in learner.parameters.items():

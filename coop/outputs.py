@@ -1,4 +1,4 @@
-"""The files of a training job, and what an earlier start of it has left in them.
+"""The files of a training job, and what an earlier start of the job left in them.
 
 Beside `coop.safetensors` stand `coop.jsonl` (the log: settings, every epoch, every finished run),
 `coop.files.csv` (which pictures each run took), `coop.md` (a model card), while training
@@ -42,7 +42,7 @@ def _beside(suffix: str) -> cached_property[Path]:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where everything goes."""
+    """The paths of everything that a job writes."""
 
     path: Path  # as asked for
     many: bool  # more than one run
@@ -178,7 +178,7 @@ def take_up(job: TrainJob, outputs: Outputs) -> list[dict[str, Any]]:
             if not isinstance(before, dict):
                 raise _no_log(outputs)
             check_same(before, job.describe(), str(outputs.path), "begun with other settings")
-        if event is not None:  # what is none was not written by a training
+        if event is not None:  # other lines were not written by a training
             events.append(event)
     return events
 
@@ -216,7 +216,7 @@ def save_state(outputs: Outputs, job: TrainJob, shots: int | None, seed: int, st
 
 
 def load_state(outputs: Outputs, job: TrainJob, shots: int | None, seed: int) -> State | None:
-    """The state of this very run, if it was kept; that of another run counts for nothing."""
+    """The state of this run, if it was kept; the state of another run is ignored."""
     try:
         with safetensors.safe_open(outputs.state, framework="pt") as file:
             head = file.metadata() or {}
@@ -233,7 +233,7 @@ def load_state(outputs: Outputs, job: TrainJob, shots: int | None, seed: int) ->
 
 
 def run_digest(job: TrainJob, shots: int | None, seed: int) -> str:
-    """What a state belongs to: the job's settings and the run's shots and seed."""
+    """Identifies the run of a state: a digest of the job's settings, the shots and the seed."""
     text = json.dumps([job.describe(), shots, seed], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

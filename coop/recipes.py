@@ -1,4 +1,4 @@
-"""The published recipe of every method, and which options each one has.
+"""The published recipe of every method, and which options each method has.
 
 | method | start | epochs | batch | source |
 |---|---|---|---|---|
@@ -52,7 +52,7 @@ _OWNERS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class RecipeSettings:
-    """What a user asks for; None means "not said", and the method's published default applies."""
+    """What a user asks for; None stands for the method's published default."""
 
     method: str = "coop"
     context_length: int | None = None  # M of a random start
@@ -76,7 +76,7 @@ class RecipeSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A run's settings with nothing left open. `class_specific` and so on as in the request."""
+    """A run's settings with nothing left open; the fields are those of `RecipeSettings`."""
 
     method: str
     words: str | None = None
@@ -111,7 +111,7 @@ def check_recipe(wanted: RecipeSettings) -> None:
             )
     if wanted.context_words is not None and wanted.context_length is not None:
         raise MethodError(
-            "--context-words start from words and --context-length from so many random vectors. "
+            "--context-words starts from words, --context-length from that many random vectors. "
             "Give one of them."
         )
     if wanted.class_specific and method == "cocoop":
@@ -124,10 +124,10 @@ def check_recipe(wanted: RecipeSettings) -> None:
             "A class-specific context starts at random, as published; --context-words does not go "
             "with --class-specific. Leave out one of the two."
         )
-    for name, least in (("context_length", 1), ("epochs", 1), ("batch_size", 1)):
+    for name in ("context_length", "epochs", "batch_size"):
         value = getattr(wanted, name)
-        if value is not None and value < least:
-            raise MethodError(f"--{name.replace('_', '-')} must be at least {least}; got {value}.")
+        if value is not None and value < 1:
+            raise MethodError(f"--{name.replace('_', '-')} must be at least 1; got {value}.")
     if wanted.cache_views is not None and wanted.cache_views < 0:
         raise MethodError(f"--cache-views must be at least 1, or off; got {wanted.cache_views}.")
     if wanted.lr is not None and not 0 < wanted.lr <= LARGEST_LR:
@@ -161,7 +161,7 @@ def make_recipe(
         wanted: checked settings.
         shots: of this run; None is all.
         on_cpu: whether the model is on a CPU, where views are cached by default.
-        epochs: the data set's own number (ImageNet: 50), before the one by shots.
+        epochs: the data set's own number (ImageNet: 50), which comes before the one by shots.
     """
     method = wanted.method
     if method in HEADS:

@@ -1,7 +1,7 @@
 """One run: draw the shots, encode them, train, and measure what was learned.
 
-A run is known by its number of shots and its seed. It knows nothing of files: `coop.runs` writes
-down what comes out, and takes up again what was interrupted.
+A run is identified by its number of shots and its seed. This module writes no files: `coop.runs`
+writes the results, and resumes what was interrupted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tpt.prompts import Context, PromptEngine
 
 
 class Watch(Protocol):
-    """Where a run tells how it goes; the command line draws bars from it."""
+    """Receives a run's progress; the command line draws bars from it."""
 
     def say(self, text: str) -> None: ...
 
@@ -70,7 +70,7 @@ def prepare_run(job: TrainJob, shots: int | None, seed: int, watch: Watch) -> Ru
     """Draw the shots and find out which of them can be read.
 
     Raises:
-        SourceError: a class of which no picture can be read.
+        SourceError: no picture of some class can be read.
     """
     draw = draw_shots(job.dataset, shots, seed, job.settings.classes_split)
     recipe = recipe_of(job, shots)
@@ -98,7 +98,7 @@ def train_prompt(run: Run, state: State | None, watch: Watch) -> Iterator[Epoch]
 
 
 def context_of(run: Run, state: State) -> Context:
-    """The context that a state of the run holds, with what a prompt file should say of it."""
+    """The context of a state of the run, with the facts that a prompt file should hold."""
     job = run.job
     learner = make_learner(run.recipe, job.clip, run.draw.classes, job.templates, run.seed)
     with torch.no_grad():
@@ -126,7 +126,7 @@ def fit_probe(run: Run, watch: Watch) -> LinearProbe:
 def epoch_reader(
     bank: FeatureBank, items: Sequence[Sample], seed: int, recipe: Recipe, watch: Watch
 ) -> ReadEpoch:
-    """What gives an epoch its pictures' features (n, E): from R kept views, or made anew."""
+    """A function from an epoch to its pictures' features (n, E), of R kept views or new ones."""
     device = bank.clip.device
     if recipe.augment == "none" or recipe.cache_views:
         kept = epoch_views(bank, items, seed, recipe, watch).to(device)
@@ -142,8 +142,9 @@ def epoch_reader(
 def epoch_views(
     bank: FeatureBank, items: Sequence[Sample], seed: int, recipe: Recipe, watch: Watch
 ) -> Tensor:
-    """The kept views' features (R, n, E) of training pictures, on the CPU; the plain one's alone
-    where nothing is augmented.
+    """Features (R, n, E) of the kept views of training pictures, on the CPU.
+
+    Without augmentation R is 1: the plain view.
     """
     count = 1 if recipe.augment == "none" else recipe.cache_views
     tell = partial(watch.encode, f"{count} views of each training picture")
@@ -161,7 +162,7 @@ def _encode_views(
     """Features (R, n, E) of numbered views of training pictures.
 
     Raises:
-        SourceError: a picture that could be read before, and cannot be any more.
+        SourceError: a picture can no longer be read.
     """
     paths = [item.path for item in items]
     made = bank.augmented(paths, seed, views, keep=keep, tell=tell)
@@ -225,7 +226,7 @@ def _answer(
 
 
 def measure(bank: FeatureBank, items: Sequence[Sample], watch: Watch, what: str) -> RunScores:
-    """Plain features of the readable ones among some pictures; each is encoded once a job."""
+    """Plain features of those pictures that can be read; each is encoded once a job."""
     known = set(bank.failed)
     made = bank.plain([item.path for item in items], partial(watch.encode, what))
     for path, why in bank.failed.items():

@@ -1,7 +1,7 @@
-"""All runs of a job, one after the other, with everything written down as it comes.
+"""All runs of a job, one after the other; every result is written as soon as it is there.
 
-A job that was interrupted or killed goes on with `resume`: finished runs are taken from the log,
-the one that was under way from its state, and the vectors come out the same to the last bit.
+`resume` goes on with a job that was interrupted or killed. Finished runs are taken from the log,
+the interrupted one goes on from its state, and the vectors come out the same to the last bit.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def _probe(run: Run, path: Path, watch: Watch) -> LinearProbe:
 
 
 def _train(session: _Session, run: Run) -> tuple[Context, float | None]:
-    """A prompt and its last loss, from the state that an earlier start has left if there is one."""
+    """A prompt and its last loss; goes on from the state of an earlier start if there is one."""
     outputs, watch = session.outputs, session.watch
     which = {"shots": _json_shots(run.shots), "seed": run.seed}
 
@@ -173,7 +173,7 @@ def _train(session: _Session, run: Run) -> tuple[Context, float | None]:
             save(state)
         raise
     assert state is not None  # a recipe has at least one epoch
-    # Should the disk refuse the prompt itself; which is smaller, and may fit where this does not.
+    # In case the disk refuses the prompt. The prompt is smaller and may fit where this does not.
     with contextlib.suppress(OutputError):
         save(state)
     return context_of(run, state), loss
@@ -182,7 +182,7 @@ def _train(session: _Session, run: Run) -> tuple[Context, float | None]:
 def _keep_last_good(
     run: Run, outputs: Outputs, states: Iterable[State | None], error: TrainError
 ) -> TrainError:
-    """The error with the name of the file that the first of the states that works went to."""
+    """Save the first state that works; return the error with the name of its file."""
     state = next((state for state in states if state is not None and works(run, state)), None)
     where = "Nothing was learned before."
     if state is not None:

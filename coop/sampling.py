@@ -1,9 +1,9 @@
-"""Which pictures a few-shot run sees: seeded, reproducible, written down.
+"""Which pictures a few-shot run sees, drawn reproducibly from its seed.
 
-The draw is the public CoOp program's: Python's own generator with the run's seed, class after
-class in the order in which the training list names them, k of each; then from the same generator
-min(k, 4) of each for validation. With a split file the pictures are therefore the published ones.
-Classes are taken apart into base and new after the draw, as published.
+The draw is the public CoOp program's. Python's own generator, with the run's seed, draws k pictures
+of each class, in the order in which the training list names the classes; then min(k, 4) of each for
+validation. So with a split file the pictures are the published ones. Classes are split into base
+and new after the draw, as published.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CLASS_SPLITS = ("all", "base", "new")
 def draw_shots(
     dataset: TrainingSet, shots: int | None, seed: int, split: str = "all"
 ) -> TrainingSet:
-    """Draw the pictures of a run: the set with those alone, and notes on the draw.
+    """Draw the pictures of a run; return the set with those alone, and notes on the draw.
 
     Args:
         dataset: what there is. Where it has no validation or test pictures of its own, they are
@@ -55,7 +55,7 @@ def draw_shots(
 def _draw(
     items: Iterable[Sample], shots: int | None, rng: random.Random
 ) -> tuple[list[Sample], dict[int, int]]:
-    """k of each class, and how many there were of those that have fewer."""
+    """(k pictures of each class, how many there are in each class that has fewer)."""
     by_label: dict[int, list[Sample]] = {}
     for item in items:
         by_label.setdefault(item.label, []).append(item)

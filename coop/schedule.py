@@ -1,4 +1,4 @@
-"""How long and how fast: epochs by shots, and the learning rate of every epoch.
+"""The number of epochs by shots, and the learning rate of every epoch.
 
 CoOp (2109.01134), section 4 and the public configurations: one warm-up epoch at a constant 1e-5,
 then lr(e) = lr * (1 + cos(pi * (e - 1) / T)) / 2 with T the number of epochs. The cosine counts

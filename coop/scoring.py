@@ -1,4 +1,4 @@
-"""How often a context is right on pictures whose features are known."""
+"""Logits and accuracy of a context on pictures whose features are known."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def predict_logits(engine: PromptEngine, features: Tensor) -> Tensor:
 
 @torch.no_grad()
 def template_logits(engine: PromptEngine, features: Tensor, templates: tuple[str, ...]) -> Tensor:
-    """Logits (n, K) of hand-crafted templates: what the learned prompt is compared with."""
+    """Logits (n, K) of hand-crafted templates, with which the learned prompt is compared."""
     classes = encode_templates(engine.clip, engine.classes, templates)
     return engine.logits(features.to(engine.clip.device), classes)
 

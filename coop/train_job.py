@@ -70,7 +70,7 @@ class TrainJob:
         return len(self.settings.shots) > 1
 
     def describe(self) -> dict[str, Any]:
-        """Every setting that decides what comes out; no device, no number of threads."""
+        """Every setting that decides the result; not the device or the number of threads."""
         wanted = asdict(self.settings)
         for name in ("device", "num_workers", "micro_batch", "model", "pretrained"):
             del wanted[name]
@@ -87,7 +87,7 @@ class TrainJob:
 
     @cached_property
     def pictures(self) -> str:
-        """Which pictures there are, in short: a draw from others is another draw."""
+        """The number and a digest of the pictures: a draw from others would be another draw."""
         data = self.dataset
         splits = (data.train, data.val, data.test)
         listed = [[(i.path, data.classes[i.label]) for i in items] for items in splits]
@@ -103,7 +103,7 @@ def build_train_job(wanted: TrainSettings) -> TrainJob:
     """Check the settings, list the pictures, load the model.
 
     Raises:
-        TptError: anything that would fail later, now and in a sentence.
+        TptError: anything that would fail later.
     """
     check_recipe(wanted.recipe)
     _check_runs(wanted)

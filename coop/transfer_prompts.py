@@ -1,8 +1,8 @@
 """Prompts for a transfer between data sets: one learned on each source, as `tpt train` learns it.
 
-A source is a set as the evaluation reads it, so that its class names are the same in training and
-testing, whatever its folders are called. Where it has pictures for training beside those that are
-tested, these are learned from; else the shots are drawn from the tested pictures, and whoever tests
+A source is a set as the evaluation reads it, so its class names are the same in training and
+testing, whatever its folders are called. If it has training pictures beside those that are tested,
+the prompt learns from them. Otherwise the shots are drawn from the tested pictures, and the test
 has to leave them out (`Source.taken`).
 
 Start and recipe are CoOp's (2109.01134) from the words "a photo of a", the initialisation that its
@@ -42,7 +42,7 @@ FOLDER = "prompts"  # inside the run's folder
 def set_learning(
     shots: int = 16, seed: int = 0, epochs: int | None = None, **machine: Any
 ) -> TrainSettings:
-    """What `tpt train --context-words "a photo of a"` would ask for; `data` is each source's.
+    """The settings of `tpt train --context-words "a photo of a"`, without `data`.
 
     Args:
         shots: pictures a class.
@@ -61,7 +61,7 @@ class Source:
     name: str
     path: str  # as the user gave it
     dataset: TrainingSet
-    apart: bool  # its training pictures are none of those that the set is tested on
+    apart: bool  # its training pictures are not among those that the set is tested on
     shots: int | None
     seed: int
 
@@ -112,7 +112,7 @@ def find_source(read: LabelledSet, learning: TrainSettings) -> Source:
 
 
 def _read_training(read: LabelledSet) -> TrainingSet | None:
-    """The training pictures that a set has beside those that are tested."""
+    """The training pictures of a set that are not tested, if it has some."""
     if os.path.isdir(read.path):
         folder = find_training_folder(read)
         if folder is None:
@@ -122,7 +122,7 @@ def _read_training(read: LabelledSet) -> TrainingSet | None:
             return None
         return TrainingSet(read.name, found.classes, found.samples, notes=found.notes)
     if read.domain is not None:
-        return None  # the list of a domain is not told apart by split
+        return None  # the list of a domain is not divided by split
     names = [f"{key}={name}" for key, name in zip(read.ids, read.classes, strict=True)]
     listed = read_training_set(read.path, classes=names)
     return replace(listed, val=(), test=()) if listed.val or listed.test else None
@@ -131,8 +131,8 @@ def _read_training(read: LabelledSet) -> TrainingSet | None:
 def find_training_folder(read: LabelledSet) -> str | None:
     """The train folder beside the test or val folder that a set was read from, or None.
 
-    Only below the path that was given: who names the test folder itself means that folder. Where a
-    domain lies in the test folder it is the same domain of the train folder.
+    It is looked for only below the given path: who names the test folder itself means that folder.
+    For a domain inside the test folder it is the same domain inside the train folder.
     """
     sample = read.samples[0]
     root = str(sample.source)[: -len(sample.key) - 1]
@@ -149,13 +149,13 @@ def find_training_folder(read: LabelledSet) -> str | None:
 
 
 def _drop_empty(dataset: TrainingSet) -> TrainingSet:
-    """Without classes that have no picture, which a list of classes may name."""
+    """The set without the classes that have no picture; a class list may name such classes."""
     present = sorted({item.label for item in dataset.train})
     if len(present) == len(dataset.classes):
         return dataset
     place = {label: number for number, label in enumerate(present)}
     absent = [name for label, name in enumerate(dataset.classes) if label not in place]
-    note = f"Not learned, for want of training pictures: {some(absent)}."
+    note = f"Not learned, because there are no training pictures: {some(absent)}."
     return replace(
         dataset,
         classes=tuple(dataset.classes[label] for label in present),
@@ -167,8 +167,8 @@ def _drop_empty(dataset: TrainingSet) -> TrainingSet:
 def read_taken(prompt: str, context: Context) -> frozenset[str] | None:
     """Real paths of the pictures that a prompt was learned on, from the list beside it.
 
-    None where there is no such list. Paths in it are relative to where the training was started,
-    which is taken to be here.
+    None where there is no such list. Its paths are read relative to the current folder, as the
+    training wrote them relative to its own.
     """
     path = Path(prompt)
     shots, seed = shots_text(context.info.shots), str(context.info.seed)

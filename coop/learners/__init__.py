@@ -1,4 +1,4 @@
-"""What can be learned: one file a method, all with the same face (`coop.learners.base`)."""
+"""The methods: one file each, all with the interface of `coop.learners.base`."""
 
 from coop.learners.base import Batch, Learner, Loss
 from coop.learners.cocoop import CoCoOp

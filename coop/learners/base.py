@@ -1,4 +1,4 @@
-"""What the training loop asks of a method: parameters, a loss of a batch, and the context."""
+"""What the training loop needs of a method: parameters, the loss of a batch, and the context."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Loss:
 
 
 class Learner(Protocol):
-    """A method in the course of being trained."""
+    """A method that is being trained."""
 
     parameters: dict[str, Tensor]
     """What the optimiser moves: leaf tensors that require gradients, by name."""
@@ -46,7 +46,7 @@ class Learner(Protocol):
     def loss(self, batch: Batch) -> Loss: ...
 
     def context(self) -> Context:
-        """The context at the present parameters, as a prompt file would hold it."""
+        """The context with the current parameters, as a prompt file would hold it."""
         ...
 
 
@@ -100,7 +100,7 @@ def learnable(tensor: Tensor, clip: Clip) -> Tensor:
 
 
 def check_engine(engine: PromptEngine, *, unified: str | None = None) -> None:
-    """Refuse a start that training cannot go on from.
+    """Refuse a start context that the method cannot train.
 
     Args:
         unified: the name of a method that needs one context for all classes.

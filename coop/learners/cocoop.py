@@ -1,8 +1,8 @@
 """CoCoOp: a context that a small network shifts for each image.
 
 Kaiyang Zhou et al. (2203.05557), equation 3: ctx_m(x) = v_m + pi(x). Each image has class features
-of its own; the public program runs the text tower over all classes for one image after the other,
-here B images share one pass of the packed text path with (B, M, D) contexts.
+of its own. The public program runs the text tower over all classes for one image after the other;
+here B images with (B, M, D) contexts share one pass of the packed text path.
 """
 
 from __future__ import annotations

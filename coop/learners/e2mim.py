@@ -1,9 +1,9 @@
-"""E2MIM, a reconstruction: soft and hand-crafted prompts as two views with much in common.
+"""E2MIM, a reconstruction: soft and hand-crafted prompts as two views that share information.
 
 "Generalizable prompt tuning" (2410.03189) treats the learned ("soft") and the hand-crafted prompt
 as two views of the text, maximises their mutual information, ensembles them, and ties pictures that
-are mixed inside their class to the text by the same estimator. The paper's equations could not be
-obtained, so this is a reconstruction from its description, not the published method:
+are mixed inside their class to the text by the same estimator. We could not obtain the paper's
+equations, so this is a reconstruction from its description, not the published method:
 
     w_c, h_c   unit class features of the soft and of the hand-crafted prompt
     t_c        = norm(alpha w_c + (1 - alpha) h_c), what predicts, in training and after

@@ -169,7 +169,7 @@ def test_classes_without_training_pictures_are_not_learned_and_told() -> None:
     source = find_source(read("pets", ReadOptions(classes=("owl", "cat", "dog"))), QUICK)
     assert source.dataset.classes == PETS
     assert {item.label for item in source.drawn} == {0, 1}
-    assert "Not learned, for want of training pictures: owl." in source.dataset.notes
+    assert "Not learned, because there are no training pictures: owl." in source.dataset.notes
 
 
 def test_pictures_that_are_no_files_cannot_be_learned_from() -> None:
