@@ -309,10 +309,9 @@ def _describe_unknown(unknown: list[str], count: int, classes: Sequence[str], wh
     label, name = next(((x, n) for x, n in near.items() if n), (unknown[0], "NAME"))
     return (
         f'{len(unknown):,} of the {count:,} labels of "{where}" fit{"s" * (len(unknown) == 1)} '
-        f"none of the {len(classes):,} classes given: {', '.join(shown)}"
-        + (f" and {len(unknown) - 3:,} more" if len(unknown) > 3 else "")
-        + f". Say which class each is (--classes {label}={name},... or a file of such lines), or "
-        "leave those pictures out."
+        f"none of the {len(classes):,} classes given: {some([*shown, *unknown[3:]])}. Say which "
+        f"class each is (--classes {label}={name},... or a file of such lines), or leave those "
+        "pictures out."
     )
 
 

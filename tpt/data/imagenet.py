@@ -67,14 +67,19 @@ def subset_ids(part: str) -> tuple[str, ...]:
         ) from None
 
 
+def names_by_id() -> dict[str, str]:
+    """Each of the 1,000 ids -> open_clip's class name, in the standard order."""
+    return dict(zip(imagenet_ids(), imagenet_names(), strict=True))
+
+
 def name_ids(ids: Iterable[str]) -> tuple[str, ...]:
     """open_clip's class names of some of the 1,000 ids."""
-    by_id = dict(zip(imagenet_ids(), imagenet_names(), strict=True))
+    by_id = names_by_id()
     return tuple(by_id[wnid] for wnid in ids)
 
 
 def subset_of(ids: Iterable[str]) -> Part | None:
-    """The set whose ids these are, exactly and all: ImageNet-A or -R; None for all else."""
+    """ImageNet-A or ImageNet-R, if these are exactly its ids."""
     present = frozenset(ids)
     return next((part for part in PARTS if present == frozenset(subset_ids(part.keyword))), None)
 

@@ -36,8 +36,7 @@ def to_rgb(image: Image.Image, name: str, notes: list[str]) -> Pixels:
         notes.append(_NO_PROFILE)
     depth = Depth.of(image)
     if depth is not None or image.mode[0] in "IF":  # I, I;16, I;16B, F
-        levels = _read_deep(image, name, notes, depth or Depth())
-        return _flatten(Image.fromarray(levels), profile, notes)
+        image = Image.fromarray(_read_deep(image, name, notes, depth or Depth()))
     return _flatten(image, profile, notes)
 
 

@@ -130,7 +130,7 @@ def open_tiff(file: IO[bytes], notes: list[str]) -> TiffFile:
         if pages > 1:
             notes.append("It has more than one page: the first was read.")
     tags = image.tag_v2
-    if _is_part(tags.get(Plugin.OSUBFILETYPE), tags.get(254)):
+    if _is_part(tags):
         notes.append("It has no page in full size: a reduced copy was read.")
     if image.has_no_photometric:
         notes.append("It does not say what its numbers are: what viewers take was assumed.")
@@ -146,14 +146,15 @@ def _choose_page(image: TiffFile) -> tuple[int, int]:
             image.seek(page)
         except Exception:  # the end, or a page that is broken or of another kind
             break
-        if not _is_part(image.tag_v2.get(Plugin.OSUBFILETYPE), image.tag_v2.get(254)):
+        if not _is_part(image.tag_v2):
             full.append(page)
     return (full[0] if full else 0), len(full)
 
 
-def _is_part(old_kind: Any, kind: Any) -> bool:
+def _is_part(tags: Any) -> bool:
     """Whether a page is a reduced copy or a mask of another, by either of the tags for that."""
-    return old_kind == 2 or (isinstance(kind, int) and bool(kind & 5))
+    kind = tags.get(254)
+    return tags.get(Plugin.OSUBFILETYPE) == 2 or (isinstance(kind, int) and bool(kind & 5))
 
 
 def read_rare(data: bytes, name: str, notes: list[str], most_pixels: int) -> Image.Image:

@@ -116,7 +116,10 @@ def test_classes_that_lack_one_that_has_pictures() -> None:
 def test_labels_are_missing() -> None:
     save("c/fog.npy", pictures(5))
     assert cifar_arrays.matches("c")
-    assert 'There is no "c/labels.npy": expected labels.npy beside fog.npy' in message_of("c")
+    assert message_of("c") == (
+        'There is no "c/labels.npy": expected the label numbers of fog.npy beside it. Copy the '
+        "file there; it comes with CIFAR-10-C and CIFAR-100-C."
+    )
 
 
 def test_labels_alone_or_nothing() -> None:

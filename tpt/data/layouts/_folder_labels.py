@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tpt.data.class_lists import Choice, choose_classes, keyword_of, named_ids
-from tpt.data.imagenet import PARTS, imagenet_ids, is_wnid, name_ids, subset_ids, subset_of
+from tpt.data.imagenet import PARTS, imagenet_ids, is_wnid, names_by_id, subset_ids, subset_of
 from tpt.data.labelled_sets import ReadOptions
 from tpt.errors import SourceError
 from tpt.text import as_text, fold, some
@@ -121,10 +121,8 @@ def _name_classes(id_of: Mapping[str, str], kind: str, options: ReadOptions) -> 
     if kind == "folders":
         rename = options.rename or str
         return {name: as_text(rename(name)).replace("_", " ").strip() for name in id_of}
-    known = frozenset(imagenet_ids())
-    labels = [label for label in id_of.values() if label in known]
-    strange = {label: label for label in id_of.values() if label not in known}
-    return {**dict(zip(labels, name_ids(labels), strict=True)), **strange}
+    known = names_by_id()
+    return {label: known.get(label, label) for label in id_of.values()}
 
 
 def _with_wnids(options: ReadOptions) -> ReadOptions:

@@ -117,12 +117,7 @@ def _read_corruptions(
     path: str, folder: str, files: list[str], name: str, options: ReadOptions
 ) -> tuple[LabelledSet, ...]:
     labels_path = os.path.join(folder, _LABELS)
-    if not os.path.exists(labels_path):
-        raise SourceError(
-            f'There is no "{labels_path}": expected labels.npy beside {files[0]}, with the label '
-            "number of every picture. Copy it there; it comes with CIFAR-10-C and CIFAR-100-C."
-        )
-    labels = _load_labels(labels_path)
+    labels = _load_labels(labels_path, files[0], "CIFAR-10-C and CIFAR-100-C")
     arrays = {file: _load_pictures(os.path.join(folder, file)) for file in files}
     counts = {file: _count_a_severity(array, labels) for file, array in arrays.items()}
     _check_counts(labels_path, counts, arrays, labels)
@@ -190,12 +185,7 @@ def _read_newer(
     path: str, folder: str, file: str, name: str, several: bool, options: ReadOptions
 ) -> LabelledSet:
     labels_path = os.path.join(folder, file[: -len("data.npy")] + "labels.npy")
-    if not os.path.exists(labels_path):
-        raise SourceError(
-            f'There is no "{labels_path}": expected the labels of {file} beside it. Copy the file '
-            "there; it comes with CIFAR-10.1."
-        )
-    labels = _load_labels(labels_path)
+    labels = _load_labels(labels_path, file, "CIFAR-10.1")
     pictures = _load_pictures(os.path.join(folder, file))
     if len(pictures) != len(labels):
         raise SourceError(
@@ -238,7 +228,12 @@ def _choose(labels: Array, where: str, options: ReadOptions) -> tuple[Choice, st
     return choose_classes(by_number, options, where), note
 
 
-def _load_labels(path: str) -> Array:
+def _load_labels(path: str, pictures: str, title: str) -> Array:
+    if not os.path.exists(path):
+        raise SourceError(
+            f'There is no "{path}": expected the label numbers of {pictures} beside it. Copy the '
+            f"file there; it comes with {title}."
+        )
     labels = _load(path)
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or not len(labels):
         raise SourceError(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from tpt.data.class_files import QUOTED
 from tpt.data.class_lists import choose_classes
-from tpt.data.imagenet import imagenet_ids, is_wnid, name_ids
+from tpt.data.imagenet import is_wnid, names_by_id
 from tpt.data.labelled_sets import SPLITS, LabelledSet, ReadOptions
 from tpt.errors import SourceError
 from tpt.streaming.sources import find_listed
@@ -219,9 +219,9 @@ def _name_labels(rows: list[Row], path: str, options: ReadOptions) -> tuple[dict
     numbers = all(label.isdecimal() for label in lines)
     labels = sorted(lines, key=lambda label: (int(label) if numbers else 0, label))
     wnids = [label for label in labels if is_wnid(label)]
-    known = set(imagenet_ids()) if wnids else set()
-    if wnids and known.issuperset(labels):
-        return dict(zip(labels, name_ids(labels), strict=True)), True
+    known = names_by_id() if wnids else {}
+    if wnids and known.keys() >= set(labels):
+        return {label: known[label] for label in labels}, True
     if wnids and options.classes is None:
         odd = [f"{label} (line {lines[label]})" for label in labels if label not in known]
         raise SourceError(
@@ -231,8 +231,7 @@ def _name_labels(rows: list[Row], path: str, options: ReadOptions) -> tuple[dict
             f'Correct them, or name them with --classes ("{wnids[0]}=NAME,...").'
         )
     rename = options.rename or str
-    by_id = dict(zip(imagenet_ids(), name_ids(imagenet_ids()), strict=True)) if wnids else {}
     return {
-        label: by_id.get(label) or " ".join(rename(label).replace("_", " ").split())
+        label: known.get(label) or " ".join(rename(label).replace("_", " ").split())
         for label in labels
     }, False

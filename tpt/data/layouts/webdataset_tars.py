@@ -147,17 +147,17 @@ def _list_tars(folder: str) -> list[str]:
 def _list_archives(folder: str) -> tuple[list[str], list[str]]:
     names = _list_tars(folder)
     paths = [os.path.join(folder, name) for name in names]
-    digits = [re.fullmatch(r"(\d{1,9})\.tar", name, re.ASCII | re.IGNORECASE) for name in names]
-    numbers = [int(match[1]) for match in digits if match]
+    number = re.compile(r"(\d{1,9})\.tar", re.ASCII | re.IGNORECASE)
+    number_of = {name: int(match[1]) for name in names if (match := number.fullmatch(name))}
+    present = set(number_of.values())
     stated = _read_count(os.path.join(folder, "nshards.txt"))
-    count = stated if stated is not None else max(numbers, default=-1) + 1
-    missing = [f"{number}.tar" for number in range(count) if number not in numbers]
+    count = stated if stated is not None else max(present, default=-1) + 1
+    missing = [f"{number}.tar" for number in range(count) if number not in present]
     if stated is None:  # without it nothing says how many there should be
-        gaps = missing and len(numbers) == len(names)
+        gaps = missing and len(number_of) == len(names)
         return paths, [f"There is no {some(missing)} in {folder}."] if gaps else []
     if missing or len(names) != stated:
-        known = {number for number in range(stated) if number in numbers}
-        more = [n for n, m in zip(names, digits, strict=True) if not m or int(m[1]) not in known]
+        more = [name for name in names if number_of.get(name, stated) >= stated]
         what = f"{some(missing)} missing" if missing else f"{some(more)} there as well"
         raise SourceError(
             f'"{os.path.join(folder, "nshards.txt")}" says that 0.tar to {stated - 1}.tar are '
