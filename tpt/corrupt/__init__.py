@@ -1,7 +1,7 @@
-"""Pictures made worse on purpose, to measure how a model bears it: `corrupt`, fifteen kinds.
+"""Fifteen kinds of corruption, to measure how well a model copes with worse pictures: `corrupt`.
 
-Its names are imported when first used, because the kinds need torch. It may import
-`tpt.streaming` and what is below it.
+Its names are imported on first use, because the kinds need torch. It may import `tpt.streaming` and
+what is below it.
 """
 
 import lazy_loader

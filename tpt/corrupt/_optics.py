@@ -1,8 +1,8 @@
 """What the corruptions are made of: blur kernels, warps and seeded textures, at any picture size.
 
-Lengths are those of a picture 224 pixels high or wide; `reference_scale` says how many pixels of
-the picture at hand stand for one of those. Textures are drawn on a grid of that size and then
-resized, so that they look the same on a thumbnail and on a photograph of 12 megapixels.
+Lengths are given for a picture whose shorter side is 224 pixels; `reference_scale` converts them to
+the picture at hand. Textures are drawn on a grid of that size and then resized, so that they look
+the same on a thumbnail and on a photograph of 12 megapixels.
 
 Arrays are float32, pictures (H, W, 3) in [0, 1] and maps (H, W). Convolution goes through numpy's
 FFT, whose bits do not depend on the number of threads.
@@ -23,7 +23,7 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 REFERENCE = 224
 """The side for which the published parameters were chosen."""
 
-_LONGEST = 4  # a strip longer than this many short sides is measured by its length
+_LONGEST = 4  # the scale of a strip longer than this many short sides follows its length
 
 
 def reference_scale(x: Floats) -> float:
@@ -60,7 +60,7 @@ def convolve(x: Floats, kernel: Floats) -> Floats:
 
 
 def _fast_length(least: int) -> int:
-    """The next length without large prime factors, of which Fourier transforms are slow."""
+    """The next length without large prime factors, which make Fourier transforms slow."""
     step = 1 << max(0, least.bit_length() - 5)
     return -(-least // step) * step
 
@@ -68,8 +68,7 @@ def _fast_length(least: int) -> int:
 def splat(points: npt.NDArray[np.float64], weights: npt.NDArray[np.float64]) -> Floats:
     """A kernel of sum 1 with a weight at each point (n, 2) as (y, x) from its centre.
 
-    Points between pixels are shared out bilinearly, so that a blur of a third of a pixel still is
-    one.
+    Points between pixels are spread bilinearly, so that a blur of a third of a pixel shows too.
     """
     radius = math.ceil(float(np.abs(points).max())) + 1
     side = 2 * radius + 1
@@ -103,7 +102,7 @@ def streak_kernel(radius: float, sigma: float, degrees: float) -> Floats:
 
 
 def gaussian_kernel(sigma: float) -> Floats:
-    """A Gaussian bell, integrated over pixels so that it holds for parts of a pixel too."""
+    """A Gaussian bell, integrated over each pixel so that a small sigma is right too."""
     radius = max(1, math.ceil(4 * sigma))
     edges = [
         math.erf((k - 0.5) / (sigma * math.sqrt(2))) for k in range(-radius, radius + 2)

@@ -1,9 +1,8 @@
 """A corrupted copy of a folder of pictures, in ImageNet-C's layout: DST/KIND/SEVERITY/class/x.png.
 
-Every DST/KIND/SEVERITY is again a folder with a sub-folder a class. A file is written beside its
-place and then renamed, so it is whole or not there; what is there already is left alone, so a run
-that was stopped goes on. `DST/corruptions.json` says how the pictures were made, and a DST made in
-another way is refused.
+Every DST/KIND/SEVERITY has the folders of the source. A file is written beside its place and then
+renamed, so it is whole or not there. Existing files are left alone, so a stopped run can go on.
+`DST/corruptions.json` says how the pictures were made; a DST made in another way is refused.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ _JPEG_QUALITY = 85  # what ImageNet-C was stored with
 
 @dataclass(frozen=True)
 class Settings:
-    """All that decides what the files of a DST hold; one DST has one of them."""
+    """All that decides what the files of a DST hold; they are the same for all of its files."""
 
     source: str  # an absolute path
     seed: int
@@ -53,7 +52,7 @@ class Picture:
     """One picture to corrupt."""
 
     path: str
-    key: str  # its path inside SRC, with "/": what its chance is drawn from
+    key: str  # its path inside SRC, with "/"; it seeds the picture's random numbers
     name: str  # its path inside DST/KIND/SEVERITY
 
 
@@ -124,7 +123,7 @@ def _describe_missing(source: str) -> str:
 def open_target(
     target: str, settings: Settings, kinds: Iterable[str], severities: Iterable[int]
 ) -> Iterator[None]:
-    """Make DST, or check that it was made in the same way, and be the only run that writes there.
+    """Make DST or check that it was made in the same way, and lock it against other runs.
 
     Raises:
         OutputError: DST is a file, holds other things, was made with other settings, is written by
@@ -142,7 +141,7 @@ def open_target(
 def _note_content(
     target: str, settings: Settings, kinds: Iterable[str], severities: Iterable[int]
 ) -> None:
-    """Write down what DST holds, with what earlier runs of the same settings have made."""
+    """Write down what DST will hold, with what earlier runs of the same settings made."""
     try:
         before, held_kinds, held_severities = _read_sidecar(target)
         if before is not None and (change := describe_change(before, asdict(settings))):
@@ -197,11 +196,11 @@ def write_corrupted(
 ) -> Generator[Outcome, None, None]:
     """Write every picture in every (kind, severity); an outcome a picture, in order.
 
-    Broken pictures are outcomes with an error; the others go on. Nothing is written before the
-    first outcome is asked for: the caller claims the folder first.
+    A broken picture is an outcome with an error; the others go on. Nothing is written before the
+    first outcome is asked for, so that the caller can claim the folder first.
 
     Args:
-        overwrite: make files that are there already again.
+        overwrite: make existing files again.
         num_workers: threads; 0 works in the caller's.
 
     Raises:

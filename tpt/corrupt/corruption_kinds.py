@@ -5,12 +5,12 @@ and Perturbations" (1903.12261); severities 1 to 5 are the published parameters.
 for pictures of 224 x 224 pixels, so lengths (radii, shifts, block sides, the grain of snow, fog
 and frost) grow and shrink with the shorter side / 224.
 
-It is written anew on numpy, torch and Pillow and does not give the published pictures bit by bit.
-What differs on purpose: frost is a drawn texture, not one of the published photographs; glass_blur
-moves all pixels of a pass at once instead of swapping one by one; elastic_transform has parameters
-of its own, and snow one number in severity 5, because the published ones do not grow with severity;
-noise, JPEG's blocks, and pixelate on pictures below 224 pixels, count in the picture's own pixels.
-`docs/corruptions.md` has the table.
+It is written anew on numpy, torch and Pillow and does not reproduce the published pictures bit by
+bit. Differences on purpose: frost is a drawn texture, not one of the published photographs;
+glass_blur moves all pixels of a pass at once instead of swapping one by one; elastic_transform has
+parameters of its own, and snow one number in severity 5, because the published ones do not grow
+with severity; noise, JPEG's blocks, and pixelate on pictures below 224 pixels, count in the
+picture's own pixels. `docs/corruptions.md` has the table.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Pixels: TypeAlias = npt.NDArray[np.uint8]
 Rng: TypeAlias = np.random.Generator
 
 REVISION = 1
-"""Grows whenever a kind's pixels change, so that a half-made set is never continued differently."""
+"""Grows whenever a kind's pixels change, so that no set is continued with other pixels."""
 
 LONGEST_JPEG = 65_500
 """The longest side, in pixels, of a JPEG file."""
@@ -86,11 +86,11 @@ def _blur_glass(x: Floats, level: tuple[float, float, int], rng: Rng) -> Floats:
 
 
 def _draw_grains(x: Floats, reach: float, rng: Rng) -> Floats:
-    """A random shift (H, W) in pixels, even in +-reach; on large pictures one for each grain."""
+    """Random shifts (H, W) in pixels, uniform in +-reach; in large pictures one a grain."""
     height, width = x.shape[:2]
     h, w = optics.reference_grid(x)
     scale = optics.reference_scale(x)
-    if h >= height:  # a grain is no larger than a pixel: parts of a pixel, drawn as such
+    if h >= height:  # a grain is at most a pixel large: shifts are parts of a pixel
         return rng.uniform(-reach, reach, (height, width)).astype(np.float32) * scale
     grains = np.rint(rng.uniform(-reach, reach, (h, w))).astype(np.float32)
     down = np.arange(height) * h // height
@@ -163,7 +163,8 @@ def _lower_contrast(x: Floats, share: float, rng: Rng) -> Floats:
 def _warp_elastically(x: Floats, level: tuple[float, float, float], rng: Rng) -> Floats:
     """A random affine map, three points of which move by up to `jitter`, and a smooth local warp.
 
-    The local warp is noise even in +-1, smoothed by a Gaussian `smoothness` wide, times `strength`.
+    The local warp is noise uniform in +-1, smoothed by a Gaussian `smoothness` wide, times
+    `strength`.
     """
     strength, smoothness, jitter = level
     height, width = x.shape[:2]

@@ -1,7 +1,7 @@
-"""`corrupt`: a picture made worse in one of fifteen ways, seeded; and the names people write.
+"""`corrupt` makes a picture worse in one of fifteen ways, seeded; `parse_*` read what people write.
 
-All chance is drawn from (seed, kind, severity, key) alone: what becomes of a picture depends on no
-other picture, on no order and on no number of workers. `corruption_kinds.py` has the kinds.
+The random numbers depend on (seed, kind, severity, key) alone, so the result does not depend on
+other pictures, their order or the number of workers. `corruption_kinds.py` has the kinds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def corrupt(pixels: Pixels, kind: str, severity: int, seed: int = 0, key: str | 
         pixels: (H, W, 3) uint8 RGB.
         kind: one of `CORRUPTIONS`.
         severity: 1 (weak) to 5 (strong).
-        seed: with `key`, `kind` and `severity` all that chance is drawn from.
+        seed: random numbers depend on it, `key`, `kind` and `severity` alone.
         key: the picture's own, for example its path inside the data set.
 
     Returns:
@@ -44,9 +44,6 @@ def corrupt(pixels: Pixels, kind: str, severity: int, seed: int = 0, key: str | 
     chosen = CORRUPTIONS[kind]
     rng = draw_from(seed, kind, severity, type(key).__name__, key)
     return to_bytes(chosen.apply(to_floats(pixels), chosen.levels[severity - 1], rng))
-
-
-# --- names and severities as people write them ---
 
 
 def check_kind(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Labelled sets from the layouts people have them in, class lists, templates and presets.
+"""Labelled sets in the layouts people have, class lists, templates and presets.
 
-Training and evaluation both read them; it may import `tpt.corrupt` and what is below it.
+Training and evaluation both read them. It may import `tpt.corrupt` and what is below it.
 """

@@ -1,4 +1,4 @@
-"""Class lists in JSON: what other programs keep them in, read into (id, name) pairs."""
+"""Class lists in JSON, in the forms of other programs, read into (id, name) pairs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ NAME_WORDS = (
     *("class name", "classname", "label name", "display name", "name", "names"),
     *("category", "class", "classes", "label", "labels"),
 )
-"""What a column or a field of class names is called, the surest first."""
+"""Titles of columns and fields that hold class names, the surest first."""
 
 ID_WORDS = (
     *("id", "idx", "index", "number", "wnid", "synset", "class id", "label id", "category id"),
     *("class index", "unnamed: 0", "", "label", "class"),
 )
-"""What a column or a field of their ids is called."""
+"""Titles of columns and fields that hold their ids."""
 
 _LISTS = ("id2label", "names", "class names", "classes", "categories", "labels")
 

@@ -1,8 +1,8 @@
 """Class lists as people and other programs write them, read into names and "id=name" entries.
 
-Read are names separated by commas, files with a name a line, JSON, tables whose first line names
-the columns, and lines that begin or end with a number or a WordNet id. Syntax of any other form is
-refused by name, so that it never becomes part of a prompt.
+It reads names separated by commas, files with a name a line, JSON, tables whose first line names
+the columns, and lines that begin or end with a number or a WordNet id. A message names and refuses
+any other syntax, so that none becomes part of a prompt.
 """
 
 from __future__ import annotations
@@ -52,8 +52,7 @@ def read_class_list(value: str) -> tuple[str, ...]:
         `tpt.data.imagenet.KEYWORDS`.
 
     Raises:
-        SourceError: no such file, no names, an empty name, one name twice, or a form that is not
-            known.
+        SourceError: no such file, no names, an empty name, a name twice, or an unknown form.
     """
     value = drop_invisible(value)
     if os.path.isfile(value):
@@ -246,7 +245,7 @@ def _split_equals(item: _Item) -> _Item:
 
 
 def _check_syntax(items: Sequence[_Item]) -> None:
-    """Refuse lines of another form, and several names in one."""
+    """Refuse lines of another form, and lines with several names."""
     for item in items:
         text, why = item.name, ""
         if item.quoted:

@@ -1,8 +1,8 @@
-"""Which class each label of a set belongs to: by its id, by its name, never by sorted position.
+"""Which class each label of a set belongs to: by its id or its name, never by sorted position.
 
 A label is what the data has: a folder's name, a WordNet id, a number, a word in a table. A class is
 what the model is asked for: a name and its place in the list. Without `--classes` every label is a
-class of its own; with it the list decides, and a label that fits nothing is an error.
+class of its own; with it the list decides, and a label that fits no class is an error.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Choice:
 
     @property
     def family(self) -> str | None:
-        """ "imagenet" where every label is a class of ImageNet's of its own."""
+        """ "imagenet" if every label is a different class of ImageNet."""
         one_each = len(set(self.label_of.values())) == len(self.label_of)
         return "imagenet" if one_each and set(self.ids).issubset(imagenet_ids()) else None
 
@@ -50,12 +50,12 @@ class Choice:
         notes: Sequence[str] = (),
         **facts: Any,
     ) -> LabelledSet:
-        """The set of some pictures, with a note on classes that have none.
+        """The set of some pictures, with a note on classes without any.
 
         Args:
             name, layout, path: as in `LabelledSet`.
             pictures: (key, id of its class, where its bytes are) of each.
-            notes: what a person should be told before the notes on classes.
+            notes: they come before the notes on classes.
             facts: further fields of `LabelledSet`, such as `domain`.
         """
         samples = tuple(Sample(key, self.label_of[label], at) for key, label, at in pictures)
@@ -66,22 +66,22 @@ class Choice:
 
 
 def choose_classes(name_of: Mapping[str, str], options: ReadOptions, where: str) -> Choice:
-    """Decide on the classes of a set and on the class of each of its labels.
+    """Choose the classes of a set, and the class of each of its labels.
 
-    Without `options.classes` these are the labels found, in their order. With it they are those of
-    the list, in its order; each label found has to fit one: by "id=name", else by its class name or
-    by itself as a name, where "_" is a space and upper and lower case are the same. The words
+    Without `options.classes` every label found is a class, in the order given. With it the classes
+    are those of the list, in its order, and each label has to fit one: by "id=name", else by its
+    class name, else by itself as a name, where "_" is a space and case does not matter. The words
     "imagenet", "imagenet-a" and "imagenet-r" stand for those sets' classes, by WordNet id.
 
     Args:
-        name_of: each id that has pictures -> the class name it has by default, in default order.
-            Ids are folder names, WordNet ids, numbers or words; names are already as they should be
-            shown (`options.rename` applied, no "_").
+        name_of: each id that has pictures -> its default class name, in default order. Ids are
+            folder names, WordNet ids, numbers or words; names are as they should be shown
+            (`options.rename` applied, no "_").
         where: the path, for messages.
 
     Raises:
-        SourceError: two labels of one name, a label that fits no class (or, of ImageNet's names,
-            two), or a list that cannot be meant.
+        SourceError: two labels of one name, a label that fits no class (or two of ImageNet's with
+            one name), or a list that contradicts itself.
     """
     name_of = {label: drop_invisible(name) for label, name in name_of.items()}
     if options.classes is None:
@@ -113,16 +113,16 @@ def choose_classes(name_of: Mapping[str, str], options: ReadOptions, where: str)
 
 
 def list_names(entries: Sequence[str]) -> tuple[str, ...]:
-    """The class names that a list stands for where no labels have to be found.
+    """The class names that a list stands for, where there are no labels to fit.
 
     Raises:
-        SourceError: a list that cannot be meant.
+        SourceError: a list that contradicts itself.
     """
     return tuple(_read_list(take_names(entries), {}).classes)
 
 
 def note_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Notes on class names that a model reads otherwise than they were meant, perhaps."""
+    """Notes on class names that a model may not read as they were meant."""
     names = tuple(names)
     coded = [name for name in names if _CODE_FIRST.match(name)]
     absent = [name for name in names if fold(name) in _NOT_A_NAME]
@@ -142,7 +142,7 @@ def note_names(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def note_absent(classes: Sequence[str], present: Container[int]) -> tuple[str, ...]:
-    """A note on the classes whose places are not among those `present`, if there are any."""
+    """A note on the classes without pictures, if any; `present` holds the places of the others."""
     absent = [name for place, name in enumerate(classes) if place not in present]
     if not absent:
         return ()
@@ -168,7 +168,7 @@ def split_entry(entry: str) -> tuple[str, str]:
 
 
 def named_ids(entries: Sequence[str] | None) -> frozenset[str]:
-    """The ids that stand left of "=" in a list of classes."""
+    """The ids of a list's "id=name" entries."""
     return frozenset(entry.rpartition("=")[0].strip() for entry in entries or ()) - {""}
 
 
@@ -214,12 +214,12 @@ class _ClassList:
     notes: tuple[str, ...] = ()
 
     def find(self, label: str, name: str) -> list[int]:
-        """The places of a label: none, one, or two where ImageNet names two classes the same."""
-        # What stands left of "=" wins over a name that reads the same: cat=dog,dog=cat swaps two.
+        """The places of a label: none, one, or two where two of ImageNet's classes share a name."""
+        # An id wins over a name that reads the same: cat=dog,dog=cat swaps two classes.
         for known in (label, fold(label), fold(name)):
             if known in self.by_id:
                 return [self.by_id[known]]
-        # A number says nothing more than its name, or the two have to agree.
+        # A number counts only if its name is the number itself, or that place's class name.
         if self.by_number and label.isdecimal() and int(label) < len(self.classes):
             place = int(label)
             if fold(name) in (fold(label), fold(self.classes[place])):

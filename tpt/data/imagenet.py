@@ -1,9 +1,8 @@
-"""ImageNet's 1,000 classes: WordNet ids in the standard order, names and templates, and the parts
-of them that ImageNet-A and ImageNet-R have.
+"""ImageNet's 1,000 classes (WordNet ids, names, templates), and those of ImageNet-A and -R.
 
-The ids lie in `imagenet.csv` beside this file. Names and templates are open_clip's own lists, in
-the same order. A class is found by its id: the folders of a part of ImageNet, sorted, are not the
-first classes of the list.
+The ids are in `imagenet.csv` beside this file, in the standard order. Names and templates are
+open_clip's own lists, in the same order. A class is always found by its id: the sorted folders of a
+part of ImageNet are not the first classes of the list.
 
 References: Hendrycks et al. 2021, "Natural Adversarial Examples" (ImageNet-A) and "The Many Faces
 of Robustness" (ImageNet-R): both score among their own 200 classes only.
@@ -32,7 +31,7 @@ class Part:
 
 PARTS = (Part("imagenet-a", "ImageNet-A", 200), Part("imagenet-r", "ImageNet-R", 200))
 KEYWORDS = ("imagenet", *(part.keyword for part in PARTS))
-"""The words that stand for a list of classes."""
+"""The words that --classes takes for a whole list of classes."""
 
 
 def is_wnid(text: str) -> bool:

@@ -1,8 +1,8 @@
-"""What a labelled set is once it has been read: classes, and labelled pictures that can be opened.
+"""A labelled set that has been read: classes, and labelled pictures that can be opened.
 
-Training and evaluation share it. Nothing is decoded here. A set of a million pictures is a million
-`Sample`s of a name, a number and where the bytes are; arrays stay on the disk (memory-mapped),
-archives are read member by member.
+Training and evaluation share it, and nothing is decoded here. A set of a million pictures is a
+million `Sample`s: a name, a label and where the bytes are. Arrays stay on the disk (memory-mapped),
+and archives are read member by member.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SPLITS = {
     **{"val": "val", "valid": "val", "validation": "val"},
     **{"train": "train", "training": "train"},
 }
-"""What folders and lists call a split -> the split; the one to test on first."""
+"""The names of splits in folders and lists -> the split, in the order of choice for testing."""
 
 Source = str | ArrayRow | TarMember
 """Where a picture is: a path, a row of an array, or a member of an archive."""
@@ -49,7 +49,7 @@ Source = str | ArrayRow | TarMember
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One labelled picture of a set."""
+    """One labelled picture."""
 
     key: str  # its name inside the set, with "/"; unique in the set
     label: int  # place in the set's classes
@@ -57,7 +57,7 @@ class Sample:
 
     @classmethod
     def of_file(cls, path: str, label: int) -> Sample:
-        """A picture that is known by its file's path."""
+        """A picture whose key is its file's path."""
         return cls(path, label, path)
 
     @property
@@ -84,7 +84,7 @@ class LabelledSet:
     domain: str | None = None
     corruption: str | None = None
     severity: int | None = None
-    notes: tuple[str, ...] = ()  # what a person should be told of how it was read
+    notes: tuple[str, ...] = ()  # what the user should know of how it was read
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""What CoOp's eleven data sets need beyond their files: a template, and class names put right.
+"""What CoOp's eleven data sets need beyond their files: a template, and corrected class names.
 
 From the CoOp paper (2109.01134, appendix A) and the public program's data set files: hand-crafted
-templates, names that the folders or the split files spell badly, folders that do not count, and
-where a split file's pictures lie.
+templates, corrections of names in folders and split files, folders to ignore, and where a split
+file's pictures lie.
 """
 
 from __future__ import annotations
@@ -115,19 +115,19 @@ def find_preset(name: str | None) -> Preset | None:
 
 
 def preset_of_split(file_name: str) -> str | None:
-    """The preset that a split file's own name tells: "split_zhou_Caltech101.json"."""
+    """The preset that a split file's name implies: "split_zhou_Caltech101.json"."""
     match = re.fullmatch(r"split_zhou_(\w+)\.json", file_name)
     return next((k for k, p in PRESETS.items() if match and p.title == match[1]), None)
 
 
 def name_labels(labels: Sequence[str], preset: Preset | None) -> list[str]:
-    """Class names of sorted labels, as the preset has them.
+    """The preset's class names for sorted labels.
 
-    ImageNet's labels are WordNet ids; all 1,000 of them, sorted, are the standard order of its
-    classes, so that open_clip's list of names fits. A part of them fits nothing.
+    All 1,000 WordNet ids of ImageNet, sorted, are the standard order of its classes, so open_clip's
+    list of names fits them. It does not fit a part of them.
 
     Raises:
-        SourceError: WordNet ids under the preset imagenet that are not all 1,000.
+        SourceError: the preset is imagenet, and the WordNet ids are not all 1,000.
     """
     if preset is None:
         return list(labels)

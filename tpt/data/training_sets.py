@@ -1,12 +1,12 @@
-"""Labelled pictures to learn from, by split, in the layouts people have them in.
+"""Labelled pictures to learn from, by split, in the layouts people have.
 
 - a folder with one sub-folder a class, or with `train/` (and `val/`, `test/`) of that form;
 - a CSV file with columns `path` and `label` (and, if wanted, `split`: train, val or test);
 - CoOp's `split_zhou_*.json`: {"train": [[path, label number, class name], ...], "val", "test"}.
 
-Class folders and CSV files are read as evaluation reads them (`tpt.data.layouts`). What differs:
-all splits are kept, and class names are the labels, through a preset's corrections, in the order of
-the sorted labels (of the label numbers in a split file), never of anything else.
+Class folders and CSV files are read as evaluation reads them (`tpt.data.layouts`), except that all
+splits are kept, and that class names are the labels, with a preset's corrections, in the order of
+the sorted labels (in a split file, of the label numbers).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class TrainingSet:
     val: tuple[Sample, ...] = ()
     test: tuple[Sample, ...] = ()
     layout: str = "folder"  # "folder", "csv" or "split"
-    notes: tuple[str, ...] = ()  # what a person should be told
+    notes: tuple[str, ...] = ()  # what the user should know
     preset: Preset | None = None
 
 
@@ -57,9 +57,10 @@ def read_training_set(
     """Read a folder, a CSV file or a split file; no picture is opened.
 
     Args:
-        preset: name of a preset (`tpt.data.presets.PRESETS`); a split file's own name tells its.
-        classes: class names in the order wanted; every label has to be among them, as
-            `tpt.data.class_lists.choose_classes` finds it.
+        preset: name of a preset (`tpt.data.presets.PRESETS`); default: the one that a split
+            file's name implies.
+        classes: class names in the order wanted; every label has to fit one of them
+            (`tpt.data.class_lists.choose_classes`).
         all_files: look inside files of class folders without an image's extension.
 
     Raises:
@@ -100,7 +101,7 @@ def read_training_set(
 
 
 def check_training_set(dataset: TrainingSet) -> TrainingSet:
-    """Refuse what nothing can be learned from.
+    """Refuse a set that nothing can be learned from.
 
     Raises:
         SourceError: fewer than two classes, or a class without a training picture.
@@ -126,11 +127,7 @@ def check_training_set(dataset: TrainingSet) -> TrainingSet:
 
 
 def _read_folder(path: str, preset: Preset | None, all_files: bool) -> tuple[Rows, list[str]]:
-    """One sub-folder a class, or `train/` (and `val/`, `test/`) of that form; rows and notes.
-
-    Raises:
-        SourceError: no sub-folders, or some without pictures.
-    """
+    """Rows and notes of class folders, or of `train/` (and `val/`, `test/`) with class folders."""
     here = scan_folder(path, all_files)
     names = sort_naturally(here.folders)
     splits = [SPLITS.get(name.lower(), "") for name in names]  # some archives hold Train and Test
@@ -174,12 +171,7 @@ def _read_class_folders(
 
 
 def _read_csv(path: str) -> Rows:
-    """Columns `path` and `label` and, if wanted, `split`.
-
-    Raises:
-        SourceError: it cannot be read, lacks a column, a line of it lacks a part, or none is of
-            the training split.
-    """
+    """The rows of a CSV file with the columns `path`, `label` and, if wanted, `split`."""
     base = os.path.dirname(path)
     rows: Rows = {"train": []}
     for row in read_rows(path, ("path", "label", "split"))[0]:

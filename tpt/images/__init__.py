@@ -1,4 +1,4 @@
-"""Pictures of every kind become pixels, and pixels become a model's views.
+"""Pictures of every kind become pixels, and pixels become views for a model.
 
 It may import `tpt.model` and what is below it.
 """

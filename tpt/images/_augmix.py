@@ -55,7 +55,7 @@ def mix_chains(views: Tensor, *rngs: np.random.Generator) -> Tensor:
     """AugMix of views (n, 3, H, W) with values in [0, 1]; the same shape and range.
 
     Args:
-        views: as many of each picture, one picture after the other.
+        views: the same number of each picture, one picture after the other.
         rngs: each picture's own, so that its views do not depend on its neighbours.
     """
     drawn = [draw_chains(rng, len(views) // len(rngs)) for rng in rngs]

@@ -1,7 +1,7 @@
 """A loaded PIL image of any mode becomes RGB pixels as a viewer shows them.
 
 Embedded ICC profiles are converted to sRGB, transparent pixels are laid on white, levels deeper
-than a byte are scaled. What had to be assumed is told in notes.
+than a byte are scaled. Notes say what had to be assumed.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from tpt.images._levels import Pixels, to_bytes
 from tpt.images._tiff import Depth
 
 _SPACES = {"L": ("GRAY", "RGB"), "RGB": ("RGB",), "CMYK": ("CMYK",), "LAB": ("LAB",)}
-"""Which colour spaces a profile may describe for a mode; grey is also read as R = G = B."""
+"""The colour spaces that a profile may have for a mode; grey is also read as R = G = B."""
 
-_SAME = 2
-"""A profile that moves no probed colour by more levels than that is sRGB itself."""
+_SAME = 2  # a profile that moves no probed colour by more levels is sRGB itself
 
 _NO_PROFILE = "Its colour profile cannot be used: sRGB was assumed."
 
@@ -32,7 +31,7 @@ def to_rgb(image: Image.Image, name: str, notes: list[str]) -> Pixels:
         ImageError: levels that cannot be read.
     """
     profile = image.info.get("icc_profile", b"")
-    if profile is None:  # it was there
+    if profile is None:  # there was one
         notes.append(_NO_PROFILE)
     depth = Depth.of(image)
     if depth is not None or image.mode[0] in "IF":  # I, I;16, I;16B, F
@@ -84,7 +83,7 @@ def on_white(rgba: Image.Image, notes: list[str], unnamed: bool = False) -> Pixe
     """Pixels of an RGBA image, laid on white where it is transparent.
 
     Args:
-        notes: gets a sentence for what was assumed.
+        notes: gets a sentence on what was assumed.
         unnamed: the file does not say that its fourth channel is transparency.
     """
     if _is_invisible(rgba, notes):
@@ -97,7 +96,7 @@ def on_white(rgba: Image.Image, notes: list[str], unnamed: bool = False) -> Pixe
 
 
 def _on_white_multiplied(image: Image.Image, notes: list[str]) -> Pixels:
-    """The same where the colours are multiplied by their alpha already."""
+    """The same for colours that are already multiplied by their alpha."""
     values = np.array(image)
     if image.mode == "La":
         values = values[:, :, [0, 0, 0, 1]]
@@ -108,9 +107,9 @@ def _on_white_multiplied(image: Image.Image, notes: list[str]) -> Pixels:
 
 
 def _is_invisible(rgba: Image.Image, notes: list[str]) -> bool:
-    """Whether all is transparent though there is a picture: then its alpha means nothing.
+    """Whether all is transparent though there is a picture, so that its alpha means nothing.
 
-    Programs that write four channels and know of three leave the fourth zero.
+    Programs that know three channels but write four leave the fourth zero.
     """
     extrema: Any = rgba.getextrema()
     *colours, (_, most_opaque) = extrema
@@ -124,7 +123,7 @@ def _is_invisible(rgba: Image.Image, notes: list[str]) -> bool:
 
 
 def _to_srgb(image: Image.Image, profile: bytes, notes: list[str]) -> Image.Image:
-    """The colours that an embedded profile means, or the image where it means none."""
+    """The image in sRGB, by its embedded profile; unchanged if the profile cannot be used."""
     try:
         transform = _find_transform(bytes(profile), image.mode)
     except Exception:  # a profile that is none, or of other colours than the image's
@@ -138,7 +137,7 @@ def _to_srgb(image: Image.Image, profile: bytes, notes: list[str]) -> Image.Imag
 
 @lru_cache(maxsize=8)
 def _find_transform(profile: bytes, mode: str) -> Any:
-    """From the profile to sRGB, for images of a mode; None where that changes nothing."""
+    """The transform from a profile to sRGB, for images of a mode; None if it changes nothing."""
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     space = source.profile.xcolor_space.strip().upper()
     if space not in _SPACES[mode]:

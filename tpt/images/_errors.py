@@ -1,4 +1,4 @@
-"""How messages name what a decoder said: a picture is broken, not supported, or too large."""
+"""Errors for what a decoder raised: a picture is broken, not supported, or too large."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _UNSUPPORTED = re.compile(
 
 
 class BrokenImageError(ImageError):
-    """A picture that a decoder could not read: one that may be mended."""
+    """A decoder could not read the picture; it may be possible to mend it."""
 
 
 def unreadable(name: str, what: str, error: Exception) -> ImageError:
-    """The error for what a decoder raised, which is one line and names the picture.
+    """The error for what a decoder raised, in one line that names the picture.
 
-    A sound picture of a kind that nothing here reads is not called damaged.
+    A sound picture of an unsupported kind is not called damaged.
     """
     # A frame or tile inside may declare more than the picture does.
     if isinstance(error, (Image.DecompressionBombError, MemoryError)):
@@ -38,7 +38,7 @@ def unreadable(name: str, what: str, error: Exception) -> ImageError:
 
 
 def unsupported(name: str, reason: str) -> ImageError:
-    """The error for a picture that may be sound, but that cannot be read here."""
+    """The error for a picture that may be sound, but cannot be read here."""
     return BrokenImageError(
         f"{name} is of a kind that is not supported ({reason}). Convert it to PNG or JPEG, or "
         "leave it out."

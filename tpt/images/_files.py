@@ -1,7 +1,7 @@
 """The bytes of a picture file become an open PIL image, by their signature and not by their name.
 
-Pillow reads most formats. HEIC and JPEG XL are read by its plugins, which the extra `formats`
-installs and which are loaded when such a picture comes.
+Pillow reads most formats. Plugins read HEIC and JPEG XL; the extra `formats` installs them, and
+they are loaded when such a picture comes.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def open_image(data: bytes, name: str, notes: list[str], most_pixels: int) -> Im
     silenced safely for one thread. This is its loop, over `FORMATS`, without that check.
 
     Raises:
-        ImageError: no image, a broken header, a format or plugin that is missing.
+        ImageError: no image, a broken header, or a missing format or plugin.
     """
     start = data[:16]
     if not start:
@@ -83,7 +83,7 @@ def open_image(data: bytes, name: str, notes: list[str], most_pixels: int) -> Im
 
 
 def _accepts(kind: str, start: bytes) -> bool | str:
-    """What Pillow's plugin says of a signature, if it is there; text where it lacks the codec."""
+    """What Pillow's plugin for a format says of a signature; text if it lacks the codec."""
     accept = Image.OPEN[kind][1] if kind in Image.OPEN and kind not in ("HEIF", "JXL") else None
     if kind == "TGA":
         return True
@@ -112,7 +112,7 @@ def _plugin_of(start: bytes) -> str | None:
 
 
 def _open_with_plugin(kind: str, data: bytes, name: str, most_pixels: int) -> Image.Image:
-    """The plugin's class is called as it is: nothing is registered for the whole process."""
+    """Call the plugin's class directly, so that nothing is registered for the whole process."""
     try:
         module, _, name_of_class = _PLUGINS[kind].rpartition(".")
         reader: Any = getattr(importlib.import_module(module), name_of_class)
@@ -132,11 +132,7 @@ def _open_with_plugin(kind: str, data: bytes, name: str, most_pixels: int) -> Im
 
 
 def check_size(size: tuple[int, int], name: str, most_pixels: int) -> None:
-    """Refuse a declared width and height with too many pixels, or none.
-
-    Raises:
-        ImageError: which of the two.
-    """
+    """Refuse a declared width and height with too many pixels (`LargeImageError`), or none."""
     width, height = size
     if width * height > most_pixels:
         raise LargeImageError(

@@ -1,7 +1,7 @@
 """Grey levels and colours of any depth become bytes: scaled, never clipped or wrapped.
 
-A file that says how deep it is is scaled by its depth, so that a dark picture stays dark. Where
-only the numbers can say what range they have, the range that is taken is told in a note.
+If a file states its depth, it is scaled by that, so that a dark picture stays dark. If not, the
+numbers themselves tell the range, and a note says which range was taken.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tpt.errors import ImageError
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 
-_PART = 2**20  # numbers that are converted at a time
+_PART = 2**20  # numbers converted at a time
 
 
 def to_bytes(
@@ -33,10 +33,10 @@ def to_bytes(
     Args:
         values: unsigned bytes or 16 bits, integers of any other kind, or floats.
         name: how messages name the picture.
-        notes: gets a sentence for what had to be assumed.
+        notes: gets a sentence on what had to be assumed.
         bits: how many of an unsigned 16-bit number's bits are used.
         white_is_zero: 0 is white, and the highest level black.
-        no_data: the number that stands where nothing was measured: it becomes white.
+        no_data: the number that marks pixels without a measurement; they become white.
 
     Raises:
         ImageError: numbers that are not finite, or no data at all.
@@ -55,7 +55,7 @@ def to_bytes(
             )
     known = values if holes is None or not holes.any() else values[~holes]
     if known is not values:
-        # What is measured decides the range, so a hole is filled by what was measured.
+        # Only measured values may decide the range, so holes are filled with one of them.
         values = np.where(holes, known[0], values)
         notes.append(f"Pixels with the no-data value {no_data:g} are white.")
     if values.dtype.kind == "f":
@@ -102,7 +102,7 @@ def round_to_bytes(
 def _in_parts(
     values: npt.NDArray[Any], convert: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 ) -> Pixels:
-    """Bytes of numbers, without a second large array on the way."""
+    """Bytes of numbers, without a second large array in between."""
     flat = values.reshape(-1)
     result = np.empty(flat.shape, np.uint8)
     for start in range(0, len(flat), _PART):
@@ -120,7 +120,7 @@ def check_finite(values: npt.NDArray[Any], name: str) -> None:
 
 
 def _from_integers(values: npt.NDArray[Any], notes: list[str]) -> Pixels:
-    """Wide integers do not say their range, so the values have to."""
+    """Wide integers do not state their range, so the values have to tell it."""
     low, high = int(values.min()), int(values.max())
     if low >= 0 and high <= 255:
         notes.append(_assumed("integers", "0 to 255"))
@@ -136,7 +136,7 @@ def _from_integers(values: npt.NDArray[Any], notes: list[str]) -> Pixels:
 
 
 def _from_floats(values: npt.NDArray[Any], name: str, notes: list[str]) -> Pixels:
-    """Float files do not say their range either: [0, 1], [0, 255], or anything."""
+    """Floats do not state their range either: [0, 1], [0, 255], or anything."""
     check_finite(values, name)
     low, high = float(values.min()), float(values.max())
     if low >= 0 and high <= 1:
@@ -155,6 +155,6 @@ def _assumed(kind: str, span: str) -> str:
 def _stretch(values: npt.NDArray[Any], low: float, high: float) -> Pixels:
     if low == high:  # one flat grey: nothing to stretch
         return np.full(values.shape, min(max(low, 0), 255), dtype=np.uint8)
-    # Halves, because the span of the largest doubles is none.
+    # Halves, because the span of the largest doubles would overflow.
     half, span = low / 2, high / 2 - low / 2
     return round_to_bytes(values, lambda part: (part.astype(np.float64) / 2 - half) / span * 255)

@@ -1,7 +1,6 @@
 """Slightly broken files that viewers show in full: all pixels are there, something else is not.
 
-A picture is never completed: where a pixel is missing, nothing here helps, and the file stays an
-error.
+A picture is never completed: a file that lacks a pixel stays an error.
 """
 
 from __future__ import annotations
@@ -52,11 +51,10 @@ def drop_bad_chunks(data: bytes, notes: list[str]) -> bytes:
 
 
 def bare_png(data: bytes, notes: list[str], most_bytes: int) -> tuple[bytes, bytes | None] | None:
-    """A PNG with nothing but its pixels, and its colour profile; None where pixels are missing.
+    """A PNG with nothing but its pixels, and its colour profile.
 
-    Also None where they unpack to more than `most_bytes`.
-
-    Pillow refuses long texts and profiles, and whatever else it cannot read beside the pixels.
+    None if pixels are missing or unpack to more than `most_bytes`. Pillow refuses files with long
+    texts or profiles, or with anything beside the pixels that it cannot read.
     """
     kept: dict[bytes, bytes] = {}
     packed, profile = [], None
@@ -80,7 +78,7 @@ def bare_png(data: bytes, notes: list[str], most_bytes: int) -> tuple[bytes, byt
 
 
 def _chunks(data: bytes, cut: bool = False) -> Iterator[tuple[bytes, int, int]]:
-    """(kind, start, end) of each; with `cut` also of a last one that the file breaks off."""
+    """(kind, start, end) of each chunk; with `cut` also of a last one that is cut off."""
     place = len(PNG)
     while place + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, place)
@@ -96,7 +94,7 @@ def _chunks(data: bytes, cut: bool = False) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _is_sound(data: bytes, start: int, end: int) -> bool:
-    """Whether a chunk has the checksum that it says."""
+    """Whether a chunk's checksum is right."""
     body = memoryview(data)[start + 4 : end - 4]
     return zlib.crc32(body).to_bytes(4, "big") == data[end - 4 : end]
 
@@ -106,7 +104,7 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def _unpack_rows(packed: bytes, header: bytes, notes: list[str], most_bytes: int) -> bytes | None:
-    """The filtered rows, if all of them are there; their checksum is not asked."""
+    """The filtered rows, if all of them are there; their checksum is ignored."""
     width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", header)
     size = 0
     for left, top, across, down in _PNG_PASSES if interlaced else ((0, 0, 1, 1),):
@@ -143,7 +141,7 @@ def _unpack_profile(body: bytes) -> bytes:
 
 
 def cut_webp(data: bytes) -> bytes | None:
-    """A WebP without what it breaks off behind its pixels; None where it breaks off in them."""
+    """A WebP without a part that is cut off behind its pixels; None if it is cut off before."""
     place, parts = 12, []
     while place + 8 <= len(data):
         kind, length = struct.unpack_from("<4sI", data, place)
@@ -165,7 +163,7 @@ _END = b"\xff\xd9"
 
 
 def note_lost_end(data: bytes, notes: list[str]) -> None:
-    """Tell of a JPEG or GIF that was decoded, and has no end mark."""
+    """Note that a decoded JPEG or GIF has no end mark."""
     is_gif = data.startswith(b"GIF8") and b";" not in data[-64:]
     if is_gif or (data.startswith(JPEG) and _END not in data):
         notes.append(LOST_END)
@@ -174,8 +172,8 @@ def note_lost_end(data: bytes, notes: list[str]) -> None:
 def without_end(data: bytes, decode: Callable[[bytes], Pixels]) -> Pixels | None:
     """Pixels of a JPEG whose end is missing, if none of them is.
 
-    The file is decoded with several endings of noise. Where every pixel is there, none depends on
-    the ending; where one is missing, it is made of noise, and each ending gives another picture.
+    The file is decoded with several endings of noise. If every pixel is there, none depends on the
+    ending; if one is missing, it is made of noise, and each ending gives another picture.
     """
     if not _has_all_scans(data):
         return None
@@ -195,7 +193,7 @@ def without_end(data: bytes, decode: Callable[[bytes], Pixels]) -> Pixels | None
 
 
 def _has_all_scans(data: bytes) -> bool:
-    """Whether a JPEG's scans, whole or broken off, give all of every component its last bit."""
+    """Whether a JPEG's scans, whole or cut off, hold the last bit of all of every component."""
     components: set[int] = set()
     done: set[tuple[int, int]] = set()
     for kind, body in _segments(data):

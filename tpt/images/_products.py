@@ -1,9 +1,9 @@
 """Crops as two batched products: rows by picture by columns, for all crops of all pictures at once.
 
 An antialiased resize is separable: with A (size, H) and B (size, W) the weights of the filter,
-view = A picture B^T. It is Pillow's filter to a grey level, without its rounding between the two
-passes, however far it shrinks. A device that starts work slowly and multiplies fast wants it so; a
-CPU's kernel on bytes needs fewer operations.
+view = A picture B^T. However far it shrinks, it is Pillow's filter to a grey level, without the
+rounding between the two passes. It suits GPUs, where launches are slow and products fast; a CPU's
+kernel on bytes needs fewer operations.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from tpt.images.resample import Crops
 from tpt.model.transfers import send
 
-_MOST = 2**28  # numbers in what stands between the two products
+_MOST = 2**28  # numbers between the two products
 
 
 def cut_by_products(
@@ -29,7 +29,7 @@ def cut_by_products(
         pictures: bytes of any sizes, on one device.
         crops: n boxes of each picture, and which of them are mirrored.
         size: of the crops.
-        most: how many numbers may stand between the two products; more are made in parts.
+        most: numbers between the two products; if there would be more, it works in parts.
     """
     device, count = pictures[0].device, len(crops[0].boxes)
     boxes = send(torch.from_numpy(np.stack([crop.boxes for crop in crops])), device)  # (B, n, 4)
@@ -77,7 +77,7 @@ def _cut(canvas: Tensor, boxes: Tensor, flips: Tensor, size: tuple[int, int]) ->
 
 
 def weigh(start: Tensor, length: Tensor, mirrored: Tensor, wanted: int, whole: int) -> Tensor:
-    """(B, n, wanted, whole): what each old pixel gives to each new one, bilinear, antialiased.
+    """(B, n, wanted, whole): the weight of each old pixel in each new one, bilinear, antialiased.
 
     The crops begin at `start` (B, n) and are `length` (B, n) long; nothing outside them counts.
     """

@@ -1,8 +1,8 @@
 """TIFF, whose tags say what its numbers mean: how deep, which end is white, what is no data.
 
-Pillow reads the pixels, and this module the tags that Pillow leaves to its caller. Sample kinds
-that Pillow does not know (half and double floats, 64 bits, floats in three channels) are read with
-tifffile, where the extra `formats` is installed.
+Pillow reads the pixels, and this module reads the tags that Pillow leaves to its caller. Samples
+that Pillow does not know (half and double floats, 64 bits, floats in three channels) need tifffile,
+from the extra `formats`.
 """
 
 from __future__ import annotations
@@ -64,15 +64,15 @@ def read_no_data(tags: Any) -> float | None:
 
 
 class TiffFile(Plugin.TiffImageFile):
-    """Pillow's reader, told of what it does not know or gets wrong."""
+    """Pillow's reader, with what it does not know or gets wrong put right."""
 
     is_multiplied = False
-    """Whether the colours were multiplied by their alpha, and have been left so: where the alpha
-    is zero everywhere Pillow would make all of them black."""
+    """Whether colours are multiplied by their alpha. They are left so, because Pillow would make a
+    picture black whose alpha is zero everywhere."""
 
     has_no_photometric = False
     has_unnamed_alpha = False
-    """Whether four channels are there, and no tag says what the fourth is."""
+    """Whether there are four channels, and no tag says what the fourth is."""
 
     def _setup(self) -> None:
         tags = self.tag_v2
@@ -86,7 +86,7 @@ class TiffFile(Plugin.TiffImageFile):
         changed: dict[int, Any] = {}
         deep = max(tags.get(Plugin.BITSPERSAMPLE, (1,))) > 8
         if tags[Plugin.PHOTOMETRIC_INTERPRETATION] == 0 and deep:
-            changed[Plugin.PHOTOMETRIC_INTERPRETATION] = 1  # `Depth` turns black and white round
+            changed[Plugin.PHOTOMETRIC_INTERPRETATION] = 1  # `Depth` swaps black and white
         extra = tags.get(Plugin.EXTRASAMPLES, ())
         self.is_multiplied = (
             extra[:1] == (_MULTIPLIED,) and tags[Plugin.PHOTOMETRIC_INTERPRETATION] == _RGB
@@ -99,7 +99,7 @@ class TiffFile(Plugin.TiffImageFile):
             for tag, value in changed.items():
                 tags[tag] = value
             if tags.get(Plugin.BITSPERSAMPLE) == (12,):
-                tags._prefix = Plugin.II  # packed bits have one order, which Pillow has under this
+                tags._prefix = Plugin.II  # the order of packed bits, whatever the file's
             super()._setup()
         finally:
             tags._prefix = order
@@ -115,11 +115,7 @@ def _guess_photometric(tags: Any) -> int:
 
 
 def open_tiff(file: IO[bytes], notes: list[str]) -> TiffFile:
-    """The first page that is a picture of its own: no reduced copy and no mask.
-
-    Raises:
-        Exception: whatever Pillow raises.
-    """
+    """The first page that is no reduced copy and no mask; raises whatever Pillow raises."""
     image = TiffFile(file)
     if image.is_animated:
         chosen, pages = _choose_page(image)
@@ -193,13 +189,13 @@ def read_rare(data: bytes, name: str, notes: list[str], most_pixels: int) -> Ima
 def _import_tifffile() -> Any:
     import tifffile
 
-    # What it logs of a broken file is for a host that listens, and no line on the screen.
+    # Its log on broken files is for hosts that listen, and must not appear on the screen.
     logging.getLogger("tifffile").addHandler(logging.NullHandler())
     return tifffile
 
 
 def _check_segments(page: Any, data: bytes) -> None:
-    """Refuse what is packed in ways that nothing here reads, or that unpacks to too much."""
+    """Refuse compression that nothing here reads, and segments that unpack to too much."""
     if page.compression not in (1, 8, 32946) or page.samplesperpixel > _MOST_SAMPLES:
         raise NotImplementedError(
             f"{page.samplesperpixel} samples of {page.dtype}, compression {page.compression}"

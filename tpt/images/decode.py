@@ -1,9 +1,8 @@
 """One image, whatever it came as, becomes pixels as a person would see them.
 
-Every result is (H, W, 3) uint8 RGB: turned upright by its EXIF orientation, converted to sRGB
-where a colour profile is embedded, laid on white where it is transparent, scaled (never clipped)
-where it has more than eight bits, and the first frame where there are many. What had to be assumed
-is told in `Picture.warning`.
+Every result is (H, W, 3) uint8 RGB: turned upright by its EXIF orientation, converted to sRGB if a
+colour profile is embedded, laid on white where it is transparent, scaled (never clipped) if it has
+more than eight bits, and the first frame of many. `Picture.warning` says what had to be assumed.
 
 It does not resize, and does not use JPEG draft mode, so that pixels never depend on a later size.
 """
@@ -43,18 +42,15 @@ from tpt.images._mend import (
 from tpt.text import is_url
 
 MAX_PIXELS = 178_956_970
-"""Larger images are refused by their declared size, before any pixel has memory. It is the size
-at which Pillow itself raises an error by default."""
+"""Larger images are refused by their declared size, before memory is taken. Pillow raises an error
+at the same size by default."""
 
-_MAX_BYTES = 8 * MAX_PIXELS
-"""Of a file: four channels of 16 bits for the largest image."""
-
-_MOST_HEADER = 2**19
-"""Bytes of the header of a TGA, the format without a signature."""
+_MAX_BYTES = 8 * MAX_PIXELS  # of a file: four channels of 16 bits for the largest image
+_MOST_HEADER = 2**19  # bytes of the header of a TGA, the format without a signature
 
 _LOCKS = tuple(RLock() for _ in range(64))
-"""An object that is read where it lies (a PIL image not loaded yet, an open file) is read by one
-thread at a time. It finds its lock by its address."""
+"""Only one thread at a time reads an object in place (a PIL image not loaded yet, an open file).
+The object's address chooses the lock."""
 
 _UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {
     2: lambda pixels: pixels[:, ::-1],
@@ -72,19 +68,19 @@ class Picture:
     """A decoded image."""
 
     pixels: Pixels  # (H, W, 3) uint8
-    digest: str  # of its content: what its views are drawn from
+    digest: str  # of its content; it seeds the picture's views
     warning: str | None = None  # what had to be assumed, in sentences
 
 
 def load_picture(source: object, max_pixels: int | None = None) -> Picture:
     """Decode one image, and take the digest of its content.
 
-    The digest is that of the encoded bytes for files and bytes, so that one file is the same
-    picture under any path, in a tar or uploaded; of shape and pixels for images in memory.
+    For files and bytes the digest is that of the encoded bytes, so that a file is the same picture
+    under any path, in a tar or uploaded; for images in memory, of shape and pixels.
 
     Args:
         source: as for `decode_image`.
-        max_pixels: of an encoded image; one that declares more is refused. Default `MAX_PIXELS`.
+        max_pixels: encoded images that declare more are refused; default `MAX_PIXELS`.
 
     Raises:
         ImageError: whatever is wrong with the image, in one line that names it.
@@ -100,7 +96,7 @@ def load_picture(source: object, max_pixels: int | None = None) -> Picture:
 
 
 def load_encoded(name: str, data: bytes, max_pixels: int | None = None) -> Picture:
-    """`load_picture` of encoded bytes, which messages call `name`."""
+    """`load_picture` of encoded bytes; messages call them `name`."""
     notes: list[str] = []
     pixels = _decode(data, name, notes, MAX_PIXELS if max_pixels is None else max_pixels)
     return Picture(pixels, hashlib.sha256(data).hexdigest(), _join(notes))
@@ -130,7 +126,7 @@ def decode_image(source: object) -> Pixels:
 
 
 def is_one_image(images: Any) -> bool:
-    """Whether what was given as many images is one, whose rows or lines would be taken for them."""
+    """Whether an argument for many images is a single one, whose rows would be taken for images."""
     if isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image)):
         return True
     shape: tuple[int, ...] = getattr(images, "shape", ())
@@ -180,7 +176,7 @@ def _lock_of(thing: object) -> RLock:
 
 
 def _read_handle(file: Any) -> tuple[str, bytes]:
-    """Of an open file: from its beginning where it can be wound back, and left where it stood."""
+    """`read_source` of an open file: from its start if it can be, and its position is restored."""
     given = getattr(file, "name", None)
     name = repr(given) if isinstance(given, str) else "The open file"
     try:
@@ -212,7 +208,7 @@ def _read_file(path: str) -> tuple[str, bytes]:
             kind = "a folder" if stat.S_ISDIR(about.st_mode) else "a pipe or a device"
             raise ImageError(f"{name} is {kind}: expected an image file. Name such a file instead.")
         with open(path, "rb") as file:
-            if not may_be_image(file.read(16)):  # what is no image may be larger than memory
+            if not may_be_image(file.read(16)):  # do not read all of it: it may exceed memory
                 file.seek(0)
                 open_image(file.read(_MOST_HEADER), name, [], MAX_PIXELS)
             _check_length(about.st_size, name)
@@ -236,13 +232,13 @@ def read_encoded(path: str) -> bytes:
     """The bytes of an image file, to be decoded elsewhere.
 
     Raises:
-        ImageError: as `load_picture` of the path, where it cannot be read or is no image at all.
+        ImageError: it cannot be read, or is no image by its first bytes.
     """
     return _read_file(path)[1]
 
 
 def begins_as_image(path: str) -> bool:
-    """Whether a file begins as an image does, whatever it is called; only its start is read."""
+    """Whether a file begins as an image does, whatever its name; only its start is read."""
     if not os.path.isfile(path):  # opening a pipe would wait for ever
         return False
     try:
@@ -277,7 +273,7 @@ def _check_length(length: int, name: str) -> None:
 
 
 def _decode(data: bytes, name: str, notes: list[str], most: int) -> Pixels:
-    """Pixels of an image file; one that is slightly broken is mended."""
+    """Pixels of an image file; a slightly broken one is mended."""
     whole = drop_bad_chunks(data, notes) if data.startswith(PNG) else data
     more: list[str] = []
 
@@ -320,7 +316,7 @@ def _from_pil(image: Image.Image, name: str, notes: list[str], most: int) -> Pix
     check_size(image.size, name, most)
     try:
         if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tile:
-            # Its load would check the size against Pillow's limit, unless memory is there already.
+            # Loading would check the size against Pillow's limit, unless memory is there already.
             image.im = Image.new(image.mode, image._tile_size, None).im
         image.load()
         pixels = to_rgb(image, name, notes)
@@ -335,7 +331,7 @@ def _from_pil(image: Image.Image, name: str, notes: list[str], most: int) -> Pix
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, read after loading: Pillow turns TIFF by itself and clears the tag.
 
-    A JPEG XL has its own, which its decoder has followed, unless it was made of a JPEG.
+    The decoder of JPEG XL follows the file's own orientation, unless it was made of a JPEG.
     """
     if image.format == "JXL" and not getattr(image, "jpeg", False):
         return 1

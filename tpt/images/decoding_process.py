@@ -1,8 +1,8 @@
 """A process that decodes pictures for another one, so that a decoder that crashes ends it alone.
 
-It is started by `tpt.streaming._processes`, imports no torch, and holds about 40 MB and the picture
-at work. A line of JSON and the encoded bytes come on its standard input; a line of JSON and the
-pixels, or what is wrong with the picture, go to its standard output. Nothing is pickled.
+`tpt.streaming._processes` starts it. It imports no torch, and holds about 40 MB and one picture. A
+line of JSON and the encoded bytes come on its standard input; a line of JSON and the pixels, or
+what is wrong with the picture, go to its standard output. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def serve(time_limit: float | None) -> None:
     """Answer until the input ends.
 
     Args:
-        time_limit: seconds of work on a picture after which the system ends this process, even
-            inside a decoder.
+        time_limit: seconds of work on one picture; then the system ends this process, even inside
+            a decoder.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
     source, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")

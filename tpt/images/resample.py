@@ -21,7 +21,7 @@ from torch import Tensor
 from tpt.model.clip import Preprocess
 from tpt.model.transfers import send
 
-_FAR = 16  # times smaller, from which on devices other than a CPU shrink by matrix products
+_FAR = 16  # devices other than a CPU shrink by more than this with matrix products
 
 ASPECT = (3 / 4, 4 / 3)  # of a crop, width by height, smallest and largest
 
@@ -80,8 +80,8 @@ def resize(picture: Tensor, size: tuple[int, int], filter_name: str) -> Tensor:
     """Antialiased resize of bytes (1, 3, H, W) to bytes, as Pillow does it.
 
     On a CPU the kernel works on bytes; elsewhere on floats, rounded (0.2 levels off on average).
-    Kernels of other devices refuse to shrink far (CUDA's to a 47th), so there the same filter is
-    two matrix products.
+    Kernels of other devices refuse to shrink far (CUDA's to a 47th), so two matrix products apply
+    the same filter there.
     """
     if works_on_bytes(picture.device):
         return F.interpolate(picture, size=size, mode=filter_name, antialias=True)
@@ -103,7 +103,7 @@ def shrink_far(pixels: Tensor, size: tuple[int, int], filter_name: str) -> Tenso
 
 
 def _filter_weights(length: int, wanted: int, filter_name: str) -> Tensor:
-    """(wanted, length): what each old pixel gives to each new one, as Pillow weighs it."""
+    """(wanted, length): the weight of each old pixel in each new one, as in Pillow."""
     scale = length / wanted
     centres = (torch.arange(wanted, dtype=torch.float64) + 0.5) * scale
     places = torch.arange(length, dtype=torch.float64) + 0.5
@@ -120,8 +120,8 @@ def shrink_huge(picture: Tensor, size: tuple[int, int], smallest: float) -> Tens
     """Average a very large picture down by a whole factor before many crops are cut from it.
 
     The factor leaves the smallest crop at least twice the model's input on each side, where the
-    antialiasing filter no longer sees a difference. A 12-megapixel photograph cropped to 64 x 64
-    costs a twentieth that way; pictures of up to 1,000 pixels are never touched.
+    antialiasing filter hardly sees a difference. A 12-megapixel photograph cropped to 64 x 64 costs
+    a twentieth that way; pictures of up to 1,000 pixels are never touched.
     """
     shortest_crop = min(picture.shape[-2:]) * (smallest * ASPECT[0]) ** 0.5
     factor = int(shortest_crop / (2 * max(size)))
@@ -134,9 +134,9 @@ def shrink_huge(picture: Tensor, size: tuple[int, int], smallest: float) -> Tens
 def preprocess_plain(picture: Tensor, facts: Preprocess) -> Tensor:
     """The model's own evaluation preprocessing of bytes (1, 3, H, W), before normalisation.
 
-    Returns (3, h, w) uint8. "shortest": the short side is resized and the centre cropped;
-    "longest": the long side is resized and a border added; "squash": resized without regard to
-    aspect. Rounding follows torchvision and open_clip.
+    Returns (3, h, w) uint8. "shortest" resizes the short side and crops the centre; "longest"
+    resizes the long side and adds a border; "squash" ignores the aspect. Rounding follows
+    torchvision and open_clip.
     """
     size = facts.size
     if facts.resize_mode == "squash":

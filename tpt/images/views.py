@@ -4,9 +4,9 @@ View 0 is the plain picture, preprocessed as the model wants it (open_clip's own
 crop). The others are random resized crops with flips ("crop"), or those crops put through AugMix
 ("augmix", Hendrycks et al., 1912.02781, severity 1 as in the TPT paper's fine-grained sets).
 
-An image's views depend only on the seed and on the image's content (`Picture.digest`): all random
-numbers come from a generator seeded by the two, before any pixel is touched. So a picture has the
-same views under any path, at any place of a stream, in any batch, on any machine.
+An image's views depend only on the seed and on the image's content (`Picture.digest`), because the
+two seed all random numbers. So a picture has the same views under any path, at any place of a
+stream, in any batch, on any machine.
 
 `tpt.images.resample` cuts, resizes and normalises; on a GPU `tpt.images._products` cuts all crops
 of a batch at once.
@@ -51,7 +51,7 @@ class Views:
         clip: the model; its picture size, statistics and device are used.
         n: views an image, the plain one included; the published number is 64.
         kind: "crop" (random resized crop and flip) or "augmix" (the same, then AugMix).
-        seed: from which, with an image's content, its views are drawn.
+        seed: with an image's content it seeds the image's views.
         scale: the smallest and largest share of the image's area that a crop covers.
 
     Raises:
@@ -98,7 +98,7 @@ class Views:
             images: B images of any sizes: a list of tensors (3, H, W) (uint8, or floats in
                 [0, 1]), arrays (H, W, 3), PIL images, paths or decoded pictures; or one tensor
                 (B, 3, H, W).
-            keys: what each image's views are drawn from besides the seed; default its content.
+            keys: what seeds each image's views besides the seed; default its content.
 
         Raises:
             ImageError: an image that cannot be read.
@@ -119,7 +119,7 @@ class Views:
 
     @steady()
     def plain(self, images: Any) -> Tensor:
-        """View 0 alone, (B, 1, 3, H, W): all that a method without adaptation looks at."""
+        """View 0 alone, (B, 1, 3, H, W): all that a method without adaptation needs."""
         pictures = self._to_device(self._load(images))
         views = torch.stack([preprocess_plain(p, self.clip.preprocess) for p in pictures])
         return normalise(views.float(), self.clip.preprocess).unsqueeze(1)

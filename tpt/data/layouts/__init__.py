@@ -1,8 +1,8 @@
-"""Labelled sets from the layouts that people have them in, recognised by looking.
+"""Labelled sets in the layouts that people have, recognised by looking.
 
-`read_sets` finds out which layout a path has and reads it; `LAYOUTS` lists those it knows, and
-`register_layout` adds one (`docs/adding-a-layout.md`). What was found is in each set's `layout` and
-`notes`. Where a path could be two layouts it is an error or a note, and `options.layout` decides.
+`read_sets` recognises a path's layout and reads it; `LAYOUTS` lists the known ones, and
+`register_layout` adds one (`docs/adding-a-layout.md`). Each set's `layout` and `notes` say what was
+found. A path that could have two layouts is an error or gets a note, and `options.layout` decides.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from tpt.streaming.sources import suggest_beside
 from tpt.text import as_text
 
 GROUP = "tpt.layouts"
-"""The entry-point group in which other packages name the modules of their layouts."""
+"""The entry-point group in which other packages register the modules of their layouts."""
 
 
 class Layout(Protocol):
-    """What the module of a layout has."""
+    """What a layout's module has to define."""
 
     NAME: str  # as --layout takes it
     SUMMARY: str  # what lies where, in a line
@@ -40,7 +40,7 @@ class Layout(Protocol):
         """The sets of a path, called `name` or "name/part"; opens no picture.
 
         Raises:
-            SourceError: the path is not as it has to be: what was expected, what came, what to do.
+            SourceError: the path cannot be read; it says what was expected, what came, what to do.
         """
 
 
@@ -52,7 +52,7 @@ LAYOUTS: Mapping[str, str] = MappingProxyType(_summaries)
 
 
 def register_layout(layout: Layout) -> None:
-    """Add a layout for the rest of the process; `read_sets` asks it after those before it.
+    """Add a layout for the rest of the process; `read_sets` asks layouts in order of registration.
 
     Raises:
         ValueError: another layout has its name, or the module lacks a function.
@@ -75,7 +75,7 @@ def _register_plugins() -> None:
     """Add the layouts of installed packages.
 
     Warns:
-        UserWarning: of one that does not work; the others do.
+        UserWarning: one of them does not work; the others do.
     """
     for entry in entry_points(group=GROUP):
         try:
@@ -98,13 +98,12 @@ def read_sets(
 
     Args:
         path: a folder, or a file of one of the `LAYOUTS`.
-        options: a layout to take for granted, the classes, and other words of the user's.
-        name: what the sets are called; the path's last part by default, without the extension of a
-            file. A tree of domains gives "NAME/DOMAIN", one of corruptions
-            "NAME/CORRUPTION/SEVERITY".
+        options: the layout, the classes, and what else the user says.
+        name: the set's name; default: the path's last part, without a file's extension. A tree of
+            domains gives "NAME/DOMAIN", one of corruptions "NAME/CORRUPTION/SEVERITY".
 
     Returns:
-        One set, or one a domain or a corruption and severity; these share one list of classes.
+        One set, or one a domain or a corruption and severity; they share one list of classes.
 
     Raises:
         SourceError: nothing there, no layout or a mixture of them, an empty class folder, a label
@@ -132,7 +131,7 @@ def read_sets(
 
 
 def _read(path: str, name: str, options: ReadOptions) -> tuple[LabelledSet, ...]:
-    """The sets of a path that is there, by the layout that is asked for or that fits."""
+    """The sets of an existing path, by the layout that is asked for or that fits."""
     for layout in _modules.values():
         if options.layout == layout.NAME or (options.layout == "auto" and layout.matches(path)):
             return _read_by(layout, path, name, options)

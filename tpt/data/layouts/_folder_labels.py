@@ -1,8 +1,8 @@
 """What the names of class folders are: class names, WordNet ids, or ImageNet's numbers.
 
-It is found by looking at all the names together. ImageNet-A and -R are recognised by the set of
-their ids, ImageNet-V2 by its folders 0 to 999; a folder's place among the sorted ones says nothing
-("10" sorts before "2", and the first folder of ImageNet-A is not ImageNet's first class).
+All names of a tree together tell. ImageNet-A and -R are recognised by the set of their ids,
+ImageNet-V2 by its folders 0 to 999. A folder's place in sorted order says nothing: "10" sorts
+before "2", and the first folder of ImageNet-A is not ImageNet's first class.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tpt.data.labelled_sets import ReadOptions
 from tpt.errors import SourceError
 from tpt.text import as_text, fold, some
 
-_ALIKE = 0.75  # difflib's ratio from which two class names are taken for two spellings of one
+_ALIKE = 0.75  # from this ratio of difflib's on, two class names may be two spellings of one
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ def label_folders(folders: Sequence[str], options: ReadOptions, path: str) -> La
     """Find out what the names of a tree's class folders are, and choose the classes.
 
     Args:
-        folders: the names, each once, over all groups of the tree.
-        options: its layout "folders", "wnid" or "numbers" says what they are.
+        folders: the names in all groups of the tree, each once.
+        options: the layouts "folders", "wnid" and "numbers" say what the names are.
         path: what the user named, for messages.
 
     Raises:
@@ -141,7 +141,7 @@ def _with_wnids(options: ReadOptions) -> ReadOptions:
 def _keep_part(
     id_of: dict[str, str], options: ReadOptions, path: str
 ) -> tuple[dict[str, str], list[str]]:
-    """Without the other classes of ImageNet, where ImageNet-A's or -R's were asked for."""
+    """The folders among ImageNet-A's or -R's classes, if those were asked for, and a note."""
     keyword = keyword_of(options.classes)
     part = next((part for part in PARTS if part.keyword == keyword), None)
     if part is None:
@@ -189,7 +189,7 @@ def _describe(id_of: Mapping[str, str], kind: str, options: ReadOptions) -> tupl
 
 
 def check_spelling(present: Mapping[str, Sequence[str]], options: ReadOptions) -> None:
-    """Refuse a class that one group alone has, under a name much like one that only it lacks.
+    """Refuse a class that only one group has, if that group lacks a class of a similar name.
 
     Args:
         present: each group -> the names of its class folders.

@@ -1,7 +1,7 @@
 """Where the labelled pictures of a webdataset tar lie: `s0000001.jpg` with its `s0000001.cls`.
 
 An archive is walked once, header by header, with the standard library's `tarfile`; no picture is
-read. What is whole of a damaged archive is kept, and a note names the rest.
+read. The whole pictures of a damaged archive are kept, and a note says what is missing.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def _list_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 def _sort_in(path: str, file: BinaryIO, member: tarfile.TarInfo, groups: dict[str, _Group]) -> None:
-    """Put a picture or a label to its stem, which ends at the first dot, as webdataset has it."""
+    """Add a picture or a label to the group of its stem, which ends at the first dot."""
     folder, _, base = member.name.removeprefix("./").rpartition("/")
     stem, dot, extension = base.partition(".")
     if not stem or not dot:  # a hidden file, such as the "._" files of macOS, or no extension

@@ -6,8 +6,8 @@
 - CIFAR-10.1 (Recht et al., 1806.00451): `cifar10.1_v4_data.npy` and `cifar10.1_v4_labels.npy`,
   or v6.
 
-The arrays stay on the disk: a row is read when its picture is opened. Pickled objects are never
-read, because reading them can run code.
+The arrays stay on the disk; a row is read when its picture is opened. Pickled objects are refused,
+because reading them can run code.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _LABELS = "labels.npy"
 
 
 def matches(path: str) -> bool:
-    """Whether a path is an .npy file, or a folder with files named as these sets name them."""
+    """Whether a path is an .npy file, or a folder with files named as in these sets."""
     if os.path.isdir(path):
         names = _list_arrays(path)
         return any(
@@ -81,7 +81,7 @@ def read(path: str, name: str, options: ReadOptions) -> tuple[LabelledSet, ...]:
         "name/v4" and "name/v6" where a folder holds both).
 
     Raises:
-        SourceError: a file that is missing, damaged, or not what it has to be.
+        SourceError: a file is missing, damaged, or of another kind.
     """
     one = None if os.path.isdir(path) else os.path.basename(path)
     folder = path if one is None else os.path.dirname(path)
@@ -209,10 +209,10 @@ def _read_newer(
 def _take_rows(
     array: Array, labels: Array, count: int, part: int = 0
 ) -> Iterator[tuple[str, str, ArrayRow]]:
-    """The pictures of one of the parts of `count` rows that an array holds.
+    """The pictures of one part of an array whose parts have `count` rows each.
 
-    They are called by their number alone, so that a picture has the same views, and --limit draws
-    it or not, in every corruption and severity of it.
+    A picture's key is its number in the part, so that it has the same views in every corruption and
+    severity, and that --limit draws it in all of them or in none.
     """
     for number, label in enumerate(labels[:count].tolist()):
         yield f"{number:05d}", str(label), ArrayRow(array, part * count + number)

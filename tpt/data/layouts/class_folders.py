@@ -1,8 +1,8 @@
-"""Class folders: one folder a class, known by its name, its WordNet id or its ImageNet number.
+"""Class folders: one folder a class, named by class name, WordNet id or ImageNet number.
 
-A tree may hold several groups of class folders, a domain each or a corruption and severity each;
-`folder_tree` finds them. All groups of a tree share one list of classes. No picture is opened, and
-every folder is listed once.
+A tree may hold several groups of class folders: one a domain, or one a corruption and severity.
+`folder_tree` finds them, and they share one list of classes. No picture is opened, and every folder
+is listed once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tpt.text import as_text, some
 
 @dataclass(frozen=True)
 class Group:
-    """A folder with class folders directly in it; it becomes a set."""
+    """A folder that holds class folders; it becomes a set."""
 
     name: str
     root: str
@@ -38,9 +38,9 @@ def read_groups(
     Args:
         path: what the user named.
         groups: at least one.
-        options: its layout "folders", "wnid" or "numbers" says what the folders' names are; else
-            it is found by looking at all of them.
-        layout: what the groups are, in words, before what the folders' names are.
+        options: the layouts "folders", "wnid" and "numbers" say what the folders' names are;
+            with others the names themselves tell.
+        layout: what the groups are, in words; the kind of class folders is appended.
 
     Raises:
         SourceError: see `tpt.data.layouts.read_sets`.
@@ -86,9 +86,9 @@ def list_pictures(
     Args:
         root: the folder they lie in.
         ids: each class folder -> the id of its class.
-        any_depth: take the pictures of a class folder's sub-folders too, or refuse them.
+        any_depth: take the pictures of a class folder's sub-folders too; else refuse them.
+        natural: order pictures naturally, which is slow for a million; else as text.
         all_files: look inside files without an image's extension.
-        natural: order pictures naturally, which takes long for a million; else as text.
 
     Raises:
         SourceError: class folders without pictures, or with sub-folders where `any_depth` is false.

@@ -2,7 +2,7 @@
 
 The first line names the columns: `path` (relative to the file's folder) and `label`, and if wanted
 `split` (train, val, test) and `domain` (a set each). A label is a class name, a WordNet id of
-ImageNet, or the id of an "id=name" entry of --classes. Other columns are not looked at.
+ImageNet, or the id of an "id=name" entry of --classes. Other columns are ignored.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tpt.text import some
 
 NAME, SUMMARY = "table", "a CSV file with columns path and label"
 COLUMNS = ("path", "label", "split", "domain")
-_TRIED = 20  # pictures of which one has to exist, so that a wrong folder shows at once
+_TRIED = 20  # of the first pictures one has to exist, so that a wrong folder shows at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +43,18 @@ def matches(path: str) -> bool:
 
 
 def read(path: str, name: str, options: ReadOptions) -> tuple[LabelledSet, ...]:
-    """Read a CSV file: of several splits test, else val, else all lines.
+    """Read a CSV file: the test split if it has one, else val, else all lines.
 
     Args:
         name: the sets' common name.
         options: `classes` and `rename`.
 
     Returns:
-        One set, or one a domain ("name/sketch") where there is such a column. Domains share their
-        classes.
+        One set, or with a column `domain` one a domain ("name/sketch"), which share their classes.
 
     Raises:
-        SourceError: a file that cannot be read, a line that is not complete, a picture with two
-            labels, or labels that fit no class.
+        SourceError: the file cannot be read, a line is incomplete, a picture has two labels, or
+            labels fit no class.
     """
     rows, columns = read_rows(path)
     rows, notes = _take_split(rows, "split" in columns)
@@ -105,7 +104,7 @@ def read_rows(path: str, known: Sequence[str] = COLUMNS) -> tuple[list[Row], lis
         known: the columns that mean something, `path` and `label` first.
 
     Raises:
-        SourceError: it cannot be read, lacks a column, or a line of it lacks a part.
+        SourceError: it cannot be read, or lacks a column, or a line is incomplete.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -176,7 +175,7 @@ def _take_split(rows: list[Row], has_column: bool) -> tuple[list[Row], list[str]
 
 
 def _drop_repeated(rows: list[Row], path: str) -> tuple[list[Row], list[str]]:
-    """The lines without repetitions in their domain, and the paths of those."""
+    """The lines without those that repeat one of their domain, and the paths of the repeated."""
     first: dict[str, Row] = {}
     kept: dict[tuple[str, str], Row] = {}
     repeated = []
@@ -197,7 +196,7 @@ def _drop_repeated(rows: list[Row], path: str) -> tuple[list[Row], list[str]]:
 def _check_there(rows: list[Row], path: str) -> None:
     """Refuse a file whose first pictures are all somewhere else.
 
-    A single missing picture is left to its own error record.
+    A single missing picture gets an error record of its own.
     """
     base = os.path.dirname(path)
     if not any(os.path.exists(os.path.join(base, row.path)) for row in rows[:_TRIED]):

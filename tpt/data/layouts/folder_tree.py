@@ -1,4 +1,4 @@
-"""Which of the folder layouts a tree has, found by listing folders down to the class folders.
+"""Which folder layout a tree has, found by listing folders down to the class folders.
 
     CLASS/*.png                          one folder a class
     test/CLASS/*.png                     the same with splits: test, else val, else train
@@ -7,7 +7,7 @@
     GROUP/CORRUPTION/SEVERITY/CLASS      ImageNet-C as it is unpacked (blur/defocus_blur/1/...)
     SEVERITY/CLASS/*.png                 one corruption of it
 
-A tree that could be two of these is an error that says what was found; `--layout` decides then.
+A tree that could be two of these is an error that says what was found; then `--layout` decides.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ def read_tree(path: str, name: str, options: ReadOptions) -> tuple[Sequence[Grou
     Args:
         path: an existing folder.
         name: what the sets' names begin with.
-        options: the layout that is forced, and folders that are no class.
+        options: the layout asked for, and folders that are no class.
 
     Raises:
-        SourceError: no class folders, empty ones, a mixture of layouts, or not the forced one.
+        SourceError: no class folders, empty ones, a mixture of layouts, or another than asked for.
     """
     root, notes = find_class_root(path)
     here = scan_folder(root, options.all_files)
@@ -89,7 +89,7 @@ def read_tree(path: str, name: str, options: ReadOptions) -> tuple[Sequence[Grou
 
 
 def find_class_root(path: str) -> tuple[str, tuple[str, ...]]:
-    """The folder to look for class folders in, through split folders and a lone "images".
+    """The folder of the class folders, below split folders and a lone "images", and notes.
 
     Raises:
         SourceError: split folders beside other folders.
@@ -148,12 +148,12 @@ def _describe_flat(root: str, here: Listing) -> str:
 
 
 def _check_mixture(root: str, inside: Mapping[str, Listing]) -> list[str]:
-    """The folders of class folders; none of them where all are class folders.
+    """The folders that hold class folders; none if all of them are class folders.
 
     Raises:
         SourceError: class folders beside folders of class folders, or empty ones.
     """
-    # A folder whose sub-folders hold nothing is what its own pictures make of it.
+    # Sub-folders without pictures do not count.
     deep = [folder for folder, here in inside.items() if _first_below(root, folder, here)]
     plain = [folder for folder in inside if folder not in deep]
     if not deep:
@@ -186,7 +186,7 @@ def _first_below(root: str, folder: str, here: Listing) -> str:
 
 
 def _check_shared(root: str, groups: Sequence[Group]) -> None:
-    """Refuse folders that share no class, so that nothing shows them to be domains."""
+    """Refuse folders that share no class: nothing shows that they are domains."""
     names = {group.domain or "": scan_folder(group.root).folders for group in groups}
     homes = Counter(fold(name) for folders in names.values() for name in set(folders))
     if (len(groups) > 1 and max(homes.values()) > 1) or (len(groups) == 1 and len(homes) > 1):
@@ -205,10 +205,10 @@ def _check_shared(root: str, groups: Sequence[Group]) -> None:
 def _find_corruptions(
     root: str, name: str, inside: Mapping[str, Listing], deep: Sequence[str]
 ) -> list[Group]:
-    """A group a corruption and severity, at any of three depths; none if it is no such tree.
+    """A group a corruption and severity, at one of three depths; none if it is no such tree.
 
     Raises:
-        SourceError: a part of the tree only is of that form, or a corruption comes twice.
+        SourceError: only a part of the tree has that form, or a corruption comes twice.
     """
     if _are_severities(deep):
         kind = os.path.basename(os.path.realpath(root))

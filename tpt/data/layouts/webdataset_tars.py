@@ -7,9 +7,9 @@
 
 The archives may also lie beside classnames.txt, or a single one may be named.
 
-It rests on the standard library's `tarfile` rather than on the webdataset library, which reads an
-archive as a stream from one end to the other: here each picture is opened by itself, as resuming a
-run and a gallery of single pictures need. So archives must not be compressed.
+It uses the standard library's `tarfile`. The webdataset library reads an archive as a stream; here
+each picture is opened by itself, because resumed runs and galleries of single pictures need that.
+So archives must not be compressed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TEMPLATES = "zeroshot_classification_templates.txt"
 
 
 def matches(path: str) -> bool:
-    """Whether a path is a tar, or a folder of tars that are no leftover beside class folders."""
+    """Whether a path is a tar, or a folder of tars (not class folders beside their own archive)."""
     if os.path.isdir(path):
         return _find_folder(path) is not None
     return os.path.isfile(path) and _is_tar(path)
@@ -41,19 +41,19 @@ def read(path: str, name: str, options: ReadOptions) -> tuple[LabelledSet, ...]:
     """Read where the pictures of all archives lie, and their labels.
 
     Of several splits it takes test, else val, else train. What cannot be used (a cut-off end, a
-    picture without a label) is left out and noted in the set's notes.
+    picture without a label) is left out, and the set's notes say so.
 
     Args:
         path: the folder that holds `classnames.txt`, the split's folder in it, or one archive.
-        options: `classes` gives other names or another order, where a class is known by its
-            number or its name; or, without `classnames.txt`, the names in the order of labels.
+        options: `classes` gives other names or another order, and finds a class by its number or
+            its name; without `classnames.txt` it gives the names in the order of labels.
 
     Returns:
         One set.
 
     Raises:
         SourceError: no class names, archives that are missing, compressed or no tars, a label out
-            of range, no usable picture, or text files that are not what they have to be.
+            of range, no usable picture, or text files in another form.
     """
     archives, notes = _find_archives(path)
     home = _find_home(os.path.dirname(archives[0]))
