@@ -208,37 +208,26 @@ def write_corrupted(
     """
 
     def work(picture: Picture) -> Outcome:
-        return corrupt_picture(picture, target, pairs, settings, overwrite)
+        places = {(k, s): os.path.join(target, k, str(s), picture.name) for k, s in pairs}
+        todo = [pair for pair in pairs if overwrite or not os.path.exists(places[pair])]
+        existed, written = len(pairs) - len(todo), 0
+        told: str | None = None
+        try:
+            pixels = decode_image(picture.path) if todo else None
+            for kind, severity in todo:
+                assert pixels is not None
+                worse = corrupt(pixels, kind, severity, settings.seed, picture.key)
+                save(worse, places[kind, severity])
+                written += 1
+        except ImageError as error:
+            told = str(error)
+            told = told if repr(picture.path) in told else f"{picture.path!r}: {told}"
+        except OSError as error:
+            raise _cannot_write(target, error) from error
+        return Outcome(picture, written, existed, told)
 
     with closing(map_ahead(work, pictures, num_workers)) as outcomes:
         yield from outcomes
-
-
-def corrupt_picture(
-    picture: Picture,
-    target: str,
-    pairs: list[tuple[str, int]],
-    settings: Settings,
-    overwrite: bool,
-) -> Outcome:
-    """Write one picture in every (kind, severity) that is not there yet."""
-    places = {pair: os.path.join(target, pair[0], str(pair[1]), picture.name) for pair in pairs}
-    todo = [pair for pair in pairs if overwrite or not os.path.exists(places[pair])]
-    existed, written = len(pairs) - len(todo), 0
-    try:
-        pixels = decode_image(picture.path) if todo else None
-        for kind, severity in todo:
-            assert pixels is not None
-            worse = corrupt(pixels, kind, severity, settings.seed, picture.key)
-            save(worse, places[kind, severity])
-            written += 1
-    except ImageError as error:
-        message = str(error)
-        told = message if repr(picture.path) in message else f"{picture.path!r}: {message}"
-        return Outcome(picture, written, existed, told)
-    except OSError as error:
-        raise _cannot_write(target, error) from error
-    return Outcome(picture, written, existed)
 
 
 def save(pixels: Pixels, path: str) -> None:

@@ -22,6 +22,7 @@ from tpt.errors import ImageError, SourceError
 from tpt.images.decode import decode_image
 
 PLAIN = ReadOptions()
+TEMPLATES = webdataset_tars.TEMPLATES
 
 
 def picture(grey: int, form: str = "PNG") -> bytes:
@@ -267,51 +268,26 @@ def test_a_label_out_of_range(label: int) -> None:
     assert f'"1.tar/s0000001" in "wds" has the label {label}: expected 0 to 2' in message
 
 
-def test_an_empty_line_among_the_class_names() -> None:
-    make_set()
-    write("wds/classnames.txt", "cat\n\nsea lion\n")
-    assert 'Line 2 of "wds/classnames.txt" is empty' in message_of("wds")
-
-
-def test_class_names_of_another_encoding() -> None:
-    make_set()
-    Path("wds/classnames.txt").write_bytes(b"caf\xe9\n")
-    assert '"wds/classnames.txt" cannot be read' in message_of("wds")
-
-
-@pytest.mark.parametrize("template", ["a photo", "{c} and {c}"])
-def test_a_template_without_one_place_for_the_name(template: str) -> None:
-    make_set()
-    write("wds/zeroshot_classification_templates.txt", f"a {{c}}\n\n{template}\n")
-    message = message_of("wds")
-    assert 'Line 3 of "wds/zeroshot_classification_templates.txt"' in message
-    assert "expected one {c} in it" in message
-
-
-def test_a_set_for_another_task() -> None:
-    write(f"{make_set()}/dataset_type.txt", "retrieval\n")
-    assert "says 'retrieval': expected a set for classification" in message_of("wds")
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("classnames.txt", "cat\n\nsea lion\n", 'Line 2 of "wds/classnames.txt" is empty'),
+        ("classnames.txt", b"caf\xe9\n", '"wds/classnames.txt" cannot be read'),
+        (TEMPLATES, "a {c}\n\na photo\n", "is 'a photo': expected one {c} in it"),
+        (TEMPLATES, "a {c}\n\n{c} and {c}\n", f'Line 3 of "wds/{TEMPLATES}"'),
+        ("dataset_type.txt", "retrieval\n", "says 'retrieval': expected a set for classification"),
+        ("test/nshards.txt", "two", "holds 'two': expected the number of archives"),
+        ("test/nshards.txt", "4", "(4 in all), but 2 are, with 2.tar, 3.tar missing"),
+        ("test/nshards.txt", "4", '"wds/test/nshards.txt" says that 0.tar to 3.tar are there'),
+        ("test/nshards.txt", "1", "(1 in all), but 2 are, with 1.tar there as well"),
+    ],
+)
+def test_a_text_file_that_does_not_fit(name: str, content: str | bytes, words: str) -> None:
+    write(f"{make_set()}/{name}", content)
+    assert words in message_of("wds")
 
 
 # --- archives ---
-
-
-def test_a_shard_is_missing() -> None:
-    write(f"{make_set()}/test/nshards.txt", "4")
-    message = message_of("wds")
-    assert '"wds/test/nshards.txt" says that 0.tar to 3.tar are there (4 in all)' in message
-    assert "but 2 are, with 2.tar, 3.tar missing" in message
-
-
-def test_more_shards_than_there_should_be() -> None:
-    pack_labels(f"{make_set()}/test/2.tar", 0)
-    message = message_of("wds")
-    assert "(2 in all), but 3 are, with 2.tar there as well" in message
-
-
-def test_a_number_of_shards_that_is_none() -> None:
-    write(f"{make_set()}/test/nshards.txt", "two")
-    assert "holds 'two': expected the number of archives" in message_of("wds")
 
 
 def test_a_gap_in_the_archives_numbers_is_told() -> None:
