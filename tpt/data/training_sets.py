@@ -157,12 +157,9 @@ def _read_class_folders(
             + (f", but {count} picture{'s' * (count > 1)}" if count else "")
             + ". Expected one sub-folder a class, named after it."
         )
-    names = sort_naturally(here.folders)
     ignored = preset.ignored if preset else frozenset()
-    labels = {name: name for name in names if name not in ignored}
-    pictures, others = list_pictures(
-        path, labels, any_depth=True, natural=True, all_files=all_files
-    )
+    names = [name for name in sort_naturally(here.folders) if name not in ignored]
+    pictures, others = list_pictures(path, names, any_depth=True, natural=True, all_files=all_files)
     rows = [(file, label) for _, label, file in pictures]
     return rows, [*note_ignored(here, ignored), *note_loose(here.images, path), *others]
 

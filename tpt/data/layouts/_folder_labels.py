@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from tpt.data.class_lists import Choice, choose_classes, keyword_of, named_ids
 from tpt.data.imagenet import PARTS, imagenet_ids, is_wnid, names_by_id, subset_ids, subset_of
@@ -20,23 +20,16 @@ from tpt.text import as_text, fold, some
 _ALIKE = 0.75  # from this ratio of difflib's on, two class names may be two spellings of one
 
 
-@dataclass(frozen=True)
-class Labels:
-    """The classes of a tree, and which of them each class folder is."""
-
-    id_of: dict[str, str]  # each class folder that is read -> its id
-    choice: Choice
-    layout: str  # in words
-    notes: tuple[str, ...]
-
-
-def label_folders(folders: Sequence[str], options: ReadOptions, path: str) -> Labels:
+def label_folders(folders: Sequence[str], options: ReadOptions, path: str) -> tuple[Choice, str]:
     """Find out what the names of a tree's class folders are, and choose the classes.
 
     Args:
         folders: the names in all groups of the tree, each once.
         options: the layouts "folders", "wnid" and "numbers" say what the names are.
         path: what the user named, for messages.
+
+    Returns:
+        The choice, whose `label_of` has the class folders that are read; the layout in words.
 
     Raises:
         SourceError: ids beside names, ids that ImageNet lacks, and what `choose_classes` refuses.
@@ -50,7 +43,8 @@ def label_folders(folders: Sequence[str], options: ReadOptions, path: str) -> La
     if kind == "numbers":
         options = _with_wnids(options)
     choice = choose_classes(_name_classes(id_of, kind, options), options, path)
-    return Labels(id_of, choice, layout, tuple(notes))
+    label_of = {name: choice.label_of[label] for name, label in id_of.items()}
+    return replace(choice, label_of=label_of, notes=(*notes, *choice.notes)), layout
 
 
 def find_kind(folders: Sequence[str], options: ReadOptions, path: str) -> str:

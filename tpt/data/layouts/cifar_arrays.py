@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -121,7 +122,7 @@ def _read_corruptions(
     arrays = {file: _load_pictures(os.path.join(folder, file)) for file in files}
     counts = {file: _count_a_severity(array, labels) for file, array in arrays.items()}
     _check_counts(labels_path, counts, arrays, labels)
-    choice, note = _choose(labels, labels_path, options)
+    choice = _choose(labels, labels_path, options)
     title = "CIFAR-10-C" if labels.max() < len(CIFAR10) else "CIFAR-100-C"
     sets = []
     for file, count in counts.items():
@@ -134,7 +135,6 @@ def _read_corruptions(
                 _take_rows(arrays[file], labels, count, severity - 1),
                 corruption=corruption,
                 severity=severity,
-                notes=[note],
             )
             sets.append(one)
     return tuple(sets)
@@ -193,13 +193,11 @@ def _read_newer(
             "pictures. Expected one label a picture. Fetch both files again."
         )
     version = file.split("_")[1]
-    choice, note = _choose(labels, labels_path, options)
-    return choice.make_set(
+    return _choose(labels, labels_path, options).make_set(
         f"{name}/{version}" if several else name,
         "CIFAR-10.1, one array",
         path,
         _take_rows(pictures, labels, len(pictures)),
-        notes=[note],
     )
 
 
@@ -218,14 +216,15 @@ def _take_rows(
         yield f"{number:05d}", str(label), ArrayRow(array, part * count + number)
 
 
-def _choose(labels: Array, where: str, options: ReadOptions) -> tuple[Choice, str]:
-    """The classes of label numbers, and a note on where they come from."""
+def _choose(labels: Array, where: str, options: ReadOptions) -> Choice:
+    """The classes of label numbers, with a note on where they come from."""
     names = CIFAR10 if labels.max() < len(CIFAR10) else CIFAR100
     by_number = {str(number): name for number, name in enumerate(names)}
     if options.classes is not None:  # it need not name classes that have no pictures
         by_number = {number: by_number[number] for number in map(str, np.unique(labels).tolist())}
     note = f"The labels reach to {labels.max()}, so the classes are CIFAR-{len(names)}'s."
-    return choose_classes(by_number, options, where), note
+    choice = choose_classes(by_number, options, where)
+    return replace(choice, notes=(note, *choice.notes))
 
 
 def _load_labels(path: str, pictures: str, title: str) -> Array:

@@ -8,7 +8,7 @@ is listed once.
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
 from tpt.data.labelled_sets import LabelledSet, ReadOptions
@@ -48,20 +48,19 @@ def read_groups(
     listings = [scan_folder(group.root, options.all_files) for group in groups]
     present = [[n for n in here.folders if n not in options.ignored] for here in listings]
     check_spelling(dict(zip((group.name for group in groups), present, strict=True)), options)
-    labels = label_folders(sorted({name for names in present for name in names}), options, path)
+    choice, kind = label_folders(sorted({n for names in present for n in names}), options, path)
     sets = []
     for group, here, names in zip(groups, listings, present, strict=True):
-        ids = {name: labels.id_of[name] for name in names if name in labels.id_of}
+        kept = [name for name in names if name in choice.label_of]
         deep, inside = options.layout != "auto", options.all_files
-        pictures, others = list_pictures(group.root, ids, any_depth=deep, all_files=inside)
+        pictures, others = list_pictures(group.root, kept, any_depth=deep, all_files=inside)
         loose = note_loose(here.images, group.root)
-        notes = (*group.notes, *note_ignored(here, options.ignored), *loose, *others)
-        one = labels.choice.make_set(
+        one = choice.make_set(
             as_text(group.name),
-            layout + labels.layout,
+            layout + kind,
             path,
             pictures,
-            notes=(*notes, *labels.notes),
+            notes=(*group.notes, *note_ignored(here, options.ignored), *loose, *others),
             domain=group.domain,
             corruption=group.corruption,
             severity=group.severity,
@@ -75,17 +74,17 @@ def read_groups(
 
 def list_pictures(
     root: str,
-    ids: Mapping[str, str],
+    folders: Iterable[str],
     *,
     any_depth: bool,
     natural: bool = False,
     all_files: bool = False,
 ) -> tuple[list[tuple[str, str, str]], list[str]]:
-    """(key, id of its class, path) of every picture in some class folders of `root`, and notes.
+    """(key, class folder, path) of every picture in some class folders of `root`, and notes.
 
     Args:
         root: the folder they lie in.
-        ids: each class folder -> the id of its class.
+        folders: the names of the class folders.
         any_depth: take the pictures of a class folder's sub-folders too; else refuse them.
         natural: order pictures naturally, which is slow for a million; else as text.
         all_files: look inside files without an image's extension.
@@ -96,7 +95,7 @@ def list_pictures(
     pictures, empty = [], []
     others: list[str] = []
     start = len(os.path.join(root, ""))
-    for name, label in ids.items():
+    for name in folders:
         folder = os.path.join(root, name)
         (_, images), *deeper = walk_folders(
             folder, natural=natural, others=others, all_files=all_files
@@ -106,7 +105,7 @@ def list_pictures(
             raise SourceError(describe_depths(root, name, images, below))
         if not images + below:
             empty.append(name)
-        pictures += [(at[start:].replace(os.sep, "/"), label, at) for at in images + below]
+        pictures += [(at[start:].replace(os.sep, "/"), name, at) for at in images + below]
     left_out = note_left_out(others, all_files) if others else ""
     if others and not all_files:
         left_out += " --all-files (tpt train, tpt eval) looks inside them."
