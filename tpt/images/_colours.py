@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
-from tpt.images._levels import Pixels, to_bytes
-from tpt.images._tiff import Depth
+from tpt.images._levels import Depth, Pixels, to_bytes
+from tpt.images._tiff import find_depth
 
 _SPACES = {"L": ("GRAY", "RGB"), "RGB": ("RGB",), "CMYK": ("CMYK",), "LAB": ("LAB",)}
 """The colour spaces that a profile may have for a mode; grey is also read as R = G = B."""
@@ -33,7 +33,7 @@ def to_rgb(image: Image.Image, name: str, notes: list[str]) -> Pixels:
     profile = image.info.get("icc_profile", b"")
     if profile is None:  # there was one
         notes.append(_NO_PROFILE)
-    depth = Depth.of(image)
+    depth = find_depth(image)
     if depth is not None or image.mode[0] in "IF":  # I, I;16, I;16B, F
         image = Image.fromarray(_read_deep(image, name, notes, depth or Depth()))
     return _flatten(image, profile, notes)
@@ -45,14 +45,7 @@ def _read_deep(image: Image.Image, name: str, notes: list[str], depth: Depth) ->
         values = values.astype(np.uint16)
     elif depth.view is not None:
         values = values.view(depth.view)
-    pixels = to_bytes(
-        values,
-        name,
-        notes,
-        bits=depth.bits,
-        white_is_zero=depth.white_is_zero,
-        no_data=depth.no_data,
-    )
+    pixels = to_bytes(values, name, notes, depth)
     key = image.info.get("transparency")
     if isinstance(key, int) and image.mode.startswith("I;16"):
         pixels[values == key] = 255  # a PNG may declare one grey level transparent

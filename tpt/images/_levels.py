@@ -7,6 +7,7 @@ numbers themselves tell the range, and a note says which range was taken.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,29 +20,29 @@ Pixels: TypeAlias = npt.NDArray[np.uint8]
 _PART = 2**20  # numbers converted at a time
 
 
-def to_bytes(
-    values: npt.NDArray[Any],
-    name: str,
-    notes: list[str],
-    *,
-    bits: int = 16,
-    white_is_zero: bool = False,
-    no_data: float | None = None,
-) -> Pixels:
+@dataclass(frozen=True)
+class Depth:
+    """What a file's numbers mean, by its tags."""
+
+    bits: int = 16  # how many of an unsigned 16-bit number's bits are used
+    view: Any = None  # the numpy type that Pillow's numbers really are
+    white_is_zero: bool = False  # 0 is white, and the highest level black
+    no_data: float | None = None  # marks pixels without a measurement, which become white
+
+
+def to_bytes(values: npt.NDArray[Any], name: str, notes: list[str], depth: Depth) -> Pixels:
     """Levels as a file has them, in bytes of the same shape.
 
     Args:
         values: unsigned bytes or 16 bits, integers of any other kind, or floats.
         name: how messages name the picture.
         notes: gets a sentence on what had to be assumed.
-        bits: how many of an unsigned 16-bit number's bits are used.
-        white_is_zero: 0 is white, and the highest level black.
-        no_data: the number that marks pixels without a measurement; they become white.
 
     Raises:
         ImageError: numbers that are not finite, or no data at all.
     """
     holes: Any = None
+    no_data = depth.no_data
     if no_data is not None:
         if values.dtype.kind == "f":  # as the file's own numbers round it; or not a number
             with np.errstate(all="ignore"):
@@ -63,15 +64,15 @@ def to_bytes(
     elif values.dtype.kind == "u" and values.dtype.itemsize == 1:
         pixels = values
     elif values.dtype.kind == "u" and values.dtype.itemsize == 2:
-        pixels = from_16_bits(values, bits)
-        if 0 < int(known.max()) < 256 and bits == 16:
+        pixels = from_16_bits(values, depth.bits)
+        if 0 < int(known.max()) < 256 and depth.bits == 16:
             notes.append(
                 f"Its 16-bit levels reach {int(known.max())} of 65,535, which is nearly black. If "
                 "they were meant as bytes, save it with 8 bits."
             )
     else:
         pixels = _from_integers(values, notes)
-    if white_is_zero:
+    if depth.white_is_zero:
         pixels = 255 - pixels
     return pixels if known is values else np.where(holes, np.uint8(255), pixels)
 

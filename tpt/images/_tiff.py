@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import logging
 import zlib
-from dataclasses import dataclass
 from functools import cache
 from typing import IO, Any
 
@@ -20,7 +19,7 @@ from PIL import Image
 from PIL import TiffImagePlugin as Plugin
 
 from tpt.images._errors import missing_extra, unreadable, unsupported
-from tpt.images._levels import to_bytes
+from tpt.images._levels import Depth, to_bytes
 
 _NO_DATA = 42113  # GDAL's tag, the number as text
 _MOST_PAGES = 100  # are looked at
@@ -28,31 +27,21 @@ _MOST_SAMPLES = 16
 _RGB, _MULTIPLIED = 2, 1  # values of the tags for photometric interpretation and extra samples
 
 
-@dataclass(frozen=True)
-class Depth:
-    """What a file's single-channel numbers mean."""
-
-    bits: int = 16
-    view: Any = None  # the numpy type that Pillow's numbers really are
-    white_is_zero: bool = False
-    no_data: float | None = None
-
-    @classmethod
-    def of(cls, image: Image.Image) -> Depth | None:
-        """Of a TIFF with one channel that Pillow leaves as it is; None for other images."""
-        tags = getattr(image, "tag_v2", None)
-        if tags is None or image.mode not in ("L", "I", "F", "I;16", "I;16B"):
-            return None
-        signed = tags.get(Plugin.SAMPLEFORMAT, (1,))[0] == 2
-        bits = max(tags.get(Plugin.BITSPERSAMPLE, (1,)))
-        if image.mode == "L":  # Pillow takes signed bytes for unsigned ones
-            return cls(view=np.int8, no_data=read_no_data(tags)) if signed and bits == 8 else None
-        return cls(
-            bits=bits if image.mode.startswith("I;16") else 16,
-            view=np.uint32 if image.mode == "I" and bits == 32 and not signed else None,
-            white_is_zero=tags.get(Plugin.PHOTOMETRIC_INTERPRETATION) == 0,
-            no_data=read_no_data(tags),
-        )
+def find_depth(image: Image.Image) -> Depth | None:
+    """What the numbers of a TIFF with one channel mean; None where Pillow has seen to it."""
+    tags = getattr(image, "tag_v2", None)
+    if tags is None or image.mode not in ("L", "I", "F", "I;16", "I;16B"):
+        return None
+    signed = tags.get(Plugin.SAMPLEFORMAT, (1,))[0] == 2
+    bits = max(tags.get(Plugin.BITSPERSAMPLE, (1,)))
+    if image.mode == "L":  # Pillow takes signed bytes for unsigned ones
+        return Depth(view=np.int8, no_data=read_no_data(tags)) if signed and bits == 8 else None
+    return Depth(
+        bits=bits if image.mode.startswith("I;16") else 16,
+        view=np.uint32 if image.mode == "I" and bits == 32 and not signed else None,
+        white_is_zero=tags.get(Plugin.PHOTOMETRIC_INTERPRETATION) == 0,
+        no_data=read_no_data(tags),
+    )
 
 
 def read_no_data(tags: Any) -> float | None:
@@ -181,7 +170,8 @@ def read_rare(data: bytes, name: str, notes: list[str], most_pixels: int) -> Ima
         raise unsupported(name, f"TIFF: {error}") from error
     except Exception as error:
         raise unreadable(name, "its pixels cannot be decoded", error) from error
-    pixels = to_bytes(values, name, notes, white_is_zero=white_is_zero, no_data=no_data)
+    depth = Depth(white_is_zero=white_is_zero, no_data=no_data)
+    pixels = to_bytes(values, name, notes, depth)
     return Image.fromarray(np.ascontiguousarray(pixels))
 
 

@@ -11,7 +11,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from tpt.data.class_lists import Choice, choose_classes, keyword_of, named_ids
+from tpt.data.class_lists import Choice, choose_classes, keyword_of, named_ids, split_entry
 from tpt.data.imagenet import PARTS, imagenet_ids, is_wnid, names_by_id, subset_ids, subset_of
 from tpt.data.labelled_sets import ReadOptions
 from tpt.errors import SourceError
@@ -124,11 +124,9 @@ def _with_wnids(options: ReadOptions) -> ReadOptions:
     if options.classes is None:
         return options
     entries = []
-    for entry in options.classes:
-        label, equals, name = entry.rpartition("=")
-        number = label.strip()
-        wnid = imagenet_ids()[int(number)] if _is_number(number) else label
-        entries.append(f"{wnid}{equals}{name}")
+    for label, name in map(split_entry, options.classes):
+        wnid = imagenet_ids()[int(label)] if _is_number(label) else label
+        entries.append(f"{wnid}={name}" if wnid else name)
     return replace(options, classes=tuple(entries))
 
 

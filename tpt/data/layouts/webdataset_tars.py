@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import re
 
-from tpt.data.class_lists import choose_classes, keyword_of
+from tpt.data.class_lists import choose_classes, keyword_of, named_ids
 from tpt.data.imagenet import imagenet_ids, imagenet_names
 from tpt.data.labelled_sets import SPLITS, LabelledSet, ReadOptions
 from tpt.data.layouts._tar_index import COMPRESSED, Picture, index_archives
@@ -221,10 +221,10 @@ def _read_classnames(path: str, options: ReadOptions) -> list[str]:
         )
     if keyword_of(options.classes) == "imagenet":
         return list(imagenet_names())
-    asked = [entry.rpartition("=") for entry in options.classes]
-    if not any(equals for _, equals, _ in asked):
-        return list(options.classes)  # plain names stand in the order of the labels
-    numbers = [int(key) for key, _, _ in asked if re.fullmatch(r"\s*\d{1,6}\s*", key, re.ASCII)]
+    ids = named_ids(options.classes)
+    if not ids:
+        return list(options.classes)  # plain names are in the order of the labels
+    numbers = [int(key) for key in ids if re.fullmatch(r"\d{1,6}", key, re.ASCII)]
     return [str(number) for number in range(max(numbers, default=-1) + 1)]
 
 
