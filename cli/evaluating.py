@@ -6,7 +6,7 @@ import importlib.util
 import os
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,11 @@ from cli.failures import interruptible
 from cli.jacobian import say_jacobian
 from cli.options import tell_model
 from cli.progress import Tally, progress
-from tpt.errors import MethodError
+from tpt.errors import ImageError, MethodError
 
 if TYPE_CHECKING:
     from tpt.data.labelled_sets import LabelledSet, ReadOptions
     from tpt.evaluate.evaluation import EvalSettings, Evaluation
-    from tpt.evaluate.runner import Line
     from tpt.evaluate.walks import Walk
     from tpt.runs.journal import Journal
 
@@ -142,7 +141,7 @@ def predict_all(
 ) -> int:
     """Predict what is not done yet; return how many pictures have no prediction."""
     from tpt.evaluate.evaluation import total_lines
-    from tpt.evaluate.predictions import begin, drop_begun
+    from tpt.evaluate.predictions import begin, drop_begun, write_predictions
 
     settings, environment = evaluation.settings, evaluation.environment
     done = begin(journal, settings, environment, evaluation.walks, options["resume"])
@@ -153,17 +152,24 @@ def predict_all(
     stopped = interruptible(lambda: f"Interrupted after {tally.summary()}. Go on with --resume.")
     with stopped, progress(quiet) as show:
         for walk, before in zip(evaluation.walks, done, strict=True):
-            if not (before.complete and before.lines):
-                began = time.monotonic()
-                evaluation.prepare(walk, None if quiet else say_jacobian)
-                tally.started += time.monotonic() - began
-                lines = evaluation.run(
-                    walk,
-                    batch_size=options["batch_size"] or evaluation.batch_size,
-                    num_workers=options["num_workers"],
-                    done=before.lines,
-                )
-                _write_lines(lines, journal.path, options["strict"], tally, show)
+            if before.complete and before.lines:
+                continue
+            began = time.monotonic()
+            evaluation.prepare(walk, None if quiet else say_jacobian)
+            tally.started += time.monotonic() - began
+            lines = evaluation.run(
+                walk,
+                batch_size=options["batch_size"] or evaluation.batch_size,
+                num_workers=options["num_workers"],
+                done=before.lines,
+            )
+            with write_predictions(journal.path) as write, closing(lines):
+                for line in lines:
+                    if options["strict"] and "error" in line:
+                        raise ImageError(f"{line['key']!r}: {line['error']['message']}")
+                    write(line)
+                    tally.add(line)
+                    show(tally)
     if not quiet:
         told = f" {earlier:,} were done before." if earlier else ""
         click.echo(f"{tally.summary()}.{told}", err=True)
@@ -175,23 +181,3 @@ def measuring() -> AbstractContextManager[None]:
     return interruptible(
         lambda: "Interrupted while measuring; every picture is predicted. Go on with --resume."
     )
-
-
-def _write_lines(
-    lines: Generator[Line, None, None],
-    path: str,
-    strict: bool,
-    tally: Tally,
-    show: Callable[[Tally], None],
-) -> None:
-    """Write the lines of one walk that are not there yet."""
-    from tpt.errors import ImageError
-    from tpt.evaluate.predictions import write_predictions
-
-    with write_predictions(path) as write, closing(lines):
-        for line in lines:
-            if strict and "error" in line:
-                raise ImageError(f"{line['key']!r}: {line['error']['message']}")
-            write(line)
-            tally.add(line)
-            show(tally)

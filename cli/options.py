@@ -157,7 +157,7 @@ precision_option = click.option(
     help="auto: bf16 where the device has units for it.",
 )
 
-compute_options = group(
+device_options = group(
     click.option(
         "--micro-batch",
         type=AT_LEAST_ONE,
@@ -166,8 +166,10 @@ compute_options = group(
     number_option("--num-workers", click.IntRange(0), 2, "Decoding threads."),
     device_option,
     precision_option,
-    seed_option,
 )
+"""The devices and threads that compute."""
+
+compute_options = group(device_options, seed_option)
 """What the run is computed on."""
 
 machine_options = group(

@@ -68,13 +68,11 @@ def tell(key: str, value: Any, every: bool = False) -> str:
     """A value of `describe` in a table."""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if value is None:
+        return "no" if key in ("meta_network", "blend") else "not said"
     if key == "meta_network":
-        if value is None:
-            return "no"
         return f"yes (CoCoOp, {value['inputs']} image features, {value['hidden']} hidden)"
     if key == "blend":
-        if value is None:
-            return "no"
         quoted = ", ".join(f'"{plain(template)}"' for template in value["templates"])
         return f"{value['weight']:g} of the soft prompt, the rest {quoted}"
     if key == "head":
@@ -82,8 +80,6 @@ def tell(key: str, value: Any, every: bool = False) -> str:
     if key == "calibration":
         bound = "" if value["threshold"] is None else f", {value['rule']} {value['threshold']:.4g}"
         return f"temperature {value['temperature']:.4g} for {value['method']}{bound}"
-    if value is None:
-        return "not said"
     if key == "classes":
         shown = value if every else value[:FEW]
         more = f", ... ({len(value)})" if len(shown) < len(value) else ""

@@ -16,9 +16,8 @@ from cli.option_values import read_classes, read_templates
 from cli.options import (
     NOTE_EMBEDDED,
     all_files_option,
-    device_option,
+    device_options,
     fill,
-    precision_option,
     quiet_option,
     tag_option,
     tell_model,
@@ -150,10 +149,7 @@ def read_view_count(ctx: click.Context, param: click.Parameter, value: str | Non
     help="tip-adapter, gda: alpha, beside zero-shot [chosen on validation pictures].",
 )
 @click.option("--beta", type=float, help="tip-adapter's beta [chosen on validation pictures].")
-@device_option
-@precision_option
-@click.option("--micro-batch", type=click.IntRange(1), help="Views a pass of the image tower.")
-@click.option("--num-workers", type=click.IntRange(0), default=2, show_default=True)
+@device_options
 @click.option("--log", metavar="FILE", help="JSONL log [the output's name with .jsonl].")
 @click.option("--resume", is_flag=True, help="Go on where an earlier start into --output stopped.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing --output.")

@@ -135,20 +135,17 @@ def check_recipe(wanted: RecipeSettings) -> None:
             f"--lr must be a positive number up to {LARGEST_LR:g}; got {wanted.lr}. Published is "
             f"{LR:g}."
         )
-    for name in ("head_weight", "beta"):
+    chosen = " Leave it out to choose it on validation pictures."
+    for name, hint in (("head_weight", chosen), ("beta", chosen), ("kg_weight", "")):
         value = getattr(wanted, name)
         if value is not None and not 0 <= value < float("inf"):
-            raise MethodError(
-                f"--{name.replace('_', '-')} must be a number from 0 on; got {value}. Leave it out "
-                "to choose it on validation pictures."
-            )
+            flag = name.replace("_", "-")
+            raise MethodError(f"--{flag} must be a number from 0 on; got {value}.{hint}")
     if method in HEADS and wanted.cache_views == 0:
         raise MethodError(
             f"--method {method} is fitted on views that are encoded once. Give a number of "
             "--cache-views, or --augment none for the plain pictures."
         )
-    if wanted.kg_weight is not None and not 0 <= wanted.kg_weight < float("inf"):
-        raise MethodError(f"--kg-weight must be a number from 0 on; got {wanted.kg_weight}.")
     _e2mim_settings(wanted)
 
 
