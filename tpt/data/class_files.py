@@ -1,8 +1,8 @@
 """Class lists as people and other programs write them, read into names and "id=name" entries.
 
 It reads names separated by commas, files with a name a line, JSON, tables whose first line names
-the columns, and lines that begin or end with a number or a WordNet id. A message names and refuses
-any other syntax, so that none becomes part of a prompt.
+the columns, and lines that begin or end with a number or a WordNet id. Any other syntax is an error
+that names it, so that none becomes part of a prompt.
 """
 
 from __future__ import annotations

@@ -102,9 +102,7 @@ def choose_classes(name_of: Mapping[str, str], options: ReadOptions, where: str)
             unknown.append(label)
     if unknown:
         raise SourceError(_describe_unknown(unknown, len(name_of), asked.classes, where))
-    known_by: dict[int, str] = {}
-    for label, place in labels.items():
-        known_by.setdefault(place, label)
+    known_by = {place: label for label, place in reversed(labels.items())}  # the first wins
     ids = [
         asked.ids[place] or known_by.get(place, name) for place, name in enumerate(asked.classes)
     ]

@@ -277,9 +277,12 @@ def _decode(data: bytes, name: str, notes: list[str], most: int) -> Pixels:
     whole = drop_bad_chunks(data, notes) if data.startswith(PNG) else data
     more: list[str] = []
 
-    def decode(encoded: bytes) -> Pixels:
+    def decode(encoded: bytes, profile: bytes | None = None) -> Pixels:
         more.clear()
-        return _from_pil(open_image(encoded, name, more, most), name, more, most)
+        image = open_image(encoded, name, more, most)
+        if profile is not None:
+            image.info["icc_profile"] = profile or None
+        return _from_pil(image, name, more, most)
 
     try:
         pixels = decode(whole)
@@ -287,7 +290,8 @@ def _decode(data: bytes, name: str, notes: list[str], most: int) -> Pixels:
     except BrokenImageError:
         mended = None
         if data.startswith(PNG):
-            mended = _decode_bare_png(whole, name, more, most)
+            bare = bare_png(whole, notes, _MAX_BYTES)
+            mended = decode(*bare) if bare else None
         elif data.startswith(JPEG):
             mended = without_end(data, decode)
             notes.append(LOST_END)
@@ -299,17 +303,6 @@ def _decode(data: bytes, name: str, notes: list[str], most: int) -> Pixels:
         pixels = mended
     notes += more
     return pixels
-
-
-def _decode_bare_png(data: bytes, name: str, notes: list[str], most: int) -> Pixels | None:
-    notes.clear()
-    bare = bare_png(data, notes, _MAX_BYTES)
-    if bare is None:
-        return None
-    image = open_image(bare[0], name, notes, most)
-    if bare[1] is not None:
-        image.info["icc_profile"] = bare[1] or None
-    return _from_pil(image, name, notes, most)
 
 
 def _from_pil(image: Image.Image, name: str, notes: list[str], most: int) -> Pixels:

@@ -1,8 +1,8 @@
 """What the names of class folders are: class names, WordNet ids, or ImageNet's numbers.
 
-All names of a tree together tell. ImageNet-A and -R are recognised by the set of their ids,
-ImageNet-V2 by its folders 0 to 999. A folder's place in sorted order says nothing: "10" sorts
-before "2", and the first folder of ImageNet-A is not ImageNet's first class.
+The names of a whole tree are looked at together. ImageNet-A and -R are recognised by the set of
+their ids, ImageNet-V2 by its folders 0 to 999. A folder's place in sorted order says nothing: "10"
+sorts before "2", and the first folder of ImageNet-A is not ImageNet's first class.
 """
 
 from __future__ import annotations
@@ -166,10 +166,9 @@ def _describe(id_of: Mapping[str, str], kind: str, options: ReadOptions) -> tupl
         return "one folder a class", [note] if doubt else []
     present = frozenset(id_of.values()).intersection(imagenet_ids())
     part = subset_of(present)
-    if len(present) == 1000:
-        whole = "ImageNet-V2 by class number", "ImageNet or ImageNet-Sketch by WordNet id"
-        return whole[kind == "wnid"], []
     by = "WordNet id" if kind == "wnid" else "class number"
+    if len(present) == 1000:
+        return f"{'ImageNet or ImageNet-Sketch' if kind == 'wnid' else 'ImageNet-V2'} by {by}", []
     if part:
         note = (
             f"Scored among {part.title}'s own {part.size} classes, as published, not among "

@@ -147,8 +147,8 @@ def _list_tars(folder: str) -> list[str]:
 def _list_archives(folder: str) -> tuple[list[str], list[str]]:
     names = _list_tars(folder)
     paths = [os.path.join(folder, name) for name in names]
-    number = re.compile(r"(\d{1,9})\.tar", re.ASCII | re.IGNORECASE)
-    number_of = {name: int(match[1]) for name in names if (match := number.fullmatch(name))}
+    form = re.compile(r"(\d{1,9})\.tar", re.ASCII | re.IGNORECASE)
+    number_of = {name: int(match[1]) for name in names if (match := form.fullmatch(name))}
     present = set(number_of.values())
     stated = _read_count(os.path.join(folder, "nshards.txt"))
     count = stated if stated is not None else max(present, default=-1) + 1
