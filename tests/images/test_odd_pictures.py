@@ -492,6 +492,12 @@ def test_a_missing_plugin_names_the_extra(
     assert message.endswith("Install it: pip install 'tpt-runtime[formats]'.")
 
 
+@pytest.mark.parametrize("brand", [b"mif1", b"msf1", b"heic"])
+def test_a_heic_is_read_whatever_its_first_brand(brand: bytes) -> None:
+    data = FILES["lossy/picture.heic"]
+    assert np.array_equal(decode_image(data[:8] + brand + data[12:]), decode_image(data))
+
+
 def test_a_jxl_that_declares_too_much_is_refused_before_it_is_decoded() -> None:
     # The bits of a size header: not small, 30 bits of height, the ratio 1 to 1.
     bits = 0 | 3 << 1 | (2**30 - 1) << 3 | 1 << 33

@@ -71,7 +71,8 @@ def open_image(data: bytes, name: str, notes: list[str], most_pixels: int) -> Im
             if damage is None and kind != "TGA":
                 damage = kind, error
     plugin = _plugin_of(start)
-    if plugin is not None and damage is None:
+    # AVIF and HEIC share the signature of their container: what is no AVIF may be HEIC.
+    if plugin is not None and (damage is None or damage[0] == "AVIF"):
         return _open_with_plugin(plugin, data, name, most_pixels)
     if damage is not None:
         kind, cause = damage
