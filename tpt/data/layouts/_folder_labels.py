@@ -35,16 +35,31 @@ def label_folders(folders: Sequence[str], options: ReadOptions, path: str) -> tu
         SourceError: ids beside names, ids that ImageNet lacks, and what `choose_classes` refuses.
     """
     kind = find_kind(folders, options, path)
+    if kind == "folders":
+        return _label_names(folders, options, path)
     id_of = _identify(folders, kind, options, path)
     layout, notes = _describe(id_of, kind, options)
-    if kind != "folders":
-        id_of, left_out = _keep_part(id_of, options, path)
-        notes += left_out
+    id_of, left_out = _keep_part(id_of, options, path)
     if kind == "numbers":
         options = _with_wnids(options)
-    choice = choose_classes(_name_classes(id_of, kind, options), options, path)
-    label_of = {name: choice.label_of[label] for name, label in id_of.items()}
-    return replace(choice, label_of=label_of, notes=(*notes, *choice.notes)), layout
+    known = names_by_id()
+    choice = choose_classes({wnid: known.get(wnid, wnid) for wnid in id_of.values()}, options, path)
+    label_of = {name: choice.label_of[wnid] for name, wnid in id_of.items()}
+    return replace(choice, label_of=label_of, notes=(*notes, *left_out, *choice.notes)), layout
+
+
+def _label_names(folders: Sequence[str], options: ReadOptions, path: str) -> tuple[Choice, str]:
+    """The classes of folders that are named after them."""
+    rename = options.rename or str
+    names = {name: as_text(rename(name)).replace("_", " ").strip() for name in folders}
+    choice = choose_classes(names, options, path)
+    if options.classes is None and options.layout == "auto" and all(map(_is_number, folders)):
+        note = (
+            "The folders' numbers are taken for class names. If they are ImageNet-V2's class "
+            "numbers, say so: --layout numbers."
+        )
+        choice = replace(choice, notes=(note, *choice.notes))
+    return choice, "one folder a class"
 
 
 def find_kind(folders: Sequence[str], options: ReadOptions, path: str) -> str:
@@ -92,15 +107,12 @@ def _is_number(name: str) -> bool:
 
 
 def _identify(folders: Sequence[str], kind: str, options: ReadOptions, path: str) -> dict[str, str]:
-    """Each folder's id, in the order of the classes."""
-    if kind == "folders":
-        return {name: name for name in folders}
+    """Each folder's WordNet id, in the order of the classes."""
     order = {wnid: place for place, wnid in enumerate(imagenet_ids())}
     if kind == "numbers":
         return {name: imagenet_ids()[int(name)] for name in sorted(folders, key=int)}
-    unknown = [name for name in folders if name not in order]
-    strange = [name for name in unknown if name not in named_ids(options.classes)]
-    if strange:
+    known = named_ids(options.classes).union(order)
+    if strange := [name for name in folders if name not in known]:
         raise SourceError(
             f'{len(strange):,} of the {len(folders):,} WordNet ids of "{path}" '
             f"{'are' if len(strange) > 1 else 'is'} not among ImageNet's 1,000: {some(strange)}. "
@@ -108,15 +120,6 @@ def _identify(folders: Sequence[str], kind: str, options: ReadOptions, path: str
             "classes listed), or ignore those folders."
         )
     return {name: name for name in sorted(folders, key=lambda x: (order.get(x, 1000), x))}
-
-
-def _name_classes(id_of: Mapping[str, str], kind: str, options: ReadOptions) -> dict[str, str]:
-    """Each id's class name by default."""
-    if kind == "folders":
-        rename = options.rename or str
-        return {name: as_text(rename(name)).replace("_", " ").strip() for name in id_of}
-    known = names_by_id()
-    return {label: known.get(label, label) for label in id_of.values()}
 
 
 def _with_wnids(options: ReadOptions) -> ReadOptions:
@@ -157,13 +160,6 @@ def _keep_part(
 def _describe(id_of: Mapping[str, str], kind: str, options: ReadOptions) -> tuple[str, list[str]]:
     """The layout in words, and notes on it."""
     free = options.classes is None
-    if kind == "folders":
-        note = (
-            "The folders' numbers are taken for class names. If they are ImageNet-V2's class "
-            "numbers, say so: --layout numbers."
-        )
-        doubt = free and options.layout == "auto" and all(_is_number(name) for name in id_of)
-        return "one folder a class", [note] if doubt else []
     present = frozenset(id_of.values()).intersection(imagenet_ids())
     part = subset_of(present)
     by = "WordNet id" if kind == "wnid" else "class number"
