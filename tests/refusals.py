@@ -1,4 +1,4 @@
-"""What a refusal says, for tests of messages."""
+"""What a refused call and a failed command say, for tests of messages."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from click.testing import Result
 
 
 def refusal(kind: type[Exception], call: Callable[..., object], *args: Any, **options: Any) -> str:
@@ -15,4 +16,14 @@ def refusal(kind: type[Exception], call: Callable[..., object], *args: Any, **op
     message = str(caught.value)
     assert message.isprintable()
     assert message.endswith((".", "?"))
+    return message
+
+
+def error_of(result: Result, code: int = 2) -> str:
+    """The message of a command that failed, checked to be full sentences and alone."""
+    assert result.exit_code == code, result.stderr
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    message = " ".join(result.stderr.split("Error: ", 1)[1].split())
+    assert message.endswith((".", "?", '."'))
     return message

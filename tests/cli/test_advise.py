@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
+from refusals import error_of
 
 Run = Callable[..., Result]
 QUICK = ("--views", 4, "--num-workers", 0)
@@ -17,11 +18,6 @@ FEW = (*QUICK, "--methods", "vte,tda,zero,tpt:lr=0.02")
 @pytest.fixture(autouse=True)
 def _pictures(make_images: Callable[..., list[str]]) -> None:
     make_images(*(f"pets/{name}/{n}.png" for name in ("cat", "dog", "owl") for n in range(4)))
-
-
-def error_of(result: Result) -> str:
-    assert result.exit_code == 2, result.stderr
-    return " ".join(result.stderr.split())
 
 
 def test_a_labelled_folder_gives_intervals_a_sentence_and_a_command(run_tpt: Run) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 from PIL import Image
+from refusals import error_of
 
 import tpt
 from tpt.corrupt import CORRUPTIONS, corrupt
@@ -39,10 +40,7 @@ def list_files(top: str) -> dict[str, bytes]:
 
 
 def refusal(run_tpt: Run, *words: object, code: int) -> str:
-    """The one message of a run that is refused, without line breaks."""
-    result = run_tpt("corrupt", *words)
-    assert result.exit_code == code, result.stderr
-    return " ".join(result.stderr.split())
+    return error_of(run_tpt("corrupt", *words), code)
 
 
 # --- what is written ---
@@ -225,7 +223,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_no_part_of_a_file(
     full = OSError(errno.ENOSPC, "No space left on device", "x.part")
     stop_at(monkeypatch, "2.png", full)
     text = refusal(run_tpt, "in", "out", *NOISE, "--num-workers", workers, code=1)
-    assert text.startswith("Error: Corrupted pictures could not be written to")
+    assert text.startswith("Corrupted pictures could not be written to")
     assert "No space left on device. What was written before is whole; put this right" in text
     assert not [name for name in list_files("out") if ".part" in name or "2.png" in name]
 

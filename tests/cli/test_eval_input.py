@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
+from refusals import error_of
 
 import tpt
 from tpt.data.imagenet import subset_ids
@@ -43,12 +44,8 @@ def refuse(run_tpt: Run) -> Callable[..., str]:
 
     def run(*words: object, code: int = 2) -> str:
         result = run_tpt("eval", *words, "--output", "out")
-        assert result.exit_code == code, result.stderr
-        assert result.stdout == ""
         assert not OUT.exists()
-        message = " ".join(result.stderr[result.stderr.index("Error: ") + 7 :].split())
-        assert message[-1] in ".?'\""
-        return message
+        return error_of(result, code)
 
     return run
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import Result
+from refusals import error_of
 from torch import Tensor
 
 import tpt
@@ -78,8 +79,7 @@ def read_json(result: Result) -> Any:
 
 
 def assert_fails(result: Result, text: str, code: int = 1) -> None:
-    assert (result.exit_code, result.stdout) == (code, "")
-    assert text in result.stderr.splitlines()[-1]
+    assert text in error_of(result, code)
 
 
 @pytest.mark.parametrize("name", ["show", "import", "diff"])

@@ -16,6 +16,7 @@ import pytest
 import torch
 from click.testing import Result
 from PIL import Image
+from refusals import error_of
 
 import coop.features
 import coop.recipes
@@ -73,16 +74,6 @@ def pictures(listing: str, split: str) -> list[tuple[str, str]]:
 
 def made() -> set[str]:
     return {name for name in os.listdir() if os.path.isfile(name)}
-
-
-def error_of(result: Result, code: int) -> str:
-    """The one line on stderr that says what is wrong, checked to be a full sentence."""
-    assert result.exit_code == code, result.stderr
-    assert result.stdout == ""
-    message = result.stderr.rstrip("\n").splitlines()[-1]
-    assert message.startswith("Error: ")
-    assert message.endswith((".", '."'))
-    return message
 
 
 # --- what is made ---

@@ -14,6 +14,7 @@ import pytest
 import torch
 from click.testing import Result
 from PIL import Image
+from refusals import error_of
 
 import coop.transfer_prompts
 from cli import evaluating
@@ -65,15 +66,6 @@ def read_matrix(folder: str = "out") -> dict[str, Any]:
 def read_lines(folder: str = "out") -> list[dict[str, Any]]:
     lines = Path(folder, "predictions.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
-
-
-def error_of(result: Result, code: int) -> str:
-    """The message, checked to be of full sentences and told before anything was made."""
-    assert result.exit_code == code, result.stderr
-    assert result.stdout == ""
-    message = result.stderr[result.stderr.index("Error: ") :].rstrip("\n")
-    assert message.endswith((".", '."'))
-    return " ".join(message.split())
 
 
 # --- learning and testing ---
@@ -345,7 +337,7 @@ def test_libraries_that_are_missing_are_told_first(
     )
     message = error_of(transfer("pets", "cars", "--output", "out"), 1)
     assert message == (
-        "Error: `tpt transfer` needs matplotlib for what it measures and draws. Install it: pip "
+        "`tpt transfer` needs matplotlib for what it measures and draws. Install it: pip "
         "install 'tpt-runtime[eval]'."
     )
 

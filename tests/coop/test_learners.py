@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import PARITY
+from refusals import refusal
 from torch import Tensor
 
 import coop.loop
@@ -68,15 +69,6 @@ def step(learner: Learner, batch: Batch, lr: float) -> None:
     with torch.no_grad():
         for name, tensor in learner.parameters.items():
             tensor -= lr * found[name]
-
-
-def message_of(kind: type[Exception], make: object, *args: object, **kwargs: object) -> str:
-    with pytest.raises(kind) as caught:
-        make(*args, **kwargs)  # type: ignore[operator]
-    message = str(caught.value)
-    assert "\n" not in message
-    assert message.endswith(".")
-    return message
 
 
 def assert_close_gradient(got: Tensor, want: Tensor) -> None:
@@ -299,13 +291,13 @@ def test_a_conditional_context_is_no_start_for_a_fixed_one(
 ) -> None:
     learner = CoCoOp(draw_engine(golden.clip, 3, golden.clip.width))
     engine = tpt.PromptEngine(golden.clip, CLASSES, learner.context())
-    message = message_of(MethodError, MAKERS[method], engine)
+    message = refusal(MethodError, MAKERS[method], engine)
     assert "starts from a fixed context, but a CoCoOp context came" in message
 
 
 def test_cocoop_refuses_a_class_specific_context(golden: SimpleNamespace) -> None:
     engine = draw_engine(golden.clip, len(CLASSES), 3, golden.clip.width)
-    message = message_of(MethodError, CoCoOp, engine)
+    message = refusal(MethodError, CoCoOp, engine)
     assert "class-specific contexts do not go with it" in message
     assert "Leave out --class-specific, or use --method coop" in message
 
@@ -361,18 +353,18 @@ def test_words_and_a_position_that_contradict_each_other_are_refused(
     golden: SimpleNamespace,
 ) -> None:
     words = "a photo of a {} in the wild"
-    message = message_of(MethodError, start_context, golden.clip, 5, words=words, position="front")
+    message = refusal(MethodError, start_context, golden.clip, 5, words=words, position="front")
     assert f'The words "{words}" put the class name at position middle' in message
     assert "position front was asked for. Leave out one of the two" in message
 
 
 def test_words_for_a_class_specific_start_are_refused(golden: SimpleNamespace) -> None:
-    message = message_of(
+    message = refusal(
         MethodError, start_context, golden.clip, 5, words="a photo of a", class_specific=True
     )
     assert 'starts at random, but the words "a photo of a" were given' in message
 
 
 def test_a_position_that_is_none_is_refused(golden: SimpleNamespace) -> None:
-    message = message_of(PromptError, start_context, golden.clip, 5, position="top")
+    message = refusal(PromptError, start_context, golden.clip, 5, position="top")
     assert 'Unknown position "top"' in message

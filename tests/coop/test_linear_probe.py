@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import safetensors
 import torch
+from refusals import refusal
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
@@ -34,15 +35,6 @@ def draw_pictures(count: int, classes: int, noise: float, seed: int, width: int 
 
 def nothing(width: int = 6) -> Pictures:
     return torch.zeros(0, width), torch.zeros(0, dtype=torch.long)
-
-
-def message_of(kind: type[Exception], make: Any, *args: Any) -> str:
-    with pytest.raises(kind) as caught:
-        make(*args)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert message.endswith(".")
-    return message
 
 
 # --- the search ---
@@ -182,9 +174,7 @@ def test_labels_may_come_in_any_order() -> None:
 def test_a_class_without_a_picture_is_named_by_numbers() -> None:
     features, labels = draw_pictures(12, 3, 1.0, 0)
     there = labels != 1
-    message = message_of(
-        MethodError, fit_linear_probe, features[there], labels[there], *nothing(), 3
-    )
+    message = refusal(MethodError, fit_linear_probe, features[there], labels[there], *nothing(), 3)
     assert "needs a picture of each of the 3 classes, but 2 have one that can be read" in message
 
 
@@ -193,7 +183,7 @@ def test_scikit_learn_that_is_not_installed_is_asked_for(
 ) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
     train = draw_pictures(12, 3, 1.0, 0)
-    message = message_of(MethodError, fit_linear_probe, *train, *nothing(), 3)
+    message = refusal(MethodError, fit_linear_probe, *train, *nothing(), 3)
     assert "needs scikit-learn. Install it: pip install 'tpt-runtime[train]'" in message
 
 
@@ -226,7 +216,7 @@ def test_weights_that_are_a_view_are_written_as_they_look(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", ["probe.pt", "probe", "probe.safetensors.bak"])
 def test_another_suffix_is_refused(tmp_path: Path, name: str) -> None:
-    message = message_of(MethodError, save_linear_probe, make_probe(), tmp_path / name, {})
+    message = refusal(MethodError, save_linear_probe, make_probe(), tmp_path / name, {})
     assert "A linear probe is saved as .safetensors" in message
     assert name in message
     assert list(tmp_path.iterdir()) == []
@@ -234,7 +224,7 @@ def test_another_suffix_is_refused(tmp_path: Path, name: str) -> None:
 
 def test_a_folder_that_is_gone_is_said_in_a_sentence(tmp_path: Path) -> None:
     target = tmp_path / "gone" / "probe.safetensors"
-    message = message_of(OutputError, save_linear_probe, make_probe(), target, {})
+    message = refusal(OutputError, save_linear_probe, make_probe(), target, {})
     assert str(target) in message
     assert "linear probe" in message
 
@@ -242,5 +232,5 @@ def test_a_folder_that_is_gone_is_said_in_a_sentence(tmp_path: Path) -> None:
 def test_a_linear_probe_is_refused_as_a_prompt(tmp_path: Path) -> None:
     path = tmp_path / "probe.safetensors"
     save_linear_probe(make_probe(), path, {"model": "tiny"})
-    message = message_of(PromptError, tpt.Context.load, path)
+    message = refusal(PromptError, tpt.Context.load, path)
     assert f'"{path}" is not a prompt file' in message

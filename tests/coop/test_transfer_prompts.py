@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from refusals import refusal
 
 import coop.transfer_prompts
 from coop.train_job import TrainSettings
@@ -175,9 +176,7 @@ def test_classes_without_training_pictures_are_not_learned_and_told() -> None:
 def test_pictures_that_are_no_files_cannot_be_learned_from() -> None:
     sample = Sample("0", 0, ArrayRow(np.zeros((1, 2, 2, 3), dtype=np.uint8), 0))
     whole = LabelledSet("cifar", "CIFAR-10 arrays", "c", PETS, PETS, (sample,))
-    with pytest.raises(SourceError) as caught:
-        find_source(whole, QUICK)
-    assert str(caught.value) == (
+    assert refusal(SourceError, find_source, whole, QUICK) == (
         'No prompt can be learned on "cifar" (CIFAR-10 arrays): expected pictures that are files, '
         "in class folders or a CSV file. Give a prompt for it (--prompt cifar=FILE), or name the "
         "sets to learn on with --sources; it can be a target in any case."
