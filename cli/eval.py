@@ -88,7 +88,7 @@ if TYPE_CHECKING:
     "--layout",
     default="auto",
     show_default=True,
-    help="How the sets lie on the disk: folders, wnid, numbers, domains, corruptions, cifar, "
+    help="How the sets are stored: folders, wnid, numbers, domains, corruptions, cifar, "
     "table, tars, or auto.",
 )
 @all_files_option
@@ -109,7 +109,7 @@ if TYPE_CHECKING:
     "outsides",
     multiple=True,
     metavar="[NAME=]FOLDER",
-    help="Pictures that are none of the classes: how well each method's confidence tells them "
+    help="Pictures of none of the classes, to measure how well each method's confidence tells them "
     "apart (AUROC, FPR at 95 %, and false alarms and misses at a threshold).",
 )
 @click.option(
@@ -122,7 +122,7 @@ if TYPE_CHECKING:
     type=click.Choice(["shift", "base-to-new"]),
     default="shift",
     show_default=True,
-    help="base-to-new evaluates the two halves of the classes apart.",
+    help="base-to-new evaluates the two halves of the classes separately.",
 )
 @model_options
 @template_option(

@@ -87,7 +87,7 @@ adaptation_options = group(
         "--gate",
         type=click.FloatRange(0, 1, min_open=True),
         metavar="SCORE",
-        help="Leave images alone whose plain view is at least this sure; 0.9 is cautious.",
+        help="Do not adapt images whose plain view is at least this sure; 0.9 is cautious.",
     ),
     click.option("--gate-views", type=AT_LEAST_ONE, help="Views the gate looks at [default: 1]."),
 )
@@ -99,7 +99,7 @@ all_files_option = click.option(
 """How folders are looked through."""
 
 pretrained_option = click.option(
-    "--pretrained", help="Tag or weight file of an open_clip model; random for random."
+    "--pretrained", help="Tag or weight file of an open_clip model; random for random weights."
 )
 tag_option = click.option("--pretrained", help="Tag or weight file of an open_clip model.")
 model_options = group(

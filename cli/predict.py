@@ -92,7 +92,7 @@ if TYPE_CHECKING:
     type=click.Choice(["threads", "processes"]),
     default="threads",
     show_default=True,
-    help="In processes a decoder that crashes costs its picture alone.",
+    help="With processes, a decoder that crashes loses only its own picture.",
 )
 @film_options
 @cluster_options

@@ -109,7 +109,7 @@ def find_clip(
     except TptError as error:
         if model is not None:
             raise
-        note(f"The nearest words are left out: the prompt's own model is not to be had. {error}")
+        note(f"The nearest words are left out: the prompt's own model cannot be loaded. {error}")
         return None
     if clip.pretrained == "random":
         note("Warning: the model's weights are random, and so are the nearest words.")

@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from tiny_model import name_tiny
 
+import coop.train_job
 from cli.main import main
 from tpt.evaluate import runner
 from tpt.model.load import load_clip
@@ -41,6 +42,13 @@ def run_tpt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Run `tpt ARGS` in this process; an exception that the command lets through fails the test."""
     monkeypatch.setattr(job, "load_clip", _load_once)
     return run_in_process
+
+
+@pytest.fixture
+def train(run_tpt: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Run `tpt train ARGS` with the model that `run_tpt` keeps loaded."""
+    monkeypatch.setattr(coop.train_job, "load_clip", _load_once)
+    return lambda *args: run_tpt("train", *args)
 
 
 @pytest.fixture(scope="module")

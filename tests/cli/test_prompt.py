@@ -291,7 +291,7 @@ def test_the_prompts_own_model_that_cannot_be_had_is_told_and_the_rest_shown(
     loading, error = result.stderr.splitlines()
     assert loading.startswith("Loading ViT-B-61 (weights that are not here yet are fetched first")
     assert error.startswith(
-        "The nearest words are left out: the prompt's own model is not to be had. Unknown model "
+        "The nearest words are left out: the prompt's own model cannot be loaded. Unknown model "
         '"ViT-B-61". Did you mean "ViT-B-16"'
     )
 

@@ -23,7 +23,6 @@ import coop.recipes
 import coop.schedule
 import coop.train_job
 import tpt
-from tpt.streaming import predict_job
 
 PETS = ("cat", "dog", "owl")
 METHODS = ("coop", "cocoop", "kgcoop", "e2mim")
@@ -32,13 +31,6 @@ FAST = ("--shots", 2, *QUICK)
 
 Train = Callable[..., Result]
 Run = Callable[..., Result]
-
-
-@pytest.fixture
-def train(run_tpt: Run, monkeypatch: pytest.MonkeyPatch) -> Train:
-    """Run `tpt train ARGS` with the model that `run_tpt` keeps loaded."""
-    monkeypatch.setattr(coop.train_job, "load_clip", predict_job.load_clip)
-    return lambda *args: run_tpt("train", *args)
 
 
 def paint(folder: str, classes: Sequence[str] = PETS, count: int = 6, seed: int = 0) -> None:

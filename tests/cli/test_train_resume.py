@@ -24,7 +24,6 @@ from torch import Tensor
 import coop.features
 import coop.train_job
 import tpt
-from tpt.streaming import predict_job
 
 METHODS = ("coop", "cocoop", "kgcoop", "e2mim")
 QUICK = ("--epochs", 4, "--cache-views", 2, "--num-workers", 0)
@@ -37,13 +36,6 @@ Train = Callable[..., Result]
 @pytest.fixture(autouse=True)
 def _pets(make_images: Callable[..., list[str]]) -> None:
     make_images(*(f"pets/{name}/{n}.png" for name in ("cat", "dog", "owl") for n in range(5)))
-
-
-@pytest.fixture
-def train(run_tpt: Train, monkeypatch: pytest.MonkeyPatch) -> Train:
-    """Run `tpt train ARGS` with the model that `run_tpt` keeps loaded."""
-    monkeypatch.setattr(coop.train_job, "load_clip", predict_job.load_clip)
-    return lambda *args: run_tpt("train", *args)
 
 
 def tensors_of(path: str) -> dict[str, Tensor]:
