@@ -9,7 +9,9 @@ import pytest
 from click.testing import Result
 
 
-def refusal(kind: type[Exception], call: Callable[..., object], *args: Any, **options: Any) -> str:
+def refusal(
+    kind: type[Exception], call: Callable[..., object], /, *args: Any, **options: Any
+) -> str:
     """The message of the error that a call raises, checked to be one full line."""
     with pytest.raises(kind) as caught:
         call(*args, **options)

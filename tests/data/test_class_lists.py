@@ -98,9 +98,7 @@ def test_labels_that_fit_no_class_are_named_with_the_way_on() -> None:
 
 def test_two_labels_of_one_name_are_an_error() -> None:
     for found in (same("Dog", "dog"), {"Dog": "hound", "dog": "Hound"}):
-        with pytest.raises(SourceError) as caught:
-            choose_classes(found, ReadOptions(), "pets")
-        assert str(caught.value) == (
+        assert refusal(SourceError, choose_classes, found, ReadOptions(), "pets") == (
             f'"Dog" and "dog" in "pets" are one class name ("{found["dog"]}"). Rename one of them, '
             "or say which class each is: --classes Dog=...,dog=..."
         )

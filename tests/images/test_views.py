@@ -13,6 +13,7 @@ import torch
 from images.view_pictures import natural, noise, pillow_views, to_bytes
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
+from refusals import refusal
 from torch import Tensor
 
 import tpt
@@ -384,9 +385,7 @@ def test_the_images_stay_as_they_were(tiny: tpt.Clip) -> None:
 def test_a_setting_out_of_its_range_is_refused(
     tiny: tpt.Clip, options: dict[str, Any], text: str
 ) -> None:
-    with pytest.raises(MethodError) as caught:
-        tpt.Views(tiny, **options)
-    assert text in str(caught.value)
+    assert text in refusal(MethodError, tpt.Views, tiny, **options)
 
 
 @pytest.mark.parametrize("call", ["__call__", "plain"])
@@ -441,9 +440,7 @@ def test_views_of_one_model_are_refused_for_a_model_that_wants_others(
     images = [torch.zeros(3, 9, 9)]
     assert next(tpt.stream(images, method, tpt.Views(other, n=2))).predictions
     other.preprocess = dataclasses.replace(other.preprocess, **change)
-    with pytest.raises(MethodError) as caught:
-        tpt.stream(images, method, tpt.Views(other, n=2))
-    message = str(caught.value)
+    message = refusal(MethodError, tpt.stream, images, method, tpt.Views(other, n=2))
     assert "These views are made for other (" in message
     assert "but the method's model is tiny (size (64, 64)" in message
     assert str(*change.values()) in message

@@ -253,8 +253,8 @@ def save(pixels: Pixels, path: str) -> None:
 
 def _write_whole(path: str, data: bytes) -> None:
     folder, name = os.path.split(path)
-    # Always the same name, so that what a killed run left is used up by the next one; a digest,
-    # because the picture's own name may be as long as a name can be.
+    # Always the same name, so that the next run overwrites what a killed run left; a digest,
+    # because the picture's own name may already be as long as a name can be.
     digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
     beside = Path(folder, f".tpt-{digest}.part")
     with staged(Path(path), data, beside=beside, sync=False):

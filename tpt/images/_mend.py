@@ -180,7 +180,7 @@ def without_end(data: bytes, decode: Callable[[bytes], Pixels]) -> Pixels | None
     found: Pixels | None = None
     for seed in range(3):
         noise = np.random.default_rng(seed).integers(0, 255, (16, 64), dtype=np.uint8)
-        # The decoder may wait for any of the restart marks, and wants an end mark.
+        # The decoder may wait for any of the restart marks, and needs an end mark.
         marked = [row.tobytes() + bytes((255, 0xD0 + i % 8)) for i, row in enumerate(noise)]
         try:
             pixels = decode(data.removesuffix(b"\xff") + b"".join(marked) + _END)

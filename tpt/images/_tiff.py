@@ -53,7 +53,7 @@ def read_no_data(tags: Any) -> float | None:
 
 
 class TiffFile(Plugin.TiffImageFile):
-    """Pillow's reader, with what it does not know or gets wrong put right."""
+    """Pillow's reader, with corrections for what it does not know or gets wrong."""
 
     is_multiplied = False
     """Whether colours are multiplied by their alpha. They are left so, because Pillow would make a

@@ -148,11 +148,7 @@ def _describe_flat(root: str, here: Listing) -> str:
 
 
 def _check_mixture(root: str, inside: Mapping[str, Listing]) -> list[str]:
-    """The folders that hold class folders; none if all of them are class folders.
-
-    Raises:
-        SourceError: class folders beside folders of class folders, or empty ones.
-    """
+    """The folders that hold class folders, none if all are class folders; refuses a mixture."""
     # Sub-folders without pictures do not count.
     deep = [folder for folder, here in inside.items() if _first_below(root, folder, here)]
     plain = [folder for folder in inside if folder not in deep]
@@ -205,11 +201,7 @@ def _check_shared(root: str, groups: Sequence[Group]) -> None:
 def _find_corruptions(
     root: str, name: str, inside: Mapping[str, Listing], deep: Sequence[str]
 ) -> list[Group]:
-    """A group a corruption and severity, at one of three depths; none if it is no such tree.
-
-    Raises:
-        SourceError: only a part of the tree has that form, or a corruption comes twice.
-    """
+    """A group a corruption and severity, at one of three depths; none if it is no such tree."""
     if _are_severities(deep):
         kind = os.path.basename(os.path.realpath(root))
         return [_make_group(name, os.path.join(root, level), kind, level) for level in deep]
