@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from cli.evaluating import telling_warnings
 from cli.jacobian import tell_jacobian
 from cli.option_values import read_prediction
@@ -33,11 +31,6 @@ def make_settings(options: dict[str, Any], entries: tuple[str, ...] | None) -> P
     """What the options ask for."""
     from tpt.data.class_lists import list_names
 
-    for name, why in (("screen", "hold one model"), ("jacobian", "would build one")):
-        if options["ray"] is not None and options[name]:
-            raise click.UsageError(
-                f"--{name} has no meaning with --ray, whose actors {why} each. Leave one out."
-            )
     return read_prediction(
         options,
         classes=None if entries is None else list_names(entries),

@@ -16,8 +16,15 @@ if TYPE_CHECKING:
     from tpt.streaming.predict_settings import PredictSettings
     from tpt.streaming.sources import Found
 
-_ALONE = {"strict": False, "save_state": None, "load_state": None, "decode_in": "threads"}
-"""Options of a single process, and their values where they were not given."""
+_ALONE = {
+    "strict": "",
+    "save_state": "",
+    "load_state": "",
+    "decode_in": "",
+    "screen": ", whose actors hold one model each",
+    "jacobian": ", whose actors would build one each",
+}
+"""Options of a single process, and why they have no meaning on a cluster, if that is not plain."""
 
 
 def check_options(options: dict[str, Any]) -> Any:
@@ -25,10 +32,10 @@ def check_options(options: dict[str, Any]) -> Any:
     from tpt.scale.cluster import read_pool
     from tpt.scale.output import Parts
 
-    for name, unset in _ALONE.items():
-        if options[name] != unset:
-            said = name.replace("_", "-")
-            raise MethodError(f"--{said} has no meaning with --ray. Leave it out.")
+    for name, why in _ALONE.items():
+        if options[name] not in (None, False, "threads"):  # their defaults
+            flag = name.replace("_", "-")
+            raise MethodError(f"--{flag} has no meaning with --ray{why}. Leave it out.")
     if options["form"] not in (None, "parquet"):
         raise MethodError(
             "--ray writes Parquet files into a folder; `tpt records convert` makes another form of "
