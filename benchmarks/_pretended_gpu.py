@@ -141,7 +141,6 @@ def pretending() -> Iterator[None]:
     """A GPU is there inside, in all threads: `torch.device("pretended", 0)`."""
     lifted = torch._C._only_lift_cpu_tensors()
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=...) copies like others
-    transfers.STREAMING.add(KIND)
     try:
         with ExitStack() as stack:
             for place, name, own in _PATCHES:
@@ -149,7 +148,6 @@ def pretending() -> Iterator[None]:
             with _Mode():
                 yield
     finally:
-        transfers.STREAMING.discard(KIND)
         torch._C._set_only_lift_cpu_tensors(lifted)
 
 
@@ -353,7 +351,8 @@ def _register() -> None:
         setattr(module, name, part)
 
 
-_PATCHES = (
+_PATCHES: tuple[tuple[Any, str, Any], ...] = (
+    (transfers, "_KINDS", frozenset({"cuda", KIND})),
     (Tensor, "pin_memory", _lock),
     (torch.nn.Module, "to", _move_to),
     (threading.Thread, "_bootstrap_inner", _run),  # threads may have a `run` of their own

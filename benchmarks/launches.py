@@ -30,7 +30,7 @@ from tpt.evaluate.runner import judge
 from tpt.images.decode import load_picture
 from tpt.methods import Method
 from tpt.methods.registry import make_method
-from tpt.streaming.batches import ask_batch, encode
+from tpt.streaming.batches import encode, launch_batch
 from tpt.streaming.loading import Loaded
 
 PICTURES = sorted((Path(__file__).parent.parent / "examples" / "images").glob("*.jpg"))
@@ -75,7 +75,7 @@ def _measure(method: Method, views: tpt.Views, batch: int, before: int) -> dict[
     pictures = [load_picture(PICTURES[place % len(PICTURES)]) for place in range(batch)]
     items = [Loaded(place, None, picture) for place, picture in enumerate(pictures)]
     for _ in range(before):  # what is made once a class list, and what is recorded
-        list(ask_batch(items, method, views, 5)())
+        list(launch_batch(items, method, views, 5)())
     clip = method.engine.clip
     made = views(pictures)
     features = clip.encode_views(made)
@@ -83,7 +83,7 @@ def _measure(method: Method, views: tpt.Views, batch: int, before: int) -> dict[
         "views": lambda: views(pictures),
         "tower": lambda: clip.encode_views(made),
         "method": lambda: method.adapt_features(features),
-        "predict": lambda: list(ask_batch(items, method, views, 5)()),
+        "predict": lambda: list(launch_batch(items, method, views, 5)()),
         "encode": lambda: encode(items, clip, views, check=method.weighs_others),
         "judge": partial(judge, features, [0] * batch, {"it": method}),
     }

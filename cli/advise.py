@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     default=200,
     show_default=True,
     metavar="N",
-    help="Draw at most N pictures; with more of them smaller differences show.",
+    help="Draw at most N pictures; more pictures show smaller differences.",
 )
 @click.option(
     "--methods",

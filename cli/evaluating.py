@@ -30,7 +30,7 @@ _MANY_SENTENCES = 5_000  # from here on the wait before the first picture is exp
 
 
 def check_extra(command: str, modules: Sequence[str], extra: str = "eval") -> None:
-    """Refuse at once, and not after the run, where libraries are missing."""
+    """Refuse before the run if libraries are missing."""
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
         packages = ", ".join(missing).replace("sklearn", "scikit-learn").replace("_", "-")
@@ -72,7 +72,7 @@ def list_pictures(path: str, all_files: bool = False) -> list[Any]:
 
 
 def read_single(path: str, how: ReadOptions, say: Say) -> LabelledSet:
-    """The set of a path that holds no other."""
+    """Read the only set of a path; refuse several."""
     found = read_one(path, how, say)
     if len(found) > 1:
         raise MethodError(

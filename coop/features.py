@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from tpt.errors import MethodError
-from tpt.images.chance import draw_from
 from tpt.images.resample import cut, normalise, preprocess_plain, shrink_huge
+from tpt.images.rng import make_rng
 from tpt.images.views import draw_crops
 from tpt.model.clip import Clip
 from tpt.model.transfers import send
@@ -162,4 +162,4 @@ class FeatureBank:
 
 def draw_view(seed: int, path: str, view: int) -> np.random.Generator:
     """The random generator of one training view; a test-time view has another."""
-    return draw_from(seed, "train", path, view)
+    return make_rng(seed, "train", path, view)

@@ -18,7 +18,7 @@ import tpt
 from tpt.images.decode import load_picture
 from tpt.methods import Method
 from tpt.methods.registry import make_method
-from tpt.streaming.batches import ask_batch
+from tpt.streaming.batches import launch_batch
 from tpt.streaming.loading import Loaded
 from tpt.streaming.records import Record
 from tpt.streaming.screen import Screen
@@ -45,7 +45,7 @@ def there(here: tpt.Clip) -> Iterator[tpt.Clip]:
 
 def predict(clip: tpt.Clip, name: str, kind: str, **rest: Any) -> list[Record]:
     method = make_method(name, tpt.PromptEngine(clip, NAMES))
-    return list(ask_batch(ITEMS, method, tpt.Views(clip, n=12, kind=kind), 3, **rest)())
+    return list(launch_batch(ITEMS, method, tpt.Views(clip, n=12, kind=kind), 3, **rest)())
 
 
 def assert_same(found: list[Record], expected: list[Record]) -> None:
@@ -76,9 +76,9 @@ def test_a_method_says_what_it_says_on_a_cpu(
 def test_a_batch_waits_once(there: tpt.Clip, name: str) -> None:
     method = make_method(name, tpt.PromptEngine(there, NAMES))
     views = tpt.Views(there, n=12)
-    list(ask_batch(ITEMS, method, views, 3)())  # what is made once a class list
+    list(launch_batch(ITEMS, method, views, 3)())  # what is made once a class list
     with gpu.counting() as counts:
-        list(ask_batch(ITEMS, method, views, 3)())
+        list(launch_batch(ITEMS, method, views, 3)())
     assert counts.waits.total() == 1, counts.waits
 
 

@@ -1,4 +1,4 @@
-"""A stream on a pretended GPU: one wait a batch, and the next batch is asked for before it."""
+"""A stream on a pretended GPU: one wait a batch, and the next batch is launched before it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_stream_waits_once_a_batch_and_copies_pictures_aside(method: tpt.TPT) 
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 8])
-def test_records_do_not_depend_on_what_is_asked_for_ahead(
+def test_records_do_not_depend_on_what_is_launched_ahead(
     method: tpt.TPT, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     views = tpt.Views(method.engine.clip, n=8)
@@ -63,19 +63,19 @@ def test_records_do_not_depend_on_what_is_asked_for_ahead(
     assert labels(ahead) == labels(after)
 
 
-def test_the_next_batch_is_asked_for_before_this_one_is_waited_for(
+def test_the_next_batch_is_launched_before_this_one_is_waited_for(
     method: tpt.TPT, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
-    ask, fetch = batches.ask, batches.fetch_outcome
-    monkeypatch.setattr(batches, "ask", lambda *a: order.append("ask") or ask(*a))
+    launch, fetch = batches.launch, batches.fetch_outcome
+    monkeypatch.setattr(batches, "launch", lambda *a: order.append("launch") or launch(*a))
     monkeypatch.setattr(batches, "fetch_outcome", lambda *a: order.append("wait") or fetch(*a))
     views = tpt.Views(method.engine.clip, n=8)
     list(tpt.stream(PATHS, method, views, batch_size=3))
-    assert order == ["ask", "ask", "wait", "ask", "wait", "wait"]
+    assert order == ["launch", "launch", "wait", "launch", "wait", "wait"]
     order.clear()
     list(tpt.stream(iter(PATHS[:2]), method, views, batch_size=1))  # a camera's may be late
-    assert order == ["ask", "wait", "ask", "wait"]
+    assert order == ["launch", "wait", "launch", "wait"]
 
 
 def test_a_picture_that_fails_is_tried_alone_and_the_others_go_on(
@@ -125,5 +125,5 @@ def test_views_can_be_copied_and_pickled(clip: tpt.Clip) -> None:
 def test_on_a_cpu_nothing_is_copied() -> None:
     pixels = np.zeros((4, 4, 3), np.uint8)
     cpu = torch.device("cpu")
-    assert transfers.lock_pages(pixels, cpu) is pixels
+    assert transfers.pin(pixels, cpu) is pixels
     assert transfers.Sender()([pixels], cpu)[0].data_ptr() == pixels.ctypes.data

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def run(*checks: str) -> None:
+def assert_passes(*checks: str) -> None:
     options = ["-q", "-o", "python_files=check_*.py", "-p", "no:cacheprovider"]
     command = [sys.executable, "-m", "pytest", *options, *(str(HERE / name) for name in checks)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
@@ -33,10 +33,10 @@ def run(*checks: str) -> None:
 def test_methods_streams_and_graphs() -> None:
     names = sorted(path.name for path in HERE.glob("check_*.py"))
     assert set(COMMANDS) < set(names)
-    run(*(name for name in names if name not in COMMANDS))
+    assert_passes(*(name for name in names if name not in COMMANDS))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_commands_and_launches(name: str) -> None:
-    run(name)
+    assert_passes(name)

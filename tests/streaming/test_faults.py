@@ -383,7 +383,7 @@ def test_batches_of_a_list_never_depend_on_the_clock(
     engine: tpt.PromptEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    predict, load = pipeline.ask_batch, loading.load_picture
+    predict, load = pipeline.launch_batch, loading.load_picture
 
     def count(batch: list[Any], **rest: Any) -> Any:
         sizes.append(len(batch))
@@ -393,7 +393,7 @@ def test_batches_of_a_list_never_depend_on_the_clock(
         time.sleep(0.1)
         return load(item)
 
-    monkeypatch.setattr(pipeline, "ask_batch", count)
+    monkeypatch.setattr(pipeline, "launch_batch", count)
     monkeypatch.setattr(loading, "load_picture", slow)
     assert len(list(tpt.stream(ITEMS, Plugin(engine), batch_size=3))) == COUNT
     assert sizes == [3, 3, 2]

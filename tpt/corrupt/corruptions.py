@@ -13,7 +13,7 @@ import numpy as np
 
 from tpt.corrupt.corruption_kinds import CORRUPTIONS, Pixels, to_bytes, to_floats
 from tpt.errors import MethodError, suggest
-from tpt.images.chance import draw_from
+from tpt.images.rng import make_rng
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -42,7 +42,7 @@ def corrupt(pixels: Pixels, kind: str, severity: int, seed: int = 0, key: str | 
             f"{pixels.dtype}. tpt.images.decode.decode_image makes one of any image."
         )
     chosen = CORRUPTIONS[kind]
-    rng = draw_from(seed, kind, severity, type(key).__name__, key)
+    rng = make_rng(seed, kind, severity, type(key).__name__, key)
     return to_bytes(chosen.apply(to_floats(pixels), chosen.levels[severity - 1], rng))
 
 

@@ -26,7 +26,7 @@ from tpt.methods.fetching import fetch_outcome, find_sound
 from tpt.streaming._ahead import map_ahead
 from tpt.streaming._stages import describe_failure, settle
 from tpt.streaming.batches import OVERFLOW, encode
-from tpt.streaming.loading import Loaded, decode_ahead, load_as, stage, weigh_pixels
+from tpt.streaming.loading import Loaded, decode_ahead, load_as, pin_pixels, weigh_pixels
 from tpt.streaming.pipeline import cut_batches, one_ahead
 from tpt.streaming.records import PLACES, Failure
 from tpt.streaming.screen import Screen
@@ -76,7 +76,7 @@ def run_walk(
     clip = views.clip
     decode = partial(decode_ahead, samples, num_workers, batch_size, load_sample)
     with closing(decode(device=clip.device)) as loaded:
-        looks = (
+        encoded = (
             _encode_variant(items, variant, methods, views, screen)
             for batch in cut_batches(loaded, batch_size)
             for items, variant in _change_batch(
@@ -84,11 +84,11 @@ def run_walk(
             )
         )
         told: dict[int, list[Line]] = {}
-        for look in one_ahead(looks) if clip.works_ahead else looks:
-            for index, line in _judge_variant(look, samples, methods, views):
+        for part in one_ahead(encoded) if clip.works_ahead else encoded:
+            for index, line in _judge_variant(part, samples, methods, views):
                 told.setdefault(index, []).append(line)
-            if look.variant is walk.variants[-1]:
-                lines = [line for item in look.items for line in told.get(item.index, ())]
+            if part.variant is walk.variants[-1]:
+                lines = [line for item in part.items for line in told.get(item.index, ())]
                 yield from lines[skip:]
                 told, skip = {}, 0
 
@@ -111,7 +111,7 @@ def load_sample(index: int, sample: Sample) -> Loaded:
 
 
 @dataclass(frozen=True, eq=False)
-class _Look:
+class _EncodedBatch:
     """One batch in one variant, encoded for all methods."""
 
     items: list[Loaded]
@@ -126,28 +126,30 @@ def _encode_variant(
     methods: dict[str, Methods],
     views: Views,
     screen: Screen | None = None,
-) -> _Look:
+) -> _EncodedBatch:
     good = [item for item in items if item.picture is not None]
     started = time.perf_counter()
     every = [method for by_name in methods.values() for method in by_name.values()]
     count = None if any(method.reads_views for method in every) else 1
     clip = every[0].engine.clip
     readers = [method.go_on for method in every if method.reads_views]
-    look = partial(screen.encode, clip, methods=readers) if screen and count is None else None
+    encode_views = None
+    if screen is not None and count is None:
+        encode_views = partial(screen.encode, clip, methods=readers)
     check = any(method.weighs_others for method in every)
-    found = encode(good, clip, views, count, look, check) if good else []
+    found = encode(good, clip, views, count, encode_views, check) if good else []
     ms = (time.perf_counter() - started) * 1e3 / max(1, len(good))
     encoded = dict(zip((item.index for item in good), found, strict=True))
-    return _Look(items, variant, encoded, ms)
+    return _EncodedBatch(items, variant, encoded, ms)
 
 
 def _judge_variant(
-    look: _Look, samples: Sequence[Sample], methods: dict[str, Methods], views: Views
+    batch: _EncodedBatch, samples: Sequence[Sample], methods: dict[str, Methods], views: Views
 ) -> Iterator[tuple[int, Line]]:
     """(place of the picture, line) of one batch in one variant."""
-    encoded = look.encoded
+    encoded = batch.encoded
     told: dict[tuple[str, int], Answer | Failure] = {}
-    for result_set in look.variant.result_sets:
+    for result_set in batch.variant.result_sets:
         labels = {index: result_set.label(samples[index]) for index in encoded}
         here = {index: row for index, row in encoded.items() if labels[index] >= 0}
         told |= {(result_set.name, i): row for i, row in here.items() if isinstance(row, Failure)}
@@ -157,16 +159,16 @@ def _judge_variant(
             by_name = methods[result_set.name]
             plain = None
             if any(method.needs_pictures for method in by_name.values()):
-                plain = views.plain([item.picture for item in look.items if item.index in rows])
+                plain = views.plain([item.picture for item in batch.items if item.index in rows])
             answers = judge(features, [labels[index] for index in rows], by_name, plain)
             told |= {(result_set.name, i): a for i, a in zip(rows, answers, strict=True)}
-    for item in look.items:
-        for result_set in look.variant.result_sets:
+    for item in batch.items:
+        for result_set in batch.variant.result_sets:
             label = result_set.label(samples[item.index])
             if label >= 0:
                 line: Line = {"set": result_set.name, "key": item.path, "label": label}
                 answer = item.error or told[result_set.name, item.index]
-                yield item.index, line | _describe_line(answer, look.ms)
+                yield item.index, line | _describe_line(answer, batch.ms)
 
 
 def _change_batch(
@@ -179,7 +181,7 @@ def _change_batch(
     """A batch as every variant has it, made while another is looked at."""
     changes = any(variant.corruption is not None for variant in variants)
     changed = map_ahead(
-        lambda pair: stage(_change(*pair, seed), device),
+        lambda pair: pin_pixels(_change(*pair, seed), device),
         ((item, variant) for variant in variants for item in batch),
         num_workers if changes else 0,
         len(batch),

@@ -24,7 +24,6 @@ from torch import Tensor
 from tpt.errors import MethodError
 from tpt.images._augmix import mix_chains
 from tpt.images._products import cut_by_products
-from tpt.images.chance import draw_from
 from tpt.images.decode import Picture, is_one_image, load_picture
 from tpt.images.resample import (
     ASPECT,
@@ -36,6 +35,7 @@ from tpt.images.resample import (
     shrink_huge,
     works_on_bytes,
 )
+from tpt.images.rng import make_rng
 from tpt.model.clip import Clip
 from tpt.model.surroundings import steady
 from tpt.model.transfers import Sender
@@ -165,7 +165,7 @@ class Views:
         return views
 
     def _rng(self, key: str | int, purpose: str) -> np.random.Generator:
-        return draw_from(self.seed, purpose, type(key).__name__, key)
+        return make_rng(self.seed, purpose, type(key).__name__, key)
 
 
 def _describe(clip: Clip) -> str:

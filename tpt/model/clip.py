@@ -24,7 +24,7 @@ from tpt.model._image_tower import find_image_tower
 from tpt.model._text_tower import find_text_tower
 from tpt.model.precision import multiplying
 from tpt.model.surroundings import steady
-from tpt.model.transfers import STREAMING
+from tpt.model.transfers import has_streams
 
 _WORDS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
@@ -204,9 +204,9 @@ class Clip:
 
     @property
     def works_ahead(self) -> bool:
-        """Whether the device works on its own, so that the next batch is asked for before a wait.
+        """Whether the device works on its own, so that the next batch is launched before a wait.
 
-        What is asked of a CPU is done before the call returns.
+        A CPU has done its work when the call returns.
         """
         return self.device.type != "cpu"
 
@@ -233,7 +233,7 @@ def _check_graphs(clip: Clip) -> bool:
     Raises:
         ModelError: where it cannot.
     """
-    if clip.device.type not in STREAMING:
+    if not has_streams(clip.device):
         raise ModelError(
             f"CUDA graphs need a CUDA device, but this model is on {clip.device}. Go without them "
             "(no --cuda-graphs)."

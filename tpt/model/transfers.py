@@ -1,8 +1,8 @@
-"""Numbers go to the device without making the host wait.
+"""Copies to the device that do not make the host wait.
 
-From ordinary memory a copy to a CUDA device waits until the device has done all that was asked of
-it before; from page-locked memory it is only asked for, and on a stream of its own it runs beside
-what the device computes. A CPU has neither, and nothing is copied there.
+A copy from ordinary memory to a CUDA device waits until the device has done all that was launched
+before. A copy from pinned (page-locked) memory is only queued, and on a stream of its own it runs
+beside what the device computes. On a CPU nothing is copied.
 """
 
 from __future__ import annotations
@@ -15,27 +15,31 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-STREAMING = {"cuda"}
-"""Kinds of devices that copy beside what they compute."""
+_KINDS = frozenset({"cuda"})
 
 
-def lock_pages(pixels: npt.NDArray[Any], device: torch.device) -> npt.NDArray[Any]:
-    """The same numbers in page-locked memory, where the device copies from such memory."""
-    if device.type not in STREAMING:
+def has_streams(device: torch.device) -> bool:
+    """Whether the device copies beside what it computes, and records CUDA graphs."""
+    return device.type in _KINDS
+
+
+def pin(pixels: npt.NDArray[Any], device: torch.device) -> npt.NDArray[Any]:
+    """An array of any shape in pinned memory; itself where the device has no streams."""
+    if not has_streams(device):
         return pixels
-    locked: npt.NDArray[Any] = _lock(torch.from_numpy(pixels)).numpy()
-    return locked
+    pinned: npt.NDArray[Any] = _pin(torch.from_numpy(pixels)).numpy()
+    return pinned
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the host on the device, in the order of what is asked of the device."""
-    if device.type not in STREAMING:
+    """A host tensor of any shape on the device, queued on the current stream."""
+    if not has_streams(device):
         return tensor.to(device)
-    return _lock(tensor).to(device, non_blocking=True)
+    return _pin(tensor).to(device, non_blocking=True)
 
 
-def _lock(tensor: Tensor) -> Tensor:
-    """The same numbers in page-locked memory; where there is none left, the tensor itself."""
+def _pin(tensor: Tensor) -> Tensor:
+    """The tensor in pinned memory; where there is none left, the tensor itself."""
     try:
         return tensor.pin_memory()
     except RuntimeError:
@@ -43,10 +47,10 @@ def _lock(tensor: Tensor) -> Tensor:
 
 
 class Sender:
-    """Sends large arrays to a device, on a stream of its own. A copy of it makes another stream."""
+    """Sends pictures to a device on a stream of its own. A copy of it makes another stream."""
 
     def __init__(self) -> None:
-        self._aside: tuple[torch.device, Any] | None = None
+        self._side: tuple[torch.device, Any] | None = None
 
     def __reduce__(self) -> tuple[type[Sender], tuple[()]]:
         return Sender, ()
@@ -54,17 +58,17 @@ class Sender:
     def __call__(
         self, arrays: Sequence[npt.NDArray[np.uint8]], device: torch.device
     ) -> list[Tensor]:
-        """The arrays as tensors on the device; what is asked of it next finds them there."""
+        """Pictures (H, W, 3) as tensors on the device; the current stream waits for the copies."""
         tensors = [torch.from_numpy(array) for array in arrays]
-        if device.type not in STREAMING:
+        if not has_streams(device):
             return [send(tensor, device) for tensor in tensors]
         gpu: Any = torch.get_device_module(device)
-        if self._aside is None or self._aside[0] != device:
-            self._aside = device, gpu.Stream(device)
-        aside, here = self._aside[1], gpu.current_stream(device)
-        with gpu.stream(aside):
+        if self._side is None or self._side[0] != device:
+            self._side = device, gpu.Stream(device)
+        side, current = self._side[1], gpu.current_stream(device)
+        with gpu.stream(side):
             sent = [send(tensor, device) for tensor in tensors]
-        here.wait_stream(aside)
+        current.wait_stream(side)
         for tensor in sent:
-            tensor.record_stream(here)  # its memory is free when `here` has used it
+            tensor.record_stream(current)  # its memory is free when `current` has used it
         return sent

@@ -1,9 +1,9 @@
-"""CUDA graphs: what the device is asked for, recorded once for a shape and then asked for at once.
+"""CUDA graphs: the kernels of a computation, recorded once for a shape and then launched at once.
 
-The text side of a short class list is hundreds of kernels that a GPU does in less time than it
-takes the host to ask for them. A recording asks for all of them in one call, on the memory it was
-made with. At its first use it is compared with the computation itself; where recording fails or the
-numbers differ, a warning says so and the computation goes on without.
+The text side of a short class list is hundreds of kernels, which take a GPU less time than it takes
+the host to launch them. A recording launches all of them in one call, on the memory it was made
+with. Its first use is compared with the computation itself. Where recording fails or the numbers
+differ, a warning says so and the computation goes on without.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Recorder:
         return Recorder, (self.device,)
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
-        """Ask on this stream. A recorded backward pass needs its forward pass to be made there."""
+    def on_side_stream(self) -> Iterator[None]:
+        """Launch on this stream; the forward pass of a recorded backward pass must run there."""
         here = self._gpu.current_stream(self.device)
         self._stream.wait_stream(here)
         with self._gpu.stream(self._stream):
@@ -48,9 +48,9 @@ class Recorder:
         here.wait_stream(self._stream)
 
     def record(self, work: Work, like: Tensor) -> Work:
-        """`work` for tensors like this one, as one call."""
+        """`work` as one launch, for tensors of the shape and type of `like`."""
         held = torch.zeros_like(like)
-        with self.aside():
+        with self.on_side_stream():
             for _ in range(_WARM_UP):
                 work(held)
         graph = self._gpu.CUDAGraph()

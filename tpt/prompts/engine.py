@@ -192,7 +192,7 @@ class PromptEngine:
         """
         with self._lock:
             if self._start_graph is None:
-                with self._recorder.aside() if self._recorder else nullcontext():
+                with self._recorder.on_side_stream() if self._recorder else nullcontext():
                     vectors = self._start.clone().requires_grad_()
                     self._start_graph = vectors, self.class_features(vectors)
             return self._start_graph

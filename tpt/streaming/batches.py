@@ -24,27 +24,27 @@ from tpt.streaming.records import Adaptation, Failure, Prediction, Record
 from tpt.streaming.screen import Screen
 
 T = TypeVar("T")
-Look = Callable[[Tensor], Tensor]
+EncodeViews = Callable[[Tensor], Tensor]
 """Makes features (B, N, E) of normalised views (B, N, 3, H, W)."""
 
 
-def ask_batch(
+def launch_batch(
     batch: list[Loaded], method: Method, views: Views, top_k: int, screen: Screen | None = None
 ) -> Callable[[], Iterator[Record]]:
-    """Ask the device for one batch; the call that is returned waits, and gives its records.
+    """Launch one batch on the device; the returned call waits for it, and gives its records.
 
-    They are in order, those of bad images included. A device that works on its own can be asked
-    for the next batch before this one is waited for.
+    They are in order, those of bad images included. On a device that works on its own the next
+    batch can be launched before this one is waited for.
     """
     started = time.perf_counter()
     good = [item for item in batch if item.picture is not None]
-    wait = ask_outcomes(good, method, views, screen)
-    asking = time.perf_counter() - started
+    wait = launch_outcomes(good, method, views, screen)
+    launching = time.perf_counter() - started
 
     def finish() -> Iterator[Record]:
         waiting = time.perf_counter()
         outcomes = wait()
-        seconds = asking + time.perf_counter() - waiting
+        seconds = launching + time.perf_counter() - waiting
         ms = seconds * 1e3 / max(1, len(good))
         for item in batch:
             yield make_record(item, item.error or outcomes[item.index], method, top_k, ms)
@@ -92,8 +92,8 @@ def adapt_batch(
     while items:
         if method.first_views != encoded:
             encoded = method.first_views
-            look = choose_look(method, screen)
-            found = encode(items, method.engine.clip, views, encoded, look, method.weighs_others)
+            clip, encode_views = method.engine.clip, choose_encoder(method, screen)
+            found = encode(items, clip, views, encoded, encode_views, method.weighs_others)
             rows, items = part_failures(found, items, outcomes)
             if not items:
                 break
@@ -107,14 +107,14 @@ def adapt_batch(
     return outcomes
 
 
-def ask_outcomes(
+def launch_outcomes(
     items: list[Loaded], method: Method, views: Views, screen: Screen | None = None
 ) -> Callable[[], dict[int, Adapted | Failure]]:
-    """Ask the device for what `adapt_batch` gives; the call that is returned waits for it.
+    """Launch what `adapt_batch` computes; the returned call waits for it.
 
-    What cannot be asked for at once is done by that call, step by step: all on a device that does
-    not work on its own, a method whose images depend on those before them, and a batch in which
-    something failed, whose images are then tried one by one.
+    What cannot be launched at once is done by that call, step by step: everything on a device that
+    does not work on its own, a method whose images depend on those before them, and a batch in
+    which something failed, whose images are then tried one by one.
     """
     step_by_step = partial(adapt_batch, items, method, views, screen=screen)
     at_once = method.engine.clip.works_ahead and not (method.needs_pictures or method.weighs_others)
@@ -122,14 +122,14 @@ def ask_outcomes(
         return step_by_step
     try:
         count = method.first_views
-        rows = encode_group(items, method.engine.clip, views, count, choose_look(method, screen))
-        asked = ask(rows, method)
+        rows = encode_group(items, method.engine.clip, views, count, choose_encoder(method, screen))
+        launched = launch(rows, method)
     except Exception:
         return step_by_step
 
     def wait() -> dict[int, Adapted | Failure]:
         try:
-            begun = tell(*fetch_outcome(*asked))
+            begun = collect(*fetch_outcome(*launched))
         except Exception:
             return step_by_step()
         outcomes: dict[int, Adapted | Failure] = {}
@@ -176,18 +176,19 @@ def begin(
     items: Sequence[Loaded], rows: Mapping[int, Tensor], method: Method
 ) -> list[tuple[Adapted, bool] | Failure]:
     """(outcome, whether it is undecided) of images with these features, or why there is none."""
-    return tell(*fetch_outcome(*ask(torch.stack([rows[item.index] for item in items]), method)))
+    features = torch.stack([rows[item.index] for item in items])
+    return collect(*fetch_outcome(*launch(features, method)))
 
 
-def ask(features: Tensor, method: Method) -> tuple[Adapted, Tensor, Tensor]:
+def launch(features: Tensor, method: Method) -> tuple[Adapted, Tensor, Tensor]:
     """The outcome of images (B, N, E), (B,) whose features are finite, (B,) who is undecided."""
     features, sound = find_sound(features)
     out, undecided = method.begin(features)
     return out, sound, torch.zeros_like(sound) if undecided is None else undecided
 
 
-def tell(out: Adapted, flags: list[list[bool]]) -> list[tuple[Adapted, bool] | Failure]:
-    """What was asked for, image by image, once it is on the host."""
+def collect(out: Adapted, flags: list[list[bool]]) -> list[tuple[Adapted, bool] | Failure]:
+    """The outcomes of launched images one by one, once they are on the host."""
     told: list[tuple[Adapted, bool] | Failure] = []
     for place, (fine, undecided) in enumerate(zip(*flags, strict=True)):
         one = out.image(place)
@@ -212,7 +213,7 @@ def encode(
     clip: Clip,
     views: Views,
     count: int | None = None,
-    look: Look | None = None,
+    encode_views: EncodeViews | None = None,
     check: bool = True,
 ) -> list[Tensor | Failure]:
     """Encode the images' views, each once.
@@ -220,7 +221,7 @@ def encode(
     Args:
         items: images that could be decoded.
         count: how many views are encoded, the first ones; default all.
-        look: makes features (B, N, E) of views; default `clip.encode_views`.
+        encode_views: makes features (B, N, E) of views; default `clip.encode_views`.
         check: wait for the device to know whose features are not finite. Without it they are among
             the features, for whoever fetches the outcome to look at (`find_sound`).
 
@@ -229,7 +230,7 @@ def encode(
     """
 
     def work(group: Sequence[Loaded]) -> list[Tensor | Failure]:
-        features = encode_group(group, clip, views, count, look)
+        features = encode_group(group, clip, views, count, encode_views)
         if not check:
             return list(features)
         finite = features.isfinite().all(-1).all(-1).tolist()
@@ -239,7 +240,11 @@ def encode(
 
 
 def encode_group(
-    group: Sequence[Loaded], clip: Clip, views: Views, count: int | None, look: Look | None
+    group: Sequence[Loaded],
+    clip: Clip,
+    views: Views,
+    count: int | None,
+    encode_views: EncodeViews | None,
 ) -> Tensor:
     """Features (B, N, E) of images, as `encode` has them."""
     room = clip.images_a_pass(len(group))  # one image's views at a time need less memory
@@ -247,11 +252,11 @@ def encode_group(
     for first in range(0, len(group), room):
         pictures = [item.picture for item in group[first : first + room]]
         made = views.plain(pictures) if count == 1 else views(pictures)
-        parts.append((look or clip.encode_views)(made[:, :count]))
+        parts.append((encode_views or clip.encode_views)(made[:, :count]))
     return torch.cat(parts)
 
 
-def choose_look(method: Method, screen: Screen | None) -> Look | None:
+def choose_encoder(method: Method, screen: Screen | None) -> EncodeViews | None:
     """How a method's views are encoded: screened, where it reads all of them."""
     if screen is None or method.first_views is not None:
         return None

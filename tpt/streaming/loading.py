@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tpt.images.decode import Picture, load_picture
-from tpt.model.transfers import lock_pages
+from tpt.model.transfers import pin
 from tpt.streaming._ahead import Ahead, map_ahead
 from tpt.streaming._processes import Decoders
 from tpt.streaming._stages import describe_failure
@@ -57,8 +57,7 @@ def decode_ahead(
     """Decode items in threads, in order, at most `ahead + 2 * num_workers` items ahead.
 
     `load` takes an item's place and the item; default `load_item`, with the `decoders`. Items that
-    it is given must not be changed by whoever gave them. The pixels are laid where `device` copies
-    from without a wait.
+    it is given must not be changed by whoever gave them. The pixels are pinned for `device`.
     """
     owns = load is None
     if decoders is not None:
@@ -73,7 +72,7 @@ def decode_ahead(
         return Loaded(index, path, None, describe_failure(error, "Decoding"))
 
     return map_ahead(
-        lambda numbered: stage((load or load_item)(*numbered), device),
+        lambda numbered: pin_pixels((load or load_item)(*numbered), device),
         enumerate(images),
         num_workers,
         ahead,
@@ -84,12 +83,12 @@ def decode_ahead(
     )
 
 
-def stage(loaded: Loaded, device: torch.device | None) -> Loaded:
-    """What was decoded, its pixels where the device copies from without a wait."""
+def pin_pixels(loaded: Loaded, device: torch.device | None) -> Loaded:
+    """A decoded item with its pixels in pinned memory, where the device has streams."""
     picture = loaded.picture
     if picture is None or device is None:
         return loaded
-    return replace(loaded, picture=replace(picture, pixels=lock_pages(picture.pixels, device)))
+    return replace(loaded, picture=replace(picture, pixels=pin(picture.pixels, device)))
 
 
 def own_item(item: Any, decode: Decode | None = None) -> Any:

@@ -20,7 +20,7 @@ from tpt.methods.base import Method
 from tpt.model.surroundings import check_process
 from tpt.streaming._ahead import Ahead
 from tpt.streaming._processes import Decoders, find_decoders
-from tpt.streaming.batches import ask_batch
+from tpt.streaming.batches import launch_batch
 from tpt.streaming.loading import TIME_LIMIT, Decoding, Loaded, decode_ahead
 from tpt.streaming.records import Record
 from tpt.streaming.screen import Screen
@@ -102,16 +102,16 @@ def stream(
     # Batches of a sequence never depend on the clock, nor do those that decide together.
     listed = isinstance(images, Sequence) or not getattr(images, "live", True)
     live = not listed and method.together is None
-    ask = partial(ask_batch, method=method, views=views, top_k=top_k, screen=screen)
+    launch = partial(launch_batch, method=method, views=views, top_k=top_k, screen=screen)
     ahead = not live and clip.works_ahead
-    return _generate(loaded, decoders, method, ask, batch_size, strict, live, ahead)
+    return _generate(loaded, decoders, method, launch, batch_size, strict, live, ahead)
 
 
 def _generate(
     start: Callable[[], Decoding],
     decoders: Decoders | None,
     method: Method,
-    ask: Callable[[list[Loaded]], Callable[[], Iterator[Record]]],
+    launch: Callable[[list[Loaded]], Callable[[], Iterator[Record]]],
     batch_size: int,
     strict: bool,
     live: bool,
@@ -122,12 +122,12 @@ def _generate(
     with method.serving(), closing(start()) as loaded, decoders or nullcontext():
         shot = -1
         batches = cut_batches(loaded, batch_size, live=live)
-        asked = ((batch, ask(batch)) for batch in batches)
-        for batch, answer in one_ahead(asked) if ahead else asked:
+        launched = ((batch, launch(batch)) for batch in batches)
+        for batch, wait in one_ahead(launched) if ahead else launched:
             if _begins(batch[0]):
                 shot += 1
                 method.start_stream()
-            for loaded_one, record in zip(batch, answer(), strict=True):
+            for loaded_one, record in zip(batch, wait(), strict=True):
                 item = loaded_one.item
                 if item is not None and item.frame is not None:
                     record = replace(record, time=item.time, frame=item.frame, shot=max(shot, 0))
