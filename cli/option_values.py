@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.options import fill
-from tpt.errors import OutputError, SourceError
+from tpt.errors import OutputError, SourceError, why
 from tpt.text import read_value
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def read_text(path: str, option: str) -> str:
         return Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise click.BadParameter(
-            f'"{path}" cannot be read as UTF-8 text: {error}.', param_hint=option
+            f'"{path}" cannot be read as UTF-8 text: {why(error)}.', param_hint=option
         ) from error
 
 

@@ -25,7 +25,7 @@ from safetensors.torch import save as safetensors_bytes
 from coop.loop import State
 from coop.sampling import draw_shots
 from coop.train_job import TrainJob, shots_text
-from tpt.errors import OutputError
+from tpt.errors import OutputError, why
 from tpt.runs.journal import GO_ON_OR_START_AGAIN, check_same, open_lines, read_lines
 from tpt.runs.lock import check_free, hold
 from tpt.runs.whole_files import write_whole
@@ -153,8 +153,8 @@ def open_log(path: Path, append: bool) -> AbstractContextManager[WriteEvent]:
 
 def _log_refused(path: str, error: OSError, can_resume: bool) -> OutputError:
     return OutputError(
-        f'The log "{path}" could not be written: {error.strerror or error}. What was learned '
-        "before is kept; make room, then go on with --resume."
+        f'The log "{path}" could not be written: {why(error)}. What was learned before '
+        "is kept; make room, then go on with --resume."
     )
 
 

@@ -47,6 +47,14 @@ class ServeError(TptError):
     """The service cannot be started."""
 
 
+def why(error: BaseException) -> str:
+    """What an exception says, on one printable line; the system's words alone for an `OSError`."""
+    text = " ".join((getattr(error, "strerror", None) or str(error)).split()).rstrip(".")
+    if not text.isprintable():
+        text = repr(text)[1:-1]
+    return text or type(error).__name__
+
+
 def describe_error(error: BaseException) -> str:
     """Somebody else's error on one line, for a sentence of ours: "KeyError: 'x'".
 

@@ -23,7 +23,7 @@ from PIL import Image
 import tpt
 from tpt.corrupt.corruption_kinds import LONGEST_JPEG, REVISION
 from tpt.corrupt.corruptions import corrupt
-from tpt.errors import ImageError, OutputError, SourceError
+from tpt.errors import ImageError, OutputError, SourceError, why
 from tpt.images.decode import Pixels, decode_image
 from tpt.runs.lock import hold
 from tpt.runs.settings_diff import describe_change
@@ -264,6 +264,6 @@ def _write_whole(path: str, data: bytes) -> None:
 def _cannot_write(target: str, error: OSError) -> OutputError:
     where = f'"{error.filename}" in "{target}"' if error.filename else f'"{target}"'
     return OutputError(
-        f"Corrupted pictures could not be written to {where}: {error.strerror or error}. What was "
-        "written before is whole; put this right and run the same command again to go on."
+        f"Corrupted pictures could not be written to {where}: {why(error)}. What was written "
+        "before is whole; put this right and run the same command again to go on."
     )

@@ -18,7 +18,7 @@ from tpt.data._class_json import ID_WORDS, NAME_WORDS, read_json
 from tpt.data.class_lists import keyword_of, note_names, split_entry
 from tpt.data.imagenet import KEYWORDS, imagenet_ids, is_wnid, name_ids
 from tpt.data.presets import PRESETS
-from tpt.errors import SourceError, suggest
+from tpt.errors import SourceError, suggest, why
 from tpt.text import drop_invisible, fold
 
 _MOST_BYTES = 16_000_000
@@ -91,7 +91,7 @@ def _read_file(path: str) -> str:
             data = file.read(_MOST_BYTES + 1)
         text = drop_invisible(data.decode("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f'"{path}" cannot be read as UTF-8 text: {error}.') from error
+        raise SourceError(f'"{path}" cannot be read as UTF-8 text: {why(error)}.') from error
     if len(data) > _MOST_BYTES or "\0" in text:
         what = "is no text" if "\0" in text else f"is larger than {_MOST_BYTES // 10**6} MB"
         raise SourceError(f'The class file "{path}" {what}. Give it one name a line, in UTF-8.')

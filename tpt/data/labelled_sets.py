@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tpt.errors import ImageError
+from tpt.errors import ImageError, why
 from tpt.prompts.checks import take_names
 
 
@@ -118,8 +118,8 @@ def open_source(source: Source) -> Any:
             data = file.read(source.size)
     except OSError as error:
         raise ImageError(
-            f'"{source.name}" in "{source.archive}" cannot be read ({error.strerror or error}): '
-            "expected a tar archive that is still there. Check the file."
+            f'"{source.name}" in "{source.archive}" cannot be read ({why(error)}): expected '
+            "a tar archive that is still there. Check the file."
         ) from error
     if len(data) < source.size:
         raise ImageError(

@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from tpt.errors import ImageError
+from tpt.errors import ImageError, why
 from tpt.images._colours import on_white
-from tpt.images._errors import why
 from tpt.images._levels import Pixels, check_finite, from_16_bits, grey, round_to_bytes
 
 _ROUNDING = 0.5 / 255

@@ -6,7 +6,7 @@ import re
 
 from PIL import Image
 
-from tpt.errors import ImageError, LargeImageError
+from tpt.errors import ImageError, LargeImageError, why
 
 _UNSUPPORTED = re.compile(
     r"unsupported|not (yet )?supported|unknown (pixel|raw) ?mode|unknown data organi|unknown BMP"
@@ -51,11 +51,3 @@ def missing_extra(name: str, kind: str) -> ImageError:
         f"{name} is a picture of the kind {kind}, which needs the extra formats. Install it: "
         "pip install 'tpt-runtime[formats]'."
     )
-
-
-def why(error: Exception) -> str:
-    """What an exception says, on one printable line."""
-    text = " ".join((getattr(error, "strerror", None) or str(error)).split()).rstrip(".")
-    if not text.isprintable():
-        text = repr(text)[1:-1]
-    return text or type(error).__name__

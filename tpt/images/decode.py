@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin
 
-from tpt.errors import ImageError
+from tpt.errors import ImageError, why
 from tpt.images._arrays import from_array, from_tensor
 from tpt.images._colours import to_rgb
-from tpt.images._errors import BrokenImageError, unreadable, why
+from tpt.images._errors import BrokenImageError, unreadable
 from tpt.images._files import FORMATS as FORMATS
 from tpt.images._files import check_size, may_be_image, open_image
 from tpt.images._levels import Pixels as Pixels

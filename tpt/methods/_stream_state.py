@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from tpt.errors import MethodError
+from tpt.errors import MethodError, why
 from tpt.methods.base import Method
 from tpt.model.surroundings import steady
 from tpt.prompts import PromptEngine
@@ -106,8 +106,8 @@ class StreamMethod(Method):
                 pass
         except OSError as error:
             raise MethodError(
-                f"The {named} cannot be read: {error.strerror or error}. "
-                "Expected a .safetensors file that save_state wrote."
+                f"The {named} cannot be read: {why(error)}. Expected a .safetensors "
+                "file that save_state wrote."
             ) from error
         try:
             with safetensors.safe_open(source, framework="pt") as file:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tpt.errors import ModelError
+from tpt.errors import ModelError, why
 from tpt.text import read_json
 
 LARGEST = 2**20  # bytes of a config; open_clip's own have at most a few thousand
@@ -161,8 +161,8 @@ def read_config(path: Path, name: str) -> ModelConfig:
             raise ValueError("it has no model_cfg")
     except (OSError, ValueError) as error:
         raise ModelError(
-            f'The config of "{name}" cannot be read ({error}). Expected the open_clip_config.json '
-            "that open_clip writes."
+            f'The config of "{name}" cannot be read ({why(error)}). Expected the '
+            "open_clip_config.json that open_clip writes."
         ) from error
     check_settings(found, CONFIG, name)
     return ModelConfig(found["model_cfg"], found.get("preprocess_cfg") or {})

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tpt.errors import ModelError
+from tpt.errors import ModelError, why
 from tpt.model._config import LARGEST
 from tpt.text import read_json
 
@@ -33,7 +33,9 @@ def read_table(path: Path, name: str, largest: int, advice: str) -> dict[str, An
         if not isinstance(found, dict):
             raise ValueError("it is no table of settings")
     except (OSError, ValueError) as error:
-        raise ModelError(f'"{path.name}" of "{name}" cannot be read ({error}). {advice}') from error
+        raise ModelError(
+            f'"{path.name}" of "{name}" cannot be read ({why(error)}). {advice}'
+        ) from error
     return found
 
 

@@ -19,7 +19,7 @@ import open_clip
 import torch
 from safetensors.torch import save_file
 
-from tpt.errors import ModelError, OutputError
+from tpt.errors import ModelError, OutputError, why
 from tpt.model._building import build_model
 from tpt.model._config import read_config
 from tpt.model._folders import CONFIG_FILE
@@ -76,8 +76,8 @@ def convert_model(clip: Clip, target: Path) -> list[str]:
             clip.tokenizer.save_pretrained(target)
     except OSError as error:
         raise OutputError(
-            f'The model could not be written to "{target}": {error.strerror or error}. Choose '
-            "another place or make room."
+            f'The model could not be written to "{target}": {why(error)}. Choose another '
+            "place or make room."
         ) from error
     if beside:
         write_whole(target / "config.json", json.dumps(beside, indent=1).encode(), "config")

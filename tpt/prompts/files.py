@@ -32,7 +32,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from tpt._version import __version__
-from tpt.errors import PromptError
+from tpt.errors import PromptError, why
 from tpt.prompts._checkpoint_tensors import META, choose_tensors, not_a_prompt
 from tpt.prompts.calibration import Calibration
 from tpt.prompts.dassl import find_checkpoint, read_facts
@@ -146,8 +146,8 @@ def load_context(path: str | os.PathLike[str], make: type[Context]) -> Context:
             start = file.read(16)
     except OSError as error:
         raise PromptError(
-            f'The prompt file "{source}" cannot be read: {error.strerror or error}. Expected a '
-            ".safetensors or .pt file, or an official CoOp checkpoint."
+            f'The prompt file "{source}" cannot be read: {why(error)}. Expected a .safetensors '
+            "or .pt file, or an official CoOp checkpoint."
         ) from error
     if not start:
         raise PromptError(f'The prompt file "{source}" is empty. It was probably never finished.')

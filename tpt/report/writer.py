@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tpt.errors import OutputError
+from tpt.errors import OutputError, describe_error, why
 from tpt.evaluate.results import FORMAT, TRANSFER_FORMAT, TRANSFER_VERSION, VERSION
 from tpt.report import eval_tables, transfer_tables
 from tpt.report.console import console_table
@@ -47,8 +47,7 @@ def write_report(folder: Path, output: Path | None = None) -> tuple[str, Path]:
         output.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:  # a file, or below one; a NUL in its name
         raise OutputError(
-            f'The output "{output}" cannot be made: {getattr(error, "strerror", None) or error}. '
-            "Name another folder."
+            f'The output "{output}" cannot be made: {why(error)}. Name another folder.'
         ) from error
     try:
         return (_draw_eval if name == "results.json" else _draw_transfer)(content, output)
@@ -115,6 +114,6 @@ def read_run(folder: Path) -> tuple[str, Mapping[str, Any]]:
 
 def _damaged(path: Path, error: Exception) -> OutputError:
     return OutputError(
-        f'"{path}" is damaged ({type(error).__name__}: {error}): expected what `tpt eval` or `tpt '
+        f'"{path}" is damaged ({describe_error(error)}): expected what `tpt eval` or `tpt '
         "transfer` wrote. Run the command again with --resume."
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from tpt.errors import OutputError
+from tpt.errors import OutputError, why
 
 _PATIENCE = 0.5
 """Seconds to wait for a run that is just ending, or has not yet written down who it is."""
@@ -29,7 +29,7 @@ def cannot_write(path: str, error: OSError, can_resume: bool = False) -> OutputE
     """The error of a disk that refused records."""
     where = "standard output" if path == "-" else f'"{path}"'
     return OutputError(
-        f"Records could not be written to {where}: {error.strerror or error}. "
+        f"Records could not be written to {where}: {why(error)}. "
         + (
             "What was written before is whole; make room, then go on with --resume."
             if can_resume

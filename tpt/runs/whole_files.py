@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from tpt.errors import OutputError
+from tpt.errors import OutputError, why
 
 
 def write_whole(target: Path, content: bytes, what: str) -> None:
@@ -26,8 +26,8 @@ def write_whole(target: Path, content: bytes, what: str) -> None:
             pass
     except OSError as error:
         raise OutputError(
-            f'The {what} could not be saved to "{target}": {error.strerror or error}. A file that '
-            "was there before is unchanged; choose another place or make room."
+            f'The {what} could not be saved to "{target}": {why(error)}. A file that was '
+            "there before is unchanged; choose another place or make room."
         ) from error
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 
 from natsort import natsort_keygen, ns
 
-from tpt.errors import SourceError
+from tpt.errors import SourceError, why
 from tpt.streaming.items import Reading
 from tpt.text import some
 
@@ -179,8 +179,8 @@ def scan_folder(folder: str, all_files: bool = False) -> Listing:
             is_folder = {e.name: _is_folder(e) for e in entries if not is_hidden(e.name)}
     except OSError as error:
         raise SourceError(
-            f"The folder {folder or os.curdir!r} cannot be read ({error.strerror}). Give this user "
-            "the right to read it, or name other folders."
+            f"The folder {folder or os.curdir!r} cannot be read ({why(error)}). Give this user the "
+            "right to read it, or name other folders."
         ) from error
     names = sorted(is_folder)
     files = tuple(name for name in names if not is_folder[name])

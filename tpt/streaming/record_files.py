@@ -15,7 +15,7 @@ from contextlib import suppress
 from itertools import chain
 from typing import Any
 
-from tpt.errors import OutputError
+from tpt.errors import OutputError, why
 from tpt.runs.journal import Journal
 from tpt.runs.lock import cannot_write
 from tpt.runs.whole_files import open_whole
@@ -115,7 +115,7 @@ def _read_lines(path: str) -> Iterator[dict[str, Any]]:
                 yield record
     except OSError as error:
         raise OutputError(
-            f'"{path}" cannot be read ({error.strerror or error}): expected a file of records.'
+            f'"{path}" cannot be read ({why(error)}): expected a file of records.'
         ) from error
     except (ValueError, TypeError) as error:
         raise OutputError(

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TextIO
 
-from tpt.errors import SourceError, suggest
+from tpt.errors import SourceError, suggest, why
 from tpt.streaming.folders import (
     Search,
     is_system,
@@ -252,10 +252,9 @@ def _read_list(path: str) -> Iterable[str]:
         with open(path, "rb") as file:
             data = file.read()
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or str(error)
         raise SourceError(
-            f"The list file {path!r} cannot be read ({why}): '@' stands before the name of a file "
-            f"with a path a line.{suggest_beside(path)}"
+            f"The list file {path!r} cannot be read ({why(error)}): '@' stands before the name of "
+            f"a file with a path a line.{suggest_beside(path)}"
         ) from error
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise SourceError(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from tpt.data.labelled_sets import TarMember
-from tpt.errors import SourceError
+from tpt.errors import SourceError, why
 from tpt.streaming.folders import IMAGE_EXTENSIONS
 from tpt.streaming.readers.tars import BLOCK, judge_end
 from tpt.text import some
@@ -87,8 +87,7 @@ def _open_archive(path: str) -> tuple[dict[str, _Group], str]:
             return groups, _walk(path, file, groups)
     except OSError as error:
         raise SourceError(
-            f'"{path}" cannot be read ({error.strerror or error}): expected a tar archive. Check '
-            "the file."
+            f'"{path}" cannot be read ({why(error)}): expected a tar archive. Check the file.'
         ) from error
 
 

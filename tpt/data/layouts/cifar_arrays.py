@@ -24,7 +24,7 @@ import numpy.typing as npt
 from tpt.corrupt.corruption_kinds import CORRUPTIONS
 from tpt.data.class_lists import Choice, choose_classes
 from tpt.data.labelled_sets import ArrayRow, LabelledSet, ReadOptions
-from tpt.errors import SourceError
+from tpt.errors import SourceError, why
 from tpt.streaming.folders import scan_folder
 
 NAME, SUMMARY = "cifar", "arrays as of CIFAR-10-C, CIFAR-100-C and CIFAR-10.1"
@@ -271,15 +271,14 @@ def _load(path: str) -> Array:
             raise ValueError(f"its header is {header:,} bytes long, not at most {LARGEST_HEADER:,}")
         array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # numpy raises nearly every kind on a broken header
-        why = getattr(error, "strerror", None) or str(error)
-        why = why if why.isprintable() else ascii(why)  # it may quote that header
-        if "Python objects" in why or "allow_pickle" in why:
+        reason = why(error)
+        if "Python objects" in reason or "allow_pickle" in reason:
             raise SourceError(
                 f'"{path}" holds pickled Python objects: expected a plain array of numbers. '
                 "Pickles can run code, so they are not read. Fetch the original file."
             ) from error
         raise SourceError(
-            f'"{path}" is damaged or cut short ({why.rstrip(".")}): expected an '
-            "array in numpy's .npy format. Fetch it again."
+            f'"{path}" is damaged or cut short ({reason}): expected an array in '
+            "numpy's .npy format. Fetch it again."
         ) from error
     return array

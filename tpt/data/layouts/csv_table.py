@@ -17,7 +17,7 @@ from tpt.data.class_files import QUOTED
 from tpt.data.class_lists import choose_classes
 from tpt.data.imagenet import is_wnid, names_by_id
 from tpt.data.labelled_sets import SPLITS, LabelledSet, ReadOptions
-from tpt.errors import SourceError
+from tpt.errors import SourceError, why
 from tpt.streaming.sources import find_listed
 from tpt.text import some
 
@@ -115,8 +115,8 @@ def read_rows(path: str, known: Sequence[str] = COLUMNS) -> tuple[list[Row], lis
             lines = [(reader.line_num, line) for line in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SourceError(
-            f'The CSV file "{path}" cannot be read ({error}). Expected UTF-8 text with columns '
-            "path and label."
+            f'The CSV file "{path}" cannot be read ({why(error)}). Expected UTF-8 text with '
+            "columns path and label."
         ) from error
     twice = [name for name, count in Counter(columns).items() if count > 1 and name in known]
     if "path" not in columns or "label" not in columns or twice:

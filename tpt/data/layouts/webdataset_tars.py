@@ -21,7 +21,7 @@ from tpt.data.class_lists import choose_classes, keyword_of, named_ids
 from tpt.data.imagenet import imagenet_ids, imagenet_names
 from tpt.data.labelled_sets import SPLITS, LabelledSet, ReadOptions
 from tpt.data.layouts._tar_index import COMPRESSED, Picture, index_archives
-from tpt.errors import SourceError
+from tpt.errors import SourceError, why
 from tpt.streaming.folders import scan_folder, sort_naturally
 from tpt.text import some
 
@@ -246,7 +246,6 @@ def _read_text(path: str) -> str:
         with open(path, encoding="utf-8-sig") as file:
             return file.read()
     except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or str(error)
         raise SourceError(
-            f'"{path}" cannot be read ({why}): expected UTF-8 text. Save it as such.'
+            f'"{path}" cannot be read ({why(error)}): expected UTF-8 text. Save it as such.'
         ) from error

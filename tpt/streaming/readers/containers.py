@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from tpt.errors import SourceError
+from tpt.errors import SourceError, why
 from tpt.streaming.items import Item, Reading, Sampling, fail_item
 from tpt.streaming.readers.parquet import check_column, is_parquet, iter_parquet
 from tpt.streaming.readers.remote import is_address, iter_remote, list_address, read_address
@@ -130,8 +130,7 @@ def _open_tar(path: str) -> Iterator[Item]:
     except OSError as error:
         yield fail_item(
             path,
-            f"{path!r} cannot be read ({error.strerror or error}): expected a tar archive. Check "
-            "the file.",
+            f"{path!r} cannot be read ({why(error)}): expected a tar archive. Check the file.",
         )
         return
     with file:
