@@ -1,4 +1,4 @@
-"""What several benchmarks share: where the sets are, how their folders are called, a clock."""
+"""What several benchmarks share: where the sets are, the names of their folders, a clock."""
 
 from __future__ import annotations
 

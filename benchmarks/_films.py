@@ -1,4 +1,4 @@
-"""Films made of pictures: shots that pan over one picture each, with noise, and hard cuts."""
+"""Films made of images: one shot per image that pans over it, with noise, and hard cuts."""
 
 from __future__ import annotations
 

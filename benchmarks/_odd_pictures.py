@@ -1,8 +1,8 @@
-"""Odd but legal picture files, by name, as bytes: what fuzzing flips, and what tests compare.
+"""Unusual but legal image files, by name, as bytes: input of the fuzzing and of tests.
 
-The subject: 64 wide, 48 high, its left half dark grey 40, its right half 200, and a square of 250.
-Its colours are (g, g / 2, 255 - g). `grey/` and `colour/` files hold exactly that, `lossy/` ones
-nearly, `other/` ones something else.
+The image is 64 wide and 48 high. Its left half is dark grey 40, its right half 200, with a square
+of 250. Its colours are (g, g / 2, 255 - g). Files in `grey/` and `colour/` hold exactly that, those
+in `lossy/` nearly, those in `other/` something else.
 """
 
 from __future__ import annotations

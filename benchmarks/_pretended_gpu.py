@@ -1,20 +1,20 @@
-"""A pretended GPU: a device of torch whose numbers lie on the host, and that keeps a GPU's rules.
+"""A simulated GPU: a torch device that computes on the CPU and enforces a GPU's rules.
 
 A tensor on it holds its numbers on the CPU, where every operator computes them. The device still
-refuses, and waits for, what a GPU does:
+refuses what a GPU refuses, and waits where a GPU makes the host wait:
 
-- an operator that is given tensors of both devices fails;
+- an operator whose tensors are on both devices fails;
 - a number that Python reads, a mask as an index, and a copy from memory that is not page-locked
   make the host wait, and are counted with the line that asked for them;
 - a copy on a stream of its own arrives when another stream has waited for that stream;
-- a captured graph repeats what it recorded, on the memory that it recorded, without any Python;
+- a captured graph replays what it recorded, on the memory that it recorded, without any Python;
   during the capture, making the host wait is an error.
 
 So the code for GPUs runs, and its numbers are compared, on a machine without one. The device does
-not tell how long anything takes, how a GPU rounds, or what its driver accepts.
+not show how long anything takes, how a GPU rounds, or what its driver accepts.
 
-Import this module before anything is differentiated: torch learns of the device by it, and autograd
-counts the devices once.
+Import this module before anything is differentiated: it registers the device with torch, and
+autograd counts the devices only once.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""How often the embedded model is right, zero-shot and adapted, on folders of real pictures.
+"""Accuracy of the embedded model, zero-shot and adapted, on folders of real images.
 
     python benchmarks/accuracy.py DATA                       # the four sets below
     python benchmarks/accuracy.py DATA --images 400 --views 32 --init examples/prompt.safetensors
 
-DATA holds `cifar10/test`, `imagenette/val`, `pacs/sketch` and `caltech101`, one folder a class. Of
-Caltech101 only the pictures that training never saw count (every fifth of each folder). Pictures
-are taken evenly over all classes. The standard error of one figure is about 50 / sqrt(images)
-percent; differences between methods on the same pictures are more precise.
+DATA holds `cifar10/test`, `imagenette/val`, `pacs/sketch` and `caltech101`, one folder per class.
+Of Caltech101 only the images that training never saw are used (every fifth of each folder). Images
+are taken evenly over all classes. The standard error of one figure is at most about
+50 / sqrt(images) percent; differences between methods on the same images are more precise.
 """
 
 from __future__ import annotations

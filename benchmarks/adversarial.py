@@ -1,12 +1,12 @@
-"""Attacked pictures: zero-shot, TPT and R-TPT before and after a PGD attack on the plain view.
+"""Attacked images: zero-shot, TPT and R-TPT before and after a PGD attack on the plain view.
 
     python benchmarks/adversarial.py DATA --images 100
 
-DATA holds `imagenette/val`, one folder a class. The attack is projected gradient descent (Madry et
-al., 1706.06083) on the picture as the model sees it, against zero-shot's cross-entropy: ten steps
-of 1/255 within 4/255 of every pixel, from the picture itself. It knows the model and the class, and
-nothing of the views. The views are cut from the attacked picture. The last line is the ratio of
-R-TPT's accuracy under attack to zero-shot's without it, both from this run.
+DATA holds `imagenette/val`, one folder per class. The attack is projected gradient descent (Madry
+et al., 1706.06083) on the image as the model sees it, against zero-shot's cross-entropy: ten steps
+of 1/255 within 4/255 of every pixel, starting at the image itself. It knows the model and the
+class, and does not know the views, which are cut from the attacked image. The last line is the
+ratio of R-TPT's accuracy under attack to zero-shot's without it, both from this run.
 """
 
 from __future__ import annotations

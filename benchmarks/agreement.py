@@ -1,13 +1,13 @@
-"""How far bf16 and screening agree with fp32, on real pictures.
+"""How far bf16 and screening agree with fp32, on real images.
 
     python benchmarks/agreement.py DATA                        # the embedded model, 43 classes
     python benchmarks/agreement.py DATA --images 200 --model ViT-B-16 --pretrained random
 
-DATA holds sets of one folder a class (`imagenette/val`, `pacs/sketch`, ...). Every picture's views
-are made once. For TPT, C-TPT, VTE and ZERO it prints the share of pictures of which the first
-class is that of fp32, of which the kept views are the same set, and the mean and largest
-difference of the first class's score (ZERO gives votes, and has none); then the seconds that the
-views took to encode. Of a random model only the numbers mean something, not the classes.
+DATA holds sets of one folder per class (`imagenette/val`, `pacs/sketch`, ...). Every image's views
+are made once. For TPT, C-TPT, VTE and ZERO it prints the share of images with the same first class
+as in fp32, the share with the same kept views, and the mean and largest difference of the first
+class's score (not for ZERO, which votes). It also prints the seconds that encoding the views took.
+With a random model only the numbers mean something, not the classes.
 """
 
 from __future__ import annotations

@@ -1,15 +1,19 @@
-"""`tpt predict --ray` on one machine: the rows that a cluster gives whatever dies, speed, memory.
+"""`tpt predict --ray` on one machine: rows despite failures, speed, memory.
 
-    python benchmarks/cluster.py PICTURES --pictures 2000 --views 4     # folders of small pictures
+    python benchmarks/cluster.py PICTURES --pictures 2000 --views 4     # folders of small images
     python benchmarks/cluster.py PICTURES --parts speed --pictures 200
 
-PICTURES is a folder, looked through with the folders in it. Half of the pictures are read from
-there, half from tars of 50 that the program writes first. `rows`, `node` and `driver` start two
-Ray nodes and run the command: undisturbed with a pool that grows from one actor to two, with a node
-killed in the middle, with the command killed in the middle and gone on with by --resume; each time
-the rows are compared with those of `tpt predict` alone. `speed` compares the pictures a second of
-`--ray local` with two actors to those of `tpt predict` before and after it in the same run, from
-the first pictures on, and prints what memory an actor shares and what it has for itself.
+PICTURES is a folder, searched with its sub-folders. Half of the images are read from there, half
+from tars of 50 that the program writes first.
+
+The parts `rows`, `node` and `driver` start two Ray nodes and run the command: undisturbed, with a
+pool that grows from one actor to two; with a node killed in the middle; with the command killed in
+the middle and continued by --resume. Each time the rows are compared with those of `tpt predict`
+alone.
+
+`speed` compares the images per second of `--ray local` with two actors, counted from their first
+images on, with those of `tpt predict` before and after it in the same run. It also prints how much
+memory an actor shares and how much is its own.
 """
 
 from __future__ import annotations

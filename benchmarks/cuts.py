@@ -2,8 +2,8 @@
 
     python benchmarks/cuts.py examples/images --shots 40
 
-Films are made of the pictures of a folder: one shot a picture, in an order drawn at random, with
-pans of several speeds, noise of several strengths, and hard cuts whose frames are known.
+Films are made of the images of a folder: one shot per image in random order, with pans of several
+speeds, noise of several strengths, and hard cuts at known frames.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Decode small pictures in threads and in processes, in turns: pictures a second, and their ratio.
+"""Decode small images in threads and in processes, in turns: images per second, and their ratio.
 
     python benchmarks/decoding.py --pictures 500 --size 32
 
-The pictures are seeded noise, written as PNG files. Starting the processes is told by itself, and
-so is what one of them holds. `--size 2000` shows pictures of a camera's size.
+The images are seeded noise, written as PNG files. The time to start the processes and the memory of
+one of them are printed separately. `--size 2000` uses images of a camera's size.
 """
 
 from __future__ import annotations
