@@ -80,7 +80,7 @@ def rows_of(root: Path, names: dict[str, str], pool: int, every: int = 1) -> lis
 
 
 def caltech_rows(root: Path) -> list[list[str]]:
-    """Every fifth picture was held out of the model's training: those are the test."""
+    """Every fifth image was held out of the model's training: those are the test images."""
     rows = []
     for folder in sorted(root.iterdir()):
         if folder.name == "Faces_easy":  # as the published split has it
@@ -101,7 +101,7 @@ SETS: dict[str, Callable[[Path], list[list[str]]]] = {
 
 
 def thin(rows: list[list[str]], images: int | None) -> list[list[str]]:
-    """The same rows with at most so many test pictures, evenly over the list and so the classes."""
+    """The rows with at most `images` test images, evenly over the list and so over the classes."""
     test = [row for row in rows if row[2] == "test"]
     if images is None or len(test) <= images:
         return rows

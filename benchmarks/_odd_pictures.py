@@ -87,7 +87,7 @@ def scale(bits: int) -> npt.NDArray[np.int64]:
 
 
 def save(pixels: npt.NDArray[Any] | Image.Image, kind: str, **options: Any) -> bytes:
-    """What Pillow writes."""
+    """The file that Pillow writes."""
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
@@ -95,18 +95,18 @@ def save(pixels: npt.NDArray[Any] | Image.Image, kind: str, **options: Any) -> b
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
-    """One of a PNG."""
+    """A chunk of a PNG."""
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 def png_with(*, before: bytes = b"", after: bytes = b"", **options: Any) -> bytes:
-    """A PNG with chunks ahead of its pixels, or behind them."""
+    """A PNG with extra chunks before or after its pixels."""
     data = save(COLOUR, "PNG", **options)
     return data[:33] + before + data[33:-12] + after + data[-12:]
 
 
 def bmp(header: int, masks: tuple[int, ...] = (), fourth: int = 0) -> bytes:
-    """A BMP of 32 bits a pixel, its header's length and bit masks as told."""
+    """A BMP of 32 bits per pixel with the given header length and bit masks."""
     fill = np.full((HEIGHT, WIDTH, 1), fourth, np.uint8)
     pixels = np.concatenate([COLOUR[::-1, :, ::-1], fill], axis=-1).tobytes()
     sizes = (WIDTH, HEIGHT, 1, 32, 3 if masks else 0, len(pixels), 2835, 2835, 0, 0)
@@ -123,7 +123,7 @@ def tga(depth: int, pixels: bytes, alpha_bits: int = 0) -> bytes:
 
 
 def make_pictures() -> dict[str, bytes]:
-    """All of them, by name. HEIC and JPEG XL only where their plugins are installed."""
+    """All files, by name. HEIC and JPEG XL only if their plugins are installed."""
     return {**_grey_tiffs(), **_colour_tiffs(), **_pngs(), **_others(), **_plugin_formats()}
 
 

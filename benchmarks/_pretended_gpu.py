@@ -48,7 +48,7 @@ _ROOMS = tuple(Path(__file__).parent.parent / room for room in ("tpt", "coop", "
 
 @dataclass
 class Counts:
-    """What was asked of the device: by operator, and by the line that made the host wait."""
+    """Counts of launches by operator, and of waits by the line that caused them."""
 
     kernels: Counter[str] = field(default_factory=Counter)
     waits: Counter[str] = field(default_factory=Counter)
@@ -77,14 +77,14 @@ _DEFAULT = _Stream()
 
 
 class _OfThread(threading.local):
-    """What a thread is at."""
+    """The state of a thread."""
 
     stream = _DEFAULT
 
 
 @dataclass
 class _Now:
-    """What this process's pretended GPU is at."""
+    """The state of this process's simulated GPU."""
 
     counts: Counts = field(default_factory=Counts)
     locked: dict[int, Any] = field(default_factory=dict)  # page-locked memory, by address
@@ -95,7 +95,7 @@ _now, _here = _Now(), _OfThread()
 
 
 class OnGpu(Tensor):
-    """A tensor that says it is on the GPU; `held` are its numbers."""
+    """A tensor that reports the GPU as its device; `held` has its numbers on the CPU."""
 
     held: Tensor
 
@@ -138,7 +138,7 @@ class _Mode(TorchDispatchMode):
 
 @contextmanager
 def pretending() -> Iterator[None]:
-    """A GPU is there inside, in all threads: `torch.device("pretended", 0)`."""
+    """Inside, all threads have a GPU: `torch.device("pretended", 0)`."""
     lifted = torch._C._only_lift_cpu_tensors()
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=...) copies like others
     try:
@@ -153,7 +153,7 @@ def pretending() -> Iterator[None]:
 
 @contextmanager
 def counting() -> Iterator[Counts]:
-    """What is asked of the device inside."""
+    """Count what the device is asked to do inside."""
     kept, _now.counts = _now.counts, Counts()
     try:
         yield _now.counts
@@ -300,7 +300,7 @@ def _find_line() -> str:
 
 
 class _Graph:
-    """A recording of what was asked of the device."""
+    """A recording of the device's operations, as a CUDA graph is one."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[Any, Any, Any, Any]] = []

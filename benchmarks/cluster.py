@@ -161,7 +161,7 @@ def kill_driver(
 
 
 def wait_for_some(run: Run, process: Process, output: Path) -> None:
-    """Until a third of the rows are there; the run must not have ended before."""
+    """Wait until a third of the rows are there; the run must not have ended before."""
     while count_rows(output) < run.count // 3:
         if process.poll() is not None:
             run.finish(process, output)
@@ -218,7 +218,7 @@ def list_actors() -> Iterator[Path]:
 
 
 def tell_memory() -> str:
-    """Of every actor, MB that it shares with others and MB that it has for itself."""
+    """The shared and the private memory of every actor, in MB."""
     told = []
     for folder in list_actors():
         try:

@@ -1,12 +1,12 @@
-"""Many small pictures, a fifth of them broken, with faults at every stage: does a run stay sound?
+"""Does a long run stay sound? Many small images, a fifth broken, with faults at every stage.
 
     python benchmarks/endurance.py --pictures 20000
     python benchmarks/endurance.py --pictures 100000 --sources parquet
 
 The same run goes through a folder, a list of paths, the rows of a Parquet file (a broken one may be
-NULL) and a generator that reuses one buffer. Every
-record is compared with what its picture gets alone; memory, threads and open files are counted. The
-model is a tiny random one: it is the pipeline that is tried, not what it predicts.
+NULL) and a generator that reuses one buffer. Every record is compared with what its image gets
+alone; memory, threads and open files are counted. The model is a tiny random one: the run tests the
+pipeline, not the predictions.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ STAGES = ("decode", "views", "method", "describe", "memory")
 
 
 class Endured(tpt.ZeroShot):
-    """Zero-shot that fails where a fault is waiting for it."""
+    """Zero-shot that raises an injected fault."""
 
     title = "zero-shot with faults"
 
@@ -60,7 +60,7 @@ waiting: list[tuple[str, Exception]] = []
 
 
 def raise_if(stage: str) -> None:
-    """Raise the fault that waits at a stage."""
+    """Raise the fault injected at a stage, if any."""
     for name, error in waiting:
         if name == stage:
             raise error
@@ -116,7 +116,7 @@ def make_pixels(number: int) -> np.ndarray:
 
 
 def write_files(folder: Path, count: int, sound: list[np.ndarray]) -> dict[str, int]:
-    """The paths of so many pictures, a fifth broken; each with its kind, -1 for broken."""
+    """The paths of `count` images, a fifth broken; each with its kind, -1 for broken."""
     chance = random.Random(0)
     encoded = [(form, encode(pixels, form)) for pixels in sound[:20] for form in FORMS]
     plan: dict[str, int] = {}
@@ -161,7 +161,7 @@ BREAKS: tuple[Callable[[bytes, random.Random], bytes], ...] = (
 
 
 def write_parquet(file: Path, plan: dict[str, int]) -> Path:
-    """The same pictures as rows; what is no file is NULL."""
+    """The same images as rows; NULL for what is not a file."""
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
@@ -177,7 +177,7 @@ def write_parquet(file: Path, plan: dict[str, int]) -> Path:
 
 
 def reuse_one_buffer(plan: dict[str, int], sound: list[np.ndarray]) -> Iterator[Any]:
-    """One array again and again, with other things between that are no pictures."""
+    """The same array with new content each time, and objects that are not images in between."""
     buffer = np.empty_like(sound[0])
     strange: tuple[Any, ...] = (
         *(None, 7, b"", {"image": 1}, "no-such-file.png", np.zeros((0, 3)), np.zeros((2, 2, 9))),
@@ -197,7 +197,7 @@ def reuse_one_buffer(plan: dict[str, int], sound: list[np.ndarray]) -> Iterator[
 def run(
     name: str, items: Iterable[Any], plan: dict[str, int], method: Endured, args: argparse.Namespace
 ) -> None:
-    """One way through all pictures: every record as it has to be, memory flat."""
+    """One pass over all images: every record must be right and memory must stay flat."""
     kinds = list(plan.values())
     alone = [
         next(iter(tpt.stream([make_pixels(kind)], method))).predictions for kind in range(KINDS)
@@ -244,7 +244,7 @@ def is_right(record: Record, place: int, expected: str, alone: list[Any], kind: 
 
 
 class injecting:  # noqa: N801  # a context manager
-    """Let stages fail for pictures by their places in the stream."""
+    """Make stages fail for images at chosen positions of the stream."""
 
     def __init__(self, faults: dict[int, str], hangs: set[int], release: threading.Event) -> None:
         self.faults, self.hangs, self.release = faults, hangs, release

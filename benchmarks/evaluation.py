@@ -1,10 +1,10 @@
-"""What it saves to evaluate several methods in one run: views and image tower once, not each time.
+"""What one run with several methods saves: views and image tower are computed once.
 
-    python benchmarks/evaluation.py FOLDER                      # one folder a class
+    python benchmarks/evaluation.py FOLDER                      # one folder per class
     python benchmarks/evaluation.py FOLDER --images 40 --methods zero-shot,tpt,vte
 
 Every method runs alone, then all together, in turns, three times; medians are compared. Both sides
-predict the same pictures from the same views, and the answers are checked to be equal.
+predict the same images from the same views, and the answers are checked to be equal.
 """
 
 from __future__ import annotations

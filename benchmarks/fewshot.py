@@ -1,4 +1,4 @@
-"""Accuracy by shots of every training method, on folders of real pictures, with the embedded model.
+"""Accuracy by shots of every training method, on folders of real images, with the embedded model.
 
     python benchmarks/fewshot.py DATA --work DIR --short              # three sets, 20 minutes
     python benchmarks/fewshot.py DATA --work DIR                      # every set, some twelve hours
@@ -6,15 +6,15 @@
     python benchmarks/fewshot_report.py DIR                           # what is there, as tables
 
 DATA holds `cifar10/test`, `imagenette/val`, `pacs/photo`, `pacs/sketch` and `caltech101`, one
-folder a class. The script first writes `DIR/<set>.csv` with a split column, so that any line of the
-table can be made again by hand:
+folder per class. The script first writes `DIR/<set>.csv` with a split column, so that any line of
+the table can be made again by hand:
 
     tpt train DIR/imagenette.csv --shots 1,2,4,8,16 --seeds 1,2,3 --output coop.safetensors
 
-Test pictures are never among those that shots are drawn from. Every finished run is a line of
-`DIR/<set>.jsonl`, and runs that are there are not run again; image features are encoded once a set
-and kept in `DIR/<set>.features.safetensors`. A run's seconds are those of training alone.
-`--short` takes the methods of the picture at 1, 4 and 16 shots, two seeds, 600 test pictures, bf16.
+Shots are never drawn from the test images. Every finished run is a line of `DIR/<set>.jsonl`, and
+finished runs are not repeated. Image features are encoded once per set and kept in
+`DIR/<set>.features.safetensors`. A run's seconds are those of training alone. `--short` runs the
+methods shown in the chart, with 1, 4 and 16 shots, two seeds, 600 test images and bf16.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ Only = Callable[[str, str, int, int], bool]
 
 
 class KeptBank(FeatureBank):
-    """A feature bank that a file remembers: a run that goes on encodes nothing twice."""
+    """A feature bank saved in a file, so that a continued run encodes nothing twice."""
 
     def __init__(self, clip: tpt.Clip, path: Path) -> None:
         super().__init__(clip)
@@ -84,7 +84,7 @@ class KeptBank(FeatureBank):
 
 
 class Quiet:
-    """A watch that only says what a person must know."""
+    """A watch that prints messages and no progress."""
 
     def say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
@@ -167,7 +167,7 @@ def one(job: TrainJob, shots: int, seed: int) -> dict[str, Any]:
 
 
 def encode(run: Run, watch: Quiet) -> None:
-    """Fill the bank with what the run reads, so that its seconds are those of training."""
+    """Fill the bank with the features of the run, so that its seconds are those of training."""
     bank, recipe = run.job.bank, run.recipe
     measure(bank, run.draw.val, watch, "validation pictures")
     if recipe.cache_views and recipe.method not in ("linear-probe", "lpp"):
@@ -175,7 +175,7 @@ def encode(run: Run, watch: Quiet) -> None:
 
 
 def zero_shot(job: TrainJob, path: Path) -> None:
-    """The hand-crafted prompts on all test pictures."""
+    """Write the accuracy of the hand-crafted prompts on all test images."""
     test = measure(job.bank, job.dataset.test, Quiet(), "")
     engine = tpt.PromptEngine(job.clip, job.dataset.classes)
     found = {}
@@ -194,7 +194,7 @@ def key_of(line: dict[str, Any]) -> tuple[str, str, int, int]:
 
 
 def claim(work: Path, facts: dict[str, Any]) -> None:
-    """Take a folder for runs of these settings, or go on in one that has them."""
+    """Use a folder for runs of these settings, or continue one that has the same settings."""
     work.mkdir(parents=True, exist_ok=True)
     path = work / "settings.json"
     found = json.loads(path.read_text()) if path.exists() else facts

@@ -1,10 +1,10 @@
-"""Tables and curves of what `benchmarks/fewshot.py` has left in its folder.
+"""Tables and curves of the runs that `benchmarks/fewshot.py` left in its folder.
 
     python benchmarks/fewshot_report.py DIR > tables.md
 
-Markdown goes to standard output; beside every set's runs come `<set>.png` and `<set>.curve.csv`.
-Figures are percent right on the test pictures, mean and standard deviation over the seeds; seconds
-are those of training with the most shots, on features that are encoded already.
+Markdown goes to standard output; `<set>.png` and `<set>.curve.csv` are written beside each set's
+runs. Figures are percent right on the test images, mean and standard deviation over the seeds.
+Seconds are those of training with the most shots, on features that were encoded before.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TITLES = {
 
 
 def spread(values: list[float]) -> str:
-    """Mean and standard deviation over seeds, in percent; fewer than three seeds are told."""
+    """Mean and standard deviation over seeds, in percent; says if there are fewer than three."""
     mean = 100 * statistics.mean(values)
     if len(values) == 1:
         return f"{mean:.1f} (one)"
@@ -49,7 +49,7 @@ def group(lines: list[dict[str, Any]]) -> Groups:
 
 
 def print_methods(groups: Groups, methods: list[str], shots: tuple[int, ...]) -> None:
-    """A row a method, a column a number of shots."""
+    """Print one row per method and one column per number of shots."""
     shots = tuple(n for n in shots if any((m, "all", n) in groups for m in methods))
     found = [m for m in methods if any((m, "all", count) in groups for count in shots)]
     if not found:

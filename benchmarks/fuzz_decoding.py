@@ -1,11 +1,11 @@
-"""Break odd picture files in many ways and decode them: no crash, no hang, no memory over a bound.
+"""Break unusual image files in many ways and decode them: no crash, no hang, bounded memory.
 
     python benchmarks/fuzz_decoding.py --inputs 20000
 
-Bytes are flipped, cut out, swapped, doubled, and headers of one file put before another's rest.
-Each batch is decoded in a process of its own, which may not take more than `--memory` beyond what
-it starts with, nor longer than `--seconds` for one input. What decodes has to be (H, W, 3) bytes,
-and what does not an `ImageError` of one line.
+Bytes are flipped, cut out, swapped and doubled, and the header of one file is put before the rest
+of another. Each batch is decoded in a process of its own, which may grow by at most `--memory` and
+take at most `--seconds` for one input. A decoded image must be (H, W, 3) bytes; any other input
+must give an `ImageError` of one line.
 """
 
 from __future__ import annotations

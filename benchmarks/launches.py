@@ -1,14 +1,14 @@
-"""Kernels and synchronisations a picture, counted on a pretended GPU, so that none is needed.
+"""Kernels and synchronisations per image, counted on a simulated GPU.
 
-    python benchmarks/launches.py              # 8 pictures, 12 layers, 10 to 1,000 classes
+    python benchmarks/launches.py              # 8 images, 12 layers, 10 to 1,000 classes
     python benchmarks/launches.py --classes 100 --batch 1 8 --augment augmix
 
-A GPU is fast where few, large kernels are asked for and nothing waits for their end. A narrow model
-of ViT-B/16's depth runs on a device that computes on the CPU and keeps a GPU's rules
-(`_pretended_gpu`). An operator that only looks at its input otherwise (a view) costs nothing, any
-other counts as one kernel; a fused attention is one. A synchronisation is whatever makes the host
-wait: a number or a mask that Python reads, and a copy from memory that is not page-locked. The
-counts do not depend on width or weights.
+A GPU is fast if it gets few, large kernels and nothing waits for their end. A narrow model of
+ViT-B/16's depth runs on a device that computes on the CPU and enforces a GPU's rules
+(`_pretended_gpu`). An operator that only makes a view of its input costs nothing, any other counts
+as one kernel; a fused attention is one. A synchronisation is whatever makes the host wait: a number
+or a mask that Python reads, and a copy from memory that is not page-locked. The counts do not
+depend on width or weights.
 """
 
 from __future__ import annotations

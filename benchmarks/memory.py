@@ -2,8 +2,8 @@
 
     python benchmarks/memory.py FOLDER --classes cat,dog [any other option of tpt predict]
 
-Prints the records written and the resident megabytes every few seconds, then the growth from the
-first tenth of the run to its end. It should be nothing.
+Prints the number of records and the resident megabytes every few seconds, then the growth from the
+first tenth of the run to its end, which should be nothing.
 """
 
 from __future__ import annotations

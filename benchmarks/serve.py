@@ -4,8 +4,8 @@
     python benchmarks/serve.py examples/images --parts overload --seconds 60
 
 The service runs in a process of its own on loopback, with the embedded model. Every part prints
-what it sent and what came of it; a ratio compares two numbers of the same run. An answer counts
-only if its record is the one that `tpt predict` gives.
+what it sent and which answers came; a ratio compares two numbers of the same run. An answer counts
+as right only if its record is the one that `tpt predict` gives.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Sent = tuple[int, float, bool]  # status, seconds, whether the record is the rig
 
 @dataclass(frozen=True)
 class Load:
-    """What is sent, and what has to come back."""
+    """The images to send, and the records expected for them."""
 
     paths: list[Path]
     options: list[str]
@@ -183,7 +183,7 @@ def measure_throughput(load: Load, address: str, clients: Sequence[int], picture
 async def overload(
     load: Load, address: str, process: subprocess.Popen[str], seconds: float, queue: int
 ) -> None:
-    """Ten times as many requests as can be answered, whatever becomes of those before.
+    """Ten times as many requests as can be answered, without waiting for earlier answers.
 
     A picture that is accepted may wait for as many as the queue holds. So its answer has to be
     among the next `queue`, and the slowest percent within the slowest stretch of so many answers.

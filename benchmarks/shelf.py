@@ -1,18 +1,24 @@
-"""The whole shelf on shifted sets: paired gains, calibration before and after, orders, cost.
+"""Ten methods on shifted sets: paired gains, calibration before and after, orders, cost.
 
     python benchmarks/shelf.py DATA --images 600 --output shelf   # shelf.md, shelf.json, shelf.png
     python benchmarks/shelf.py DATA --images 100 --sets "PACS sketch;Imagenette, fog"
 
 DATA holds `cifar10/test`, `imagenette/val`, `pacs/photo`, `pacs/sketch` and `cue_conflict`, one
-folder a class; those that are missing are left out. Every picture's views are made and encoded
-once, in a shuffled order, and all methods see the same features; those that keep a state see the
-pictures sorted by class too. The table has accuracy, the paired difference to zero-shot with its 95
-% interval, the expected calibration error (15 bins) as it is and after one temperature (each half
-of the pictures read with the other half's), and the median milliseconds of views and image tower
-(for one view where the method reads one) and of the method itself. Behind a gate both are means, as
-some pictures are spared all views but the plain one. Sets that OUTPUT.json has are not measured
-again. Above the tables stands one of the differences alone, bold where the interval leaves zero
-out. The picture has a panel a set: every method's difference to zero-shot with its interval.
+folder per class; missing ones are left out. Every image's views are made and encoded once, in a
+shuffled order, and all methods see the same features. Methods with state see the images sorted by
+class too. Sets that are already in OUTPUT.json are not measured again.
+
+A table per set has:
+
+- accuracy, and the paired difference to zero-shot with its 95 % interval;
+- the expected calibration error (15 bins), without and with one temperature (each half of the
+  images uses the temperature fitted on the other half);
+- the median milliseconds of views and image tower (of one view if the method reads only one), and
+  of the method itself. Behind a gate both are means, because the gate skips the other views of some
+  images.
+
+A table of the differences comes first, bold if the interval excludes zero. The chart has a panel
+per set: every method's difference to zero-shot with its interval.
 """
 
 from __future__ import annotations
@@ -82,7 +88,7 @@ class Features:
         self.rows, self.labels = torch.stack(rows), torch.tensor(labels)  # (n, N, E)
 
     def sorted(self) -> Tensor:
-        """The places of the pictures, sorted by class."""
+        """The indices of the images, sorted by class."""
         return self.labels.argsort(stable=True)
 
 
@@ -117,7 +123,7 @@ def measure(plain: Tensor, logits: Tensor, labels: Tensor, votes: bool) -> Row:
 def rows_of(
     clip: tpt.Clip, seen: Features, specs: tuple[MethodSpec, ...]
 ) -> Iterator[tuple[str, Row]]:
-    """(method, figures), the sorted stream after the shuffled one for those that keep a state.
+    """(method, figures); for methods with state, the sorted stream after the shuffled one.
 
     TPT has a row behind a gate too.
     """

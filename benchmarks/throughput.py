@@ -1,14 +1,14 @@
-"""Pictures a second of `tpt predict` and `tpt eval`, from JPEGs on a disk to records on a disk.
+"""Images per second of `tpt predict` and `tpt eval`, from JPEGs on disk to records on disk.
 
     python benchmarks/throughput.py                     # ViT-B/16, random weights, 100 classes
     python benchmarks/throughput.py --model lite --images 24 --classes 10
     python benchmarks/throughput.py --device cuda --precision fp32 --images 400
 
-Two folders are written first, of 12-megapixel JPEGs and of small ones, all different, made of the
-example pictures. Each command runs over a part and over all of a folder in a process of its own;
-the difference is the rate without the start, which is printed too. Beside it stands where a
-picture's time goes, each stage measured alone and one picture after the other: where the stages
-overlap, a picture takes less than their sum; the ratio of the two is printed.
+The program first writes two folders from the example images, one of 12-megapixel JPEGs and one of
+small ones, all different. Each command runs over a part of a folder and over all of it, in a
+process of its own. The difference gives the rate without the start-up time, which is printed too.
+Each stage is also measured alone, one image after the other. Where stages overlap, an image takes
+less than their sum; the ratio of the two is printed.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def write_pictures(folder: Path, count: int, size: tuple[int, int]) -> None:
 
 
 def run_command(words: list[str]) -> float:
-    """Seconds of a command; it must end well."""
+    """Seconds of a command, which must succeed."""
     started = time.perf_counter()
     done = subprocess.run([sys.executable, "-m", "cli", *words], capture_output=True, text=True)
     if done.returncode:

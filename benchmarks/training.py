@@ -1,16 +1,16 @@
-"""What an epoch of training costs, against the recipe written plainly. Prints ratios of one run.
+"""What an epoch of training costs, against a plain implementation. Prints ratios of one run.
 
     python benchmarks/training.py                     # ViT-B/16, random weights, 100 classes
     python benchmarks/training.py --steps 4 --classes 50 --device cuda
 
 An epoch is 16 shots of every class. The plain side does what the public CoOp and CoCoOp programs
-do: every prompt through all 77 tokens of the text tower (for CoCoOp once more for each picture of
-the batch), forward and backward, and the batch through the image tower, at every step. Ours takes
-the packed text path and, with cached views, meets each picture's views once in the whole training.
-Both get the same weights and the same pictures, and have to give the same loss to 1e-4. Text and
-image are timed apart, a few steps of each; an epoch's time is that of a step times its steps.
-Every side runs in a process of its own, so that peak memory means something; one that would not
-fit into the machine's memory is stopped and said so.
+do: at every step it runs every prompt through all 77 tokens of the text tower (for CoCoOp once more
+for each image of the batch), forward and backward, and the batch through the image tower. Ours
+takes the packed text path and, with cached views, encodes each image's views once in the whole
+training. Both get the same weights and images, and must give the same loss to 1e-4. Text and image
+are timed apart, a few steps of each; an epoch's time is that of a step times its steps. Every side
+runs in a process of its own, so that peak memory can be compared. A side that does not fit into the
+machine's memory is stopped and reported.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def run_child(side: str, case: str, args: argparse.Namespace) -> dict[str, Any] 
 
 
 def available_memory() -> float:
-    """Bytes that can still be had on this machine (Linux; elsewhere no limit is kept)."""
+    """Bytes still available on this machine (Linux; elsewhere there is no limit)."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:

@@ -1,11 +1,11 @@
-"""How often the model picks the right word from short lists that a person types.
+"""How often the model picks the right word from short lists of everyday words.
 
     python benchmarks/typed_lists.py FOLDER             # class folders named by WordNet id
     python benchmarks/typed_lists.py FOLDER --model ViT-B-32 --pretrained openai
 
-A list names things as people do ("plane", "mug", "cow"), or kinds of things ("bird", "kitchen").
-Every picture in a folder that a word stands for is a pair of picture and right word. The lists were
-written before any answer was seen, and stay as they were written.
+A list has names that people type ("plane", "mug", "cow"), or kinds of things ("bird", "kitchen").
+Every image in a folder that a word covers is a pair of image and right word. The lists were written
+before any answer was seen, and have not been changed since.
 """
 
 from __future__ import annotations

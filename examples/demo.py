@@ -1,11 +1,11 @@
-"""Zero-shot beside adapted, picture by picture, and a contact sheet to look at.
+"""Compare zero-shot with adapted answers, image by image, and draw a contact sheet.
 
     python examples/demo.py --output demo.jpg
 
-reads `labels.csv` (pictures with what they show) and `classes.txt` (names that a person would type)
-beside this file, answers zero-shot, with TPT from "a photo of a", and with TPT from the learned
-prompt `prompt.safetensors`, and prints what changed and whether it was right. The sheet shows each
-picture, the three answers, and the views that adaptation listened to.
+It reads `labels.csv` (images with what they show) and `classes.txt` (everyday names) beside this
+file. It answers zero-shot, with TPT from "a photo of a", and with TPT from the learned prompt
+`prompt.safetensors`, and prints what changed and whether it was right. The sheet shows each
+image, the three answers, and the kept views.
 """
 
 from __future__ import annotations

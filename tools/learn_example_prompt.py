@@ -1,12 +1,12 @@
-"""Learn the prompt in examples/ from sixteen pictures a class that are as bad as those to come.
+"""Learn the prompt in examples/ from sixteen corrupted images per class.
 
     python tools/learn_example_prompt.py DATA --output examples/prompt.safetensors
 
-DATA holds `pacs/photo`, `caltech101` and `cifar10/train`, one folder a class. Each name of
-examples/classes.txt is looked for in the three places in turn; a name without pictures is left out
-(the context is shared by all names). Every picture is corrupted first, by a kind and a severity of
-1 to 3 drawn from its place. Then it is what `tpt train` does with a CSV file of these pictures and
-`--context-words "a photo of a" --epochs 50`.
+DATA holds `pacs/photo`, `caltech101` and `cifar10/train`, one folder per class. Each name of
+examples/classes.txt is looked up in the three folders in turn; a name without images is left out
+(the context is shared by all names). Every image is corrupted first, by a random kind at a random
+severity of 1 to 3 (seeded by the class). The rest is what `tpt train` does with a CSV file of these
+images and `--context-words "a photo of a" --epochs 50`.
 """
 
 from __future__ import annotations

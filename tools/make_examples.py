@@ -1,18 +1,18 @@
-"""Make the example pictures of the demo from freely licensed pictures, clean and shifted.
+"""Make the example images of the demo from freely licensed images, clean and shifted.
 
     python tools/make_examples.py --data DATA                    # the chosen ones, to examples/
     python tools/make_examples.py --data DATA --all --output DIR # every candidate
 
 The photographs are data files of an installed package, scikit-image. They are read as files: the
 package is not imported, so `pip install --no-deps scikit-image` is enough. Each photo is pinned by
-its SHA-256, because packages do replace a sample picture over its licence (scikit-image did so with
-`camera` in 0.18) and `examples/SOURCES.md` speaks only of these bytes. Their shifted copies are the
+its SHA-256, because packages do replace a sample image over its licence (scikit-image did so with
+`camera` in 0.18), and `examples/SOURCES.md` covers only these bytes. Their shifted copies are the
 fifteen corruptions of `tpt corrupt` at severity 3.
 
-DATA holds `cue_conflict` and `edges` of Geirhos et al. 2019 (1811.12231, CC BY 4.0), one folder a
-shape; without it only photographs are made. Candidates are the first three cue-conflict pictures of
-a shape and its first two edge drawings. CHOSEN are those that ship; how all candidates fare is in
-docs/demo.md.
+DATA holds `cue_conflict` and `edges` of Geirhos et al. 2019 (1811.12231, CC BY 4.0), one folder per
+shape; without it only photographs are made. Candidates are the first three cue-conflict images of
+a shape and its first two edge drawings. CHOSEN are those that ship; docs/demo.md gives the results
+of all candidates.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Pictures of a report page for the documentation.
+"""Screenshots of a report page for the documentation.
 
     python tools/shoot_report.py out/report.html docs/evaluation-report.png
     python tools/shoot_report.py out/report.html docs/evaluation-gallery.png --section gallery
     python tools/shoot_report.py out/report.html phone.png --width 360 --dark
 
-It opens the page in Chromium (Debian's, or the one that TPT_CHROMIUM names) without a window.
+It opens the page in headless Chromium (Debian's, or the one that TPT_CHROMIUM names).
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""A picture of the page of `tpt serve` for the documentation.
+"""A screenshot of the page of `tpt serve` for the documentation.
 
     tpt serve --classes cat,cup,person,camera,dog &
     python tools/shoot_serve.py docs/serve-page.png examples/images/cat-fog.jpg
     python tools/shoot_serve.py phone.png examples/images/cat-fog.jpg --width 360 --dark
 
-It drops the pictures on the page in Chromium (Debian's, or the one that TPT_CHROMIUM names).
+It drops the images on the page in headless Chromium (Debian's, or the one that TPT_CHROMIUM names).
 """
 
 from __future__ import annotations
