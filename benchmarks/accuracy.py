@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", default="lite")
-    parser.add_argument("--images", type=int, default=1000, help="of each set, at most")
+    parser.add_argument("--images", type=int, default=1000, help="images per set, at most")
     parser.add_argument("--views", type=int, default=64)
     parser.add_argument("--init", help="prompt file; default: the words 'a photo of a'")
     parser.add_argument("--precision", default="auto")

@@ -23,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pictures", type=Path)
     parser.add_argument("--shots", type=int, default=40)
-    parser.add_argument("--frames", type=int, default=25, help="a shot")
+    parser.add_argument("--frames", type=int, default=25, help="frames per shot")
     words = parser.parse_args()
     found = sorted(words.pictures.glob("*.jpg")) + sorted(words.pictures.glob("*.png"))
     pictures = draw(found, words.shots)

@@ -70,7 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pictures", type=int, default=20_000)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--hangs", type=int, default=3, help="decoders that hang, a run")
+    parser.add_argument("--hangs", type=int, default=3, help="decoders that hang, per run")
     parser.add_argument("--sources", default="folder,list,parquet,arrays")
     args = parser.parse_args()
     wanted = args.sources.split(",")

@@ -118,7 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument("--inputs", type=int, default=20_000, help="how many broken files")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=int, default=20, help="for one input")
+    parser.add_argument("--seconds", type=int, default=20, help="seconds for one input, at most")
     bound = BYTES_A_PIXEL * MAX_PIXELS // 2**20
     parser.add_argument("--memory", type=int, default=bound, help="MiB that a batch may grow by")
     options = parser.parse_args()

@@ -113,9 +113,9 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--augment", choices=["crop", "augmix"], default="crop")
     parser.add_argument("--method", nargs="+", default=["tpt"])
-    parser.add_argument("--jacobian", action="store_true", help="of the start, as the command has")
-    parser.add_argument("--cuda-graphs", action="store_true", help="likewise")
-    parser.add_argument("--most", type=int, default=0, metavar="N", help="kernels a stage to name")
+    parser.add_argument("--jacobian", action="store_true", help="as `tpt predict` has it")
+    parser.add_argument("--cuda-graphs", action="store_true", help="the same")
+    parser.add_argument("--most", type=int, default=0, metavar="N", help="kernels listed per stage")
     args = parser.parse_args()
     print(f"{args.layers} layers, 64 views ({args.augment})")
     for name in args.method:

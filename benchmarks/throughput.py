@@ -114,9 +114,9 @@ def main() -> None:
     parser.add_argument("--method", default="tpt")
     parser.add_argument("--classes", type=int, default=100)
     parser.add_argument("--views", type=int, default=64)
-    parser.add_argument("--images", type=int, default=12, help="of each folder")
-    parser.add_argument("--few", type=int, default=2, help="of the part that tells the start")
-    parser.add_argument("--repeats", type=int, default=3, help="pictures whose stages are timed")
+    parser.add_argument("--images", type=int, default=12, help="images per folder")
+    parser.add_argument("--few", type=int, default=2, help="images in the part of a folder")
+    parser.add_argument("--repeats", type=int, default=3, help="images whose stages are timed")
     parser.add_argument("--sizes", nargs="+", default=["4000x3000", "500x375"])
     args = parser.parse_args()
     args.pretrained = None if args.model == "lite" else args.pretrained

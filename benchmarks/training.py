@@ -201,7 +201,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="ViT-B-16")
     parser.add_argument("--classes", type=int, default=100)
-    parser.add_argument("--steps", type=int, default=2, help="timed, after one that warms up")
+    parser.add_argument("--steps", type=int, default=2, help="timed steps, after one to warm up")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--case", choices=CASES, help="only this one")
     parser.add_argument("--child", choices=["plain", "ours"], help=argparse.SUPPRESS)

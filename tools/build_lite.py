@@ -64,11 +64,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--wordnet", type=Path, default=FOLDER, help="WordNet's dict folder")
     parser.add_argument("--pictures", type=int, default=7680, help="training pictures read")
     parser.add_argument("--tokens", type=int, help="whole words of CLIP that get a meaning (all)")
-    parser.add_argument("--width", type=int, default=240, help="of embedding and text tower")
+    parser.add_argument("--width", type=int, default=240, help="width of embedding and text tower")
     parser.add_argument(
-        "--steps", type=int, default=4500, help="of the text tower, 640 prompts each"
+        "--steps", type=int, default=4500, help="steps of the text tower, 640 prompts each"
     )
-    parser.add_argument("--power", type=float, default=1.5, help="of the norm that sums up a kind")
+    parser.add_argument("--power", type=float, default=1.5, help="exponent of a hypernym's norm")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
