@@ -174,7 +174,7 @@ def tell(
     (methods,) = evaluation.methods(walk).values()
     count, views = len(walk.set.classes), evaluation.views.n
     rows = make_rows(lines, methods, count, views, labelled=labelled, baseline=BASELINE)
-    changed = find_changed(lines, BASELINE)
+    changed = find_changed(lines)
     done = sum("error" not in line for line in lines)
     advice = advise(rows, done, len(changed))
     click.echo(table(rows))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tpt.evaluate.advice import Row, advise, find_changed, list_shelf, suited_rate
+from tpt.evaluate.advice import Row, advise, find_changed, list_shelf, make_rows, suited_rate
 from tpt.evaluate.metrics import SetMetrics, Versus
 
 
@@ -37,7 +38,7 @@ def test_a_gain_beyond_chance_is_advised_with_its_cost() -> None:
     assert found.method == "vte"
     assert found.sentence == (
         "Use vte: on 200 of your pictures it is right on 65.0 %, zero-shot on 60.0 % (+5.0 points, "
-        "95 % interval +3.0 to +7.0), for 90 ms a picture in place of 5."
+        "95 % interval +3.0 to +7.0), for 90 ms a picture instead of 5."
     )
 
 
@@ -75,6 +76,26 @@ def test_what_one_of_many_may_gain_by_chance_is_not_decided() -> None:
     assert "a larger --limit" in found.sentence
 
 
+def test_zero_shot_alone_is_no_reason_to_adapt() -> None:
+    assert advise([PLAIN], 200, 0).sentence.startswith("Do not adapt: zero-shot is the only")
+
+
+def test_an_entropy_of_zero_at_the_end_counts() -> None:
+    answer = {"top": [[0, 1.0]], "ms": 1.0}
+    ends = {"zero-shot": None, "tpt": [0.4, 0.0], "vte": [0.4, None]}
+    made = {name: answer | ({"entropy": end} if end else {}) for name, end in ends.items()}
+    kind = SimpleNamespace(reads_views=True, gives_probabilities=True, keeps_state=False)
+    rows = make_rows(
+        [{"image_ms": 1.0, "methods": made}],
+        dict.fromkeys(ends, kind),  # type: ignore[arg-type]
+        2,
+        8,
+        labelled=False,
+        baseline="zero-shot",
+    )
+    assert [row.entropy for row in rows] == [None, 0.0, 0.4]
+
+
 @pytest.mark.parametrize(("changed", "words"), [(4, "Do not adapt: the"), (40, "label those")])
 def test_without_labels_nothing_is_claimed(changed: int, words: str) -> None:
     rows = [row("zero-shot", metrics=None), row("vte", metrics=None)]
@@ -89,4 +110,4 @@ def test_the_pictures_whose_answers_differ_are_found() -> None:
         return {"key": key, "methods": made}
 
     lines = [line("a", 0, 0), line("b", 0, 1), {"key": "c", "error": {}}]
-    assert find_changed(lines, "m0") == ["b"]
+    assert find_changed(lines) == ["b"]

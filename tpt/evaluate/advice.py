@@ -1,10 +1,10 @@
-"""What to take for somebody's own pictures: the shelf on a small draw, and one sentence of advice.
+"""Which method to use for somebody's own pictures: every method on a small draw, then advice.
 
-With labels a method is advised where McNemar's exact test against zero-shot, corrected for the
-number of methods (Bonferroni), is below 0.05; of those within a point of the best, the cheapest.
-Where a gain passes the test alone, but not corrected, the advice is to look at more pictures. Else
-it is not to adapt. Without labels nothing can say whether a changed answer is a better
-one, so the advice is to label the pictures whose answer changes: the others decide nothing.
+With labels, a method is advised if McNemar's exact test against zero-shot, corrected for the number
+of methods (Bonferroni), gives p < 0.05; of those within a point of the best, the cheapest. If a
+gain passes only the uncorrected test, the advice is to look at more pictures; if none does, not to
+adapt. Without labels nobody knows whether a changed answer is better, so the advice is to label
+the pictures whose answer changes: the others decide nothing.
 """
 
 from __future__ import annotations
@@ -56,9 +56,11 @@ class Row:
     metrics: SetMetrics | None  # where there are labels
 
     @property
-    def versus(self) -> Versus | None:
-        """How it compares with zero-shot, where there are labels."""
-        return self.metrics.versus if self.metrics else None
+    def versus(self) -> Versus:
+        """How it compares with zero-shot; labelled draws only, and not for zero-shot itself."""
+        assert self.metrics is not None
+        assert self.metrics.versus is not None
+        return self.metrics.versus
 
 
 @dataclass(frozen=True)
@@ -84,21 +86,21 @@ def make_rows(
     if labelled:
         measured = measure_set(collect_scores(lines, list(methods), classes), baseline)
     shared = statistics.median(line["image_ms"] for line in lines)
+    plain = [line["methods"][baseline]["top"][0][0] for line in lines]
 
     def row(name: str, method: Method) -> Row:
-        told = [line["methods"][name] for line in lines]
-        plain = [line["methods"][baseline]["top"][0][0] for line in lines]
-        same = sum(one["top"][0][0] == other for one, other in zip(told, plain, strict=True))
-        sharp = [one["entropy"][1] or one["entropy"][0] for one in told if "entropy" in one]
-        own = statistics.median(one["ms"] for one in told)
+        made = [line["methods"][name] for line in lines]
+        same = sum(one["top"][0][0] == other for one, other in zip(made, plain, strict=True))
+        ends = [_last(one["entropy"]) for one in made if "entropy" in one]
+        own = statistics.median(one["ms"] for one in made)
         return Row(
             name=name,
             ms=own + shared / (1 if method.reads_views else views),
             agreement=same / len(lines),
-            confidence=statistics.mean(one["top"][0][1] for one in told)
+            confidence=statistics.mean(one["top"][0][1] for one in made)
             if method.gives_probabilities
             else None,
-            entropy=statistics.mean(sharp) if sharp and method.reads_views else None,
+            entropy=statistics.mean(ends) if ends and method.reads_views else None,
             keeps_state=bool(method.keeps_state),
             metrics=measured.get(name),
         )
@@ -106,25 +108,37 @@ def make_rows(
     return [row(name, method) for name, method in methods.items()]
 
 
-def find_changed(lines: Sequence[Mapping[str, Any]], baseline: str) -> list[str]:
-    """The pictures whose answer some method changes, by key."""
+def _last(entropy: tuple[float, float | None]) -> float:
+    """The entropy after adaptation; before it, where the method does not adapt."""
+    before, after = entropy
+    return before if after is None else after
+
+
+def find_changed(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys of the pictures on which the methods' answers differ."""
     return [
         line["key"]
         for line in lines
-        if "error" not in line and len({told["top"][0][0] for told in line["methods"].values()}) > 1
+        if "error" not in line and len({made["top"][0][0] for made in line["methods"].values()}) > 1
     ]
 
 
 def advise(rows: Sequence[Row], pictures: int, changed: int) -> Advice:
-    """The advice on the rows of so many pictures, of which `changed` have answers that differ."""
+    """The advice that the rows of a draw support.
+
+    Args:
+        rows: zero-shot's first.
+        pictures: how many the rows were measured on.
+        changed: on how many of them the methods' answers differ.
+    """
     plain, *others = rows
     if plain.metrics is None:
-        return _advise_unlabelled(plain, pictures, changed)
-    base = _accuracy(plain)
+        return Advice(_advise_unlabelled(pictures, changed), plain.name)
+    base = plain.metrics.metrics["acc1"] or 0.0
     hopeful = [row for row in others if _gain(row) > 0 and _chance(row) < SIGNIFICANT]
     better = [row for row in hopeful if _chance(row) * len(others) < SIGNIFICANT]
     if not better:
-        return _advise_against(plain, others, hopeful, pictures)
+        return Advice(_advise_against(base, others, hopeful, pictures), plain.name)
     most = max(map(_gain, better))
     near = [row for row in better if _gain(row) >= most - WITHIN]
     best = min(near, key=lambda row: row.ms)
@@ -136,63 +150,54 @@ def advise(rows: Sequence[Row], pictures: int, changed: int) -> Advice:
     return Advice(
         f"Use {best.name}: on {pictures:,} of your pictures it is right on "
         f"{100 * (base + _gain(best)):.1f} %, zero-shot on {100 * base:.1f} % "
-        f"({_tell_gain(best)}), for {best.ms:.0f} ms a picture in place of {plain.ms:.0f}.{state}",
+        f"({_describe_gain(best)}), for {best.ms:.0f} ms a picture instead of {plain.ms:.0f}."
+        f"{state}",
         best.name,
     )
 
 
 def _advise_against(
-    plain: Row, others: Sequence[Row], hopeful: Sequence[Row], pictures: int
-) -> Advice:
-    """Nothing is sure: either nothing is near it, or more pictures have to decide."""
+    base: float, others: Sequence[Row], hopeful: Sequence[Row], pictures: int
+) -> str:
+    """The sentence where no gain is certain: get more labels, or do not adapt."""
+    if not others:
+        return "Do not adapt: zero-shot is the only method here. Name others with --methods."
     nearest = max(hopeful or others, key=_gain)
-    base = _accuracy(plain)
     if hopeful:
-        return Advice(
+        return (
             f"Not decided: on {pictures:,} of your pictures {nearest.name} is better than "
-            f"zero-shot's {100 * base:.1f} % ({_tell_gain(nearest)}), but one of {len(others)} "
+            f"zero-shot's {100 * base:.1f} % ({_describe_gain(nearest)}), but one of {len(others)} "
             "methods may be so by chance. Run again on more labelled pictures, with a larger "
-            "--limit; until then do not adapt.",
-            plain.name,
+            "--limit; until then do not adapt."
         )
-    return Advice(
+    return (
         f"Do not adapt: on {pictures:,} of your pictures none of the {len(others)} methods is "
         f"better than zero-shot's {100 * base:.1f} % beyond chance (the nearest, "
-        f"{nearest.name}: {_tell_gain(nearest)}).",
-        plain.name,
+        f"{nearest.name}: {_describe_gain(nearest)})."
     )
 
 
-def _advise_unlabelled(plain: Row, pictures: int, changed: int) -> Advice:
+def _advise_unlabelled(pictures: int, changed: int) -> str:
     if changed <= FEW * pictures:
-        return Advice(
+        return (
             f"Do not adapt: the methods change the answer of {changed:,} of {pictures:,} pictures, "
-            "which is not worth their cost.",
-            plain.name,
+            "which is not worth their cost."
         )
-    return Advice(
+    return (
         f"Do not adapt yet: some method changes the answer of {changed:,} of {pictures:,} "
         "pictures, and without labels nothing says whether for the better; label those, and run "
-        "again with --labels.",
-        plain.name,
+        "again with --labels."
     )
-
-
-def _accuracy(row: Row) -> float:
-    return (row.metrics.metrics["acc1"] if row.metrics else None) or 0.0
 
 
 def _gain(row: Row) -> float:
-    return row.versus.difference if row.versus else 0.0
+    return row.versus.difference
 
 
 def _chance(row: Row) -> float:
-    return row.versus.mcnemar_p if row.versus else 1.0
+    return row.versus.mcnemar_p
 
 
-def _tell_gain(row: Row) -> str:
-    versus = row.versus
-    if versus is None:
-        return "no difference"
-    low, high = (100 * end for end in versus.interval)
-    return f"{100 * versus.difference:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}"
+def _describe_gain(row: Row) -> str:
+    low, high = (100 * end for end in row.versus.interval)
+    return f"{100 * _gain(row):+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}"

@@ -1,17 +1,17 @@
 """Bootstrap of many statistics of the same images at once, with the same draws for all of them.
 
 Bradley Efron, "Bootstrap Methods: Another Look at the Jackknife" (1979): draw as many images as
-there are, with replacement; compute the statistic; repeat. The middle 95 percent of what comes out
-is the percentile interval. Because every statistic of every method sees the same draws, the
-difference of two of them, draw by draw, is the paired bootstrap. `scipy.stats.bootstrap` takes one
-statistic at a time and draws anew for each, so differences would not be paired: it is not used.
+there are, with replacement; compute the statistic; repeat. The middle 95 percent of the results is
+the percentile interval. All statistics of all methods see the same draws, so the difference of two
+of them, draw by draw, is the paired bootstrap. `scipy.stats.bootstrap` draws anew for each
+statistic, so its differences would not be paired.
 
 A draw is a vector of counts: how often each image was drawn. Everything measured here is a simple
 function of a few weighted sums over images (`Statistic`), so a block of draws is one product with a
 matrix of counts (images, draws), and memory does not grow with the number of draws.
 
-What it does not do: bias-corrected intervals. The interval says how much another choice of images
-from the same source would change the figure, not what another source or another seed would.
+Intervals are not bias-corrected. An interval says how much another choice of images from the same
+source would change the figure, not what another source or another seed would.
 """
 
 from __future__ import annotations
@@ -63,14 +63,13 @@ def binned_gap_of(gaps: npt.NDArray[Any], bins: npt.NDArray[Any], count: int) ->
     terms = csr_array((gaps, (bins, np.arange(images))), shape=(count, images))
 
     def finish(sums: Floats) -> Floats:
-        total: Floats = np.abs(sums).sum(axis=0)
-        return total / images
+        return np.abs(sums).sum(axis=0) / images
 
     return Statistic(terms, finish)
 
 
 def mean_recall_of(labels: npt.NDArray[Any], right: npt.NDArray[Any]) -> Statistic:
-    """The mean over classes of the share that is right, over the classes a draw has images of.
+    """The mean over classes of the share that is right; a draw counts the classes it holds.
 
     Args:
         labels: the true class of each image, (images,).
@@ -91,7 +90,7 @@ def mean_recall_of(labels: npt.NDArray[Any], right: npt.NDArray[Any]) -> Statist
 
     def finish(sums: Floats) -> Floats:
         hit, drawn = sums[: len(present)], sums[len(present) :]  # (classes, draws) each
-        recalls: Floats = (hit / np.maximum(drawn, 1)).sum(axis=0)  # a class not drawn adds 0
+        recalls = (hit / np.maximum(drawn, 1)).sum(axis=0)  # a class not drawn adds 0
         return recalls / (drawn > 0).sum(axis=0)
 
     return Statistic(terms, finish)

@@ -1,4 +1,4 @@
-"""Fitting how scores are read: one temperature by labelled pictures, a threshold by known ones."""
+"""How scores are read: fit a temperature on labelled pictures, a threshold on known ones."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Tell = Callable[[int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Collected:
-    """What a method said of some pictures."""
+    """A method's logits for some labelled pictures."""
 
     logits: Tensor  # (n, K)
     labels: Tensor  # (n,)
@@ -52,21 +52,20 @@ def collect_logits(
     """
     size = batch_size or method.batch_size
     rows, labels, failed = [], [], []
-    with (
-        method.serving(),
-        closing(decode_ahead(samples, num_workers, size, load_sample)) as loaded,
-    ):
+    decoding = closing(decode_ahead(samples, num_workers, size, load_sample))
+    with method.serving(), decoding as loaded:
         for batch in cut_batches(loaded, size):
             good = [item for item in batch if item.picture is not None]
             outcomes = adapt_batch(good, method, views) if good else {}
             for item in batch:
-                outcome = item.error or outcomes[item.index]
-                if isinstance(outcome, Adapted) and outcome.is_finite:
-                    rows.append(outcome.logits.double().cpu())
-                    labels.append(samples[item.index].label)
+                outcome, sample = item.error or outcomes[item.index], samples[item.index]
+                if not isinstance(outcome, Adapted):
+                    failed.append((sample.key, outcome.message))
+                elif not outcome.is_finite:
+                    failed.append((sample.key, "it gave NaN or infinite numbers"))
                 else:
-                    why = getattr(outcome, "message", "it gave NaN or infinite numbers")
-                    failed.append((samples[item.index].key, why))
+                    rows.append(outcome.logits.double().cpu())
+                    labels.append(sample.label)
             if tell:
                 tell(len(rows) + len(failed), len(failed))
     if not rows:
@@ -79,10 +78,10 @@ def collect_logits(
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature of least negative log-likelihood, within 1/1000 and 1000.
+    """The temperature with the least negative log-likelihood, from 1/1000 to 1000.
 
-    In the inverse temperature s the mean of -log softmax(s logits)_y is convex with the derivative
-    mean(E_p[logits] - logits_y), whose sign a bisection on log s follows.
+    As a function of the inverse temperature s, the mean of -log softmax(s logits)_y is convex, with
+    the derivative mean(E_p[logits] - logits_y). A bisection on log s finds where it is zero.
 
     Args:
         logits: (n, K).
@@ -101,7 +100,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
 
 def choose_threshold(confidence: Tensor, share: float) -> float:
-    """The largest threshold below which at most this share of known pictures (n,) lie.
+    """The largest threshold that at most this share of known pictures' confidences (n,) lie below.
 
     Raises:
         MethodError: a share outside [0, 1).
@@ -116,7 +115,7 @@ def choose_threshold(confidence: Tensor, share: float) -> float:
 
 
 def measure_calibration(logits: Tensor, labels: Tensor) -> dict[str, SetMetrics]:
-    """ "before" and "after" one temperature, each half read with the other half's."""
+    """Metrics "before" and "after" one temperature; each half is read with the other half's."""
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     halves = order[::2], order[1::2]
     after = logits.clone()
@@ -128,14 +127,13 @@ def measure_calibration(logits: Tensor, labels: Tensor) -> dict[str, SetMetrics]
 
 
 def as_scores(logits: Tensor, labels: Tensor) -> ImageScores:
-    """Logits (n, K) as the columns that metrics are computed from."""
+    """Logits (n, K) and labels (n,) as the columns that metrics are computed from."""
     log_p = logits.log_softmax(-1)
     p = log_p.exp()
     own = log_p.gather(1, labels.unsqueeze(1)).squeeze(1)
     rank = (log_p > own.unsqueeze(1)).sum(-1)
     top = p.max(-1)
     truth = torch.nn.functional.one_hot(labels, logits.shape[-1])
-
     return ImageScores(
         label=labels.numpy(),
         predicted=top.indices.numpy(),

@@ -1,8 +1,8 @@
 """Which classes a method moves answers between: counts of (true class, answer before, after).
 
-"Before" is the baseline's top class of a picture, "after" the method's of the same picture; only
-pictures where the two differ count. It reads the rows of `predictions.jsonl` one by one and holds
-counts alone: at most K x K x K numbers a method for K classes, and never more than pictures.
+"Before" is the baseline's top class for a picture, "after" the method's; only pictures where the
+two differ count. The rows of `predictions.jsonl` are read one by one and only counts are kept: at
+most K x K x K numbers a method for K classes, and never more than pictures.
 """
 
 from __future__ import annotations
@@ -35,11 +35,7 @@ class Confusion:
 
 
 class ChangeCounter:
-    """Count the changed answers of one result set.
-
-    Args:
-        baseline: the method whose answers are "before".
-    """
+    """Counts the changed answers of one result set; "before" are the baseline's."""
 
     def __init__(self, baseline: str = "zero-shot") -> None:
         self.baseline = baseline
@@ -57,8 +53,8 @@ class ChangeCounter:
     ) -> tuple[Confusion, ...]:
         """The `limit` most frequent changes of every method, and how many more there are.
 
-        Changes that are equally frequent come in the order of the classes. A method that changed
-        no answer comes with none.
+        Equally frequent changes come in the order of the classes. A method that changed no answer
+        has an entry without changes.
 
         Args:
             classes: the set's class names, in the order of its labels.
@@ -78,7 +74,7 @@ class ChangeCounter:
 def compare_answers(row: Mapping[str, Any], baseline: str) -> Iterator[tuple[str, int, int]]:
     """(method, the baseline's top class, the method's) of a row, for all but the baseline.
 
-    Nothing where the picture failed, or where one of the two gave no answer.
+    A row yields nothing if the picture failed, and skips a method that gave no answer.
     """
     answers = row.get("methods", {})
     before = answers.get(baseline, {}).get("top")
