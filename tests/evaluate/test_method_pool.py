@@ -40,7 +40,7 @@ def test_methods_without_state_are_made_once_and_share_their_engine(tiny: tpt.Cl
     assert other["tpt"] is not first["tpt"]
 
 
-def test_what_other_class_lists_needed_is_let_go(tiny: tpt.Clip) -> None:
+def test_what_other_class_lists_needed_is_dropped(tiny: tpt.Clip) -> None:
     pool = make_pool(tiny, "tpt")
     kept, gone = (pool.methods(classes, make_set())["tpt"] for classes in (CLASSES, ("a", "b")))
     pool.forget(keep={CLASSES})
@@ -57,6 +57,7 @@ def test_an_ensemble_is_the_sets_own_else_imagenets_else_the_simple_one(tiny: tp
     given = make_pool(tiny, "zero-shot+ensemble", templates=("a {}", "the {}"))
     assert given.templates(ensemble, make_set(templates=("my {}",))) == ("a {}", "the {}")
     assert given.templates(given.specs[0], make_set()) == ()
+    assert given.describe(given.specs[0])["context"] == {"words": "a photo of a {}."}
 
 
 def test_sets_with_templates_of_their_own_have_methods_of_their_own(tiny: tpt.Clip) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +13,8 @@ import torch
 from tpt import Context
 from tpt.data.labelled_sets import ArrayRow, LabelledSet, Sample
 from tpt.errors import MethodError, OutputError, PromptError, SourceError
+from tpt.evaluate.evaluation import Evaluation
+from tpt.evaluate.method_pool import Starts
 from tpt.evaluate.method_specs import MethodSpec
 from tpt.evaluate.transfer import (
     Prompt,
@@ -157,7 +158,7 @@ class FakeShelf:
 
     def __init__(self, specs: tuple[MethodSpec, ...]) -> None:
         self.specs = specs
-        self.starts = SimpleNamespace(templates=())
+        self.starts = Starts({})
 
     def describe(self, spec: MethodSpec) -> dict[str, Any]:
         context = {"file": f"{spec.start}.safetensors", "shots": 16} if spec.start else {}
@@ -186,10 +187,9 @@ def measure(tmp_path: Path) -> Callable[..., dict[str, Any]]:
                 line = {"set": SETS[-1], "key": "4.png", "label": 0, "error": error}
                 file.write(json.dumps(line, separators=(",", ":")) + "\n")
         settings = {"model": "tiny", "pretrained": None, "seed": 0, "methods": [], "sets": []}
-        pool = FakeShelf(cross_methods(methods, ("photo", "x")))
-        run: Any = SimpleNamespace(
-            pool=pool, walks=walks, settings=settings, environment={}, seed=0
-        )
+        nothing: Any = None
+        pool: Any = FakeShelf(cross_methods(methods, ("photo", "x")))
+        run = Evaluation(nothing, pool, nothing, walks, settings, {})
         prompts = {"photo": Prompt("photo", "p", ("learned here.",)), "x": Prompt("my $x_1", "x")}
         return measure_transfer(run, prompts, str(path))
 

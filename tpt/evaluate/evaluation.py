@@ -1,8 +1,8 @@
 """An evaluation: from settings to walks, methods and a folder of results.
 
-`build_evaluation` checks all that can be checked before the first picture; `Evaluation.run` makes
-the lines of predictions.jsonl, walk by walk; `tpt.evaluate.measure` measures them. Nothing here
-prints or writes: a front end does, and shows progress.
+`build_evaluation` checks everything that can be checked before the first picture; `Evaluation.run`
+makes the lines of predictions.jsonl, walk by walk; `tpt.evaluate.measure` measures them. Nothing
+here prints or writes: the front end does that and shows progress.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tpt.errors import MethodError, TptError
 from tpt.evaluate.method_pool import MethodPool, Starts
 from tpt.evaluate.method_specs import MethodSpec
 from tpt.evaluate.runner import Line, Methods, run_walk
-from tpt.evaluate.walks import Walk
+from tpt.evaluate.walks import Walk, list_result_sets
 from tpt.images.views import Views
 from tpt.methods import Method
 from tpt.methods.registry import find_method, make_settings
@@ -36,7 +36,7 @@ from tpt.streaming.screen import Screen, check_screened
 
 @dataclass(frozen=True)
 class EvalSettings(ComputeSettings):
-    """What a user asks for, beside the sets; None means "not said"."""
+    """What a user asks for, beside the sets; None: not given."""
 
     specs: tuple[MethodSpec, ...]
     starts: Starts
@@ -52,49 +52,54 @@ class EvalSettings(ComputeSettings):
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Everything that a run needs, and the settings to keep beside its predictions."""
+    """Everything a run needs, and the settings to keep beside its predictions."""
 
     clip: Clip
     pool: MethodPool
     views: Views
     walks: tuple[Walk, ...]
     settings: dict[str, Any]  # decides what the predictions say
-    environment: dict[str, Any]  # worth knowing besides
+    environment: dict[str, Any]  # device and versions
     screen: Screen | None = None
 
     @property
     def seed(self) -> int:
-        seed: int = self.settings["seed"]
-        return seed
+        return self.settings["seed"]
+
+    @property
+    def shared_settings(self) -> dict[str, Any]:
+        """The settings that all methods and sets share: what results.json says of them."""
+        return {k: v for k, v in self.settings.items() if k not in ("methods", "sets")}
 
     def methods(self, walk: Walk) -> dict[str, Methods]:
-        """For each result set of a walk the methods; those with state have a stream each."""
+        """The methods for each result set of a walk; those with state have one stream each."""
         return {
             result_set.name: self.pool.methods(result_set.classes, walk.set)
             for _, result_set in walk.result_sets()
         }
 
     def tuned_engines(self, walk: Walk) -> dict[PromptEngine, list[str]]:
-        """The engines whose start a Jacobian may speed up, and their methods."""
+        """The engines that a Jacobian may speed up, and the methods that use them."""
         found: dict[PromptEngine, list[str]] = {}
         for methods in self.methods(walk).values():
             for spec in self.pool.specs:
                 if find_method(spec.method).shares_gradient(_settings(spec)):
                     names = found.setdefault(methods[spec.name].engine, [])
-                    names += [spec.name] if spec.name not in names else []
+                    if spec.name not in names:
+                        names.append(spec.name)
         return found
 
     def prepare(self, walk: Walk, show: Callable[[PromptEngine, int], None] | None = None) -> None:
-        """Free what earlier walks needed, and build the Jacobians of this one, if it has some.
+        """Drop what only earlier walks needed, and build this walk's Jacobians, if it has some.
 
-        A Jacobian takes long, so with it the class lists of all walks are kept.
+        A Jacobian takes long to build, so with Jacobians nothing that a walk needs is dropped.
 
         Args:
             show: called while one is built, with its engine and how many classes are done.
         """
         jacobian = self.settings.get("jacobian", False)
         needed = self.walks if jacobian else (walk,)
-        self.pool.forget(keep={r.classes for each in needed for _, r in each.result_sets()})
+        self.pool.forget(keep={found.classes for *_, found in list_result_sets(needed)})
         for engine in self.tuned_engines(walk) if jacobian else ():
             if not engine.conditional:
                 engine.build_jacobian(None if show is None else partial(show, engine))
@@ -102,7 +107,7 @@ class Evaluation:
     def run(
         self, walk: Walk, *, batch_size: int, num_workers: int, done: int = 0
     ) -> Generator[Line, None, None]:
-        """The lines of a walk, without the first `done`; frees what earlier walks needed."""
+        """The lines of a walk, without the first `done`; drops what only earlier walks needed."""
         self.prepare(walk)
         return run_walk(
             walk,
@@ -119,8 +124,7 @@ class Evaluation:
         """How many sentences the template ensembles of all class lists hold, encoded once each."""
         every = {
             (result_set.classes, self.pool.templates(spec, walk.set))
-            for walk in self.walks
-            for _, result_set in walk.result_sets()
+            for walk, _, result_set in list_result_sets(self.walks)
             for spec in self.pool.specs
             if spec.ensemble
         }
@@ -132,22 +136,22 @@ class Evaluation:
 
     @property
     def batch_size(self) -> int:
-        """How many pictures are judged at once, unless the user says so."""
+        """How many pictures are judged at once by default."""
         return max(method.batch_size for method in self._some_methods())
 
     def _some_methods(self) -> Iterable[Method]:
-        """The methods of one result set."""
-        return self.methods(self.walks[0])[next(self.walks[0].result_sets())[1].name].values()
+        """The methods of the first result set."""
+        return next(iter(self.methods(self.walks[0]).values())).values()
 
 
 def build_evaluation(wanted: EvalSettings, walks: Sequence[Walk]) -> Evaluation:
     """Load the model and the prompts, and make every method for every class list once.
 
     Warns:
-        UserWarning: what the plan has to tell (`Walk.notes`).
+        UserWarning: the notes of the plan (`Walk.notes`).
 
     Raises:
-        TptError: anything that would fail later, now and in a sentence.
+        TptError: something that would make the run fail later.
     """
     check_options(wanted)
     first = next(iter(wanted.starts.prompts.values()), None)
@@ -155,8 +159,9 @@ def build_evaluation(wanted: EvalSettings, walks: Sequence[Walk]) -> Evaluation:
     gate = None if wanted.gate is None else (wanted.gate, wanted.gate_views or 1)
     reads = any(_reads_views(spec) for spec in wanted.specs)
     count = (wanted.views or DEFAULT_VIEWS) if reads else 1
-    more = wanted.batch_size, count, wanted.reject
-    pool = MethodPool(clip, wanted.specs, wanted.starts, gate, *more)
+    pool = MethodPool(
+        clip, wanted.specs, wanted.starts, gate, wanted.batch_size, count, wanted.reject
+    )
     views = Views(clip, count, wanted.augment or "crop", wanted.seed)
     settings = {
         "model": clip.name,
@@ -188,7 +193,7 @@ def build_evaluation(wanted: EvalSettings, walks: Sequence[Walk]) -> Evaluation:
 
 
 def check_options(wanted: EvalSettings) -> None:
-    """Refuse options that no method of the run would heed.
+    """Refuse options that no method of the run would use.
 
     Raises:
         MethodError: which, and why.
@@ -218,7 +223,7 @@ def _settings(spec: MethodSpec) -> Any:
 
 
 def _check_jacobian(engines: Mapping[PromptEngine, Sequence[str]]) -> None:
-    """Refuse Jacobians that no engine could have, and tell which methods go without one."""
+    """Refuse Jacobians if no engine can have one; warn of the methods that go without."""
     if all(engine.conditional for engine in engines):
         next(iter(engines)).check_jacobian()
     for engine, names in engines.items():

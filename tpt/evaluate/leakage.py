@@ -1,8 +1,8 @@
-"""What prompts were learned on, held against what they are evaluated on.
+"""Compares what prompts were trained on with what they are evaluated on.
 
-A prompt that is tested on the pictures, or among the halves of the classes, that it was learned on
-gives numbers that look like any others. Nothing is left out here: what a reader has to know becomes
-a note of the set, which the command, the tables and the report tell.
+Nothing in the numbers shows that a prompt was tested on its own training pictures, or that its
+training classes are not the base half. No picture is left out here: the set gets a note, which the
+command, the tables and the report show.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def find_leakage(read: LabelledSet, taken: Mapping[str, Collection[str]]) -> Lab
     """The set, with a note for each prompt that learned from some of its pictures.
 
     Args:
-        taken: by the name of a prompt the real paths (`os.path.realpath`) of its pictures.
+        taken: for each prompt's name the real paths (`os.path.realpath`) of its pictures.
     """
     if not any(taken.values()):
         return read
@@ -40,26 +40,22 @@ def note_halves(walk: Walk, learned: Mapping[str, Collection[str]]) -> Walk:
     """The walk, with a note for each prompt that was learned on other classes than its base half.
 
     Args:
-        walk: through a set whose classes are halved, or not.
-        learned: by the name of a prompt the names of the classes that it was learned on.
+        learned: for each prompt's name the names of the classes that it was learned on.
     """
-    base = next(
-        (result_set for _, result_set in walk.result_sets() if result_set.part == "base"), None
-    )
-    if base is None:
+    bases = [result_set for _, result_set in walk.result_sets() if result_set.part == "base"]
+    if not bases:
         return walk
-    half = {fold(name): name for name in base.classes}
+    half = {fold(name): name for name in bases[0].classes}
     notes = []
     for prompt, classes in learned.items():
         own = {fold(name): name for name in classes}
         beyond = [name for key, name in own.items() if key not in half]
         lacking = [name for key, name in half.items() if key not in own]
-        if beyond or lacking:
-            which = [f"with {some(beyond)}"] * bool(beyond) + [f"without {some(lacking)}"] * (
-                bool(lacking)
-            )
+        parts = [("with", beyond), ("without", lacking)]
+        which = " and ".join(f"{word} {some(names)}" for word, names in parts if names)
+        if which:
             notes.append(
                 f'the prompt "{prompt}" was not learned on the base classes of this set, but '
-                f"{' and '.join(which)}, so base and new mean nothing for what starts from it."
+                f"{which}, so base and new mean nothing for what starts from it."
             )
     return replace(walk, notes=(*walk.notes, *notes))

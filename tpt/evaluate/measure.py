@@ -1,7 +1,7 @@
 """From predictions.jsonl to results.json, which `tpt.report` draws.
 
-Each result set is read on its own, so that memory holds the numbers of one set at a time (some
-forty bytes a picture and method), whatever the length of the run.
+Result sets are read one at a time, so that memory holds the numbers of one set (some forty bytes a
+picture and method), however long the run was.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from tpt.evaluate.outside import NAME as OUTSIDE
 from tpt.evaluate.outside import measure_outside
 from tpt.evaluate.predictions import index_sets, read_set
 from tpt.evaluate.results import SetInfo, Times, build_results, round_floats, write_results
-from tpt.evaluate.walks import ResultSet, Variant, Walk
+from tpt.evaluate.walks import ResultSet, Variant, Walk, list_result_sets
 from tpt.text import as_text
 
 GALLERY_SETS = 12
-"""Result sets that show pictures, spread evenly over the run's: more would make a heavy page."""
+"""Result sets that show pictures, spread evenly over the run: more would make a heavy page."""
 
 GALLERY_ITEMS = 240
-"""Pictures of the whole gallery, about; some 15 KB each with their views."""
+"""About how many pictures the gallery holds; some 15 KB each with their views."""
 
 Tell = Callable[[str], None]
 
@@ -46,7 +46,7 @@ def measure(evaluation: Evaluation, predictions: str, tell: Tell) -> dict[str, A
         tell: called with what is being measured.
 
     Returns:
-        What results.json holds.
+        The content of results.json.
     """
     places = index_sets(predictions)
     names = [spec.name for spec in evaluation.pool.specs]
@@ -55,11 +55,7 @@ def measure(evaluation: Evaluation, predictions: str, tell: Tell) -> dict[str, A
     ms: dict[str, dict[str, Times]] = {}
     gallery: list[GalleryItem] = []
     confusions: list[Confusion] = []
-    result_sets = [
-        (walk, variant, result_set)
-        for walk in evaluation.walks
-        for variant, result_set in walk.result_sets()
-    ]
+    result_sets = list_result_sets(evaluation.walks)
     shares = share_gallery(len(result_sets), len(names) - 1)
     for (walk, variant, result_set), pictures in zip(result_sets, shares, strict=True):
         name, classes = result_set.name, result_set.classes
@@ -76,8 +72,7 @@ def measure(evaluation: Evaluation, predictions: str, tell: Tell) -> dict[str, A
         sets.append(_describe_set(walk, variant, result_set, done, failed))
         if pictures:
             gallery += _draw_gallery(evaluation, walk, variant, draw.items)
-    methods = evaluation.settings["methods"]
-    shown = {k: v for k, v in evaluation.settings.items() if k not in ("methods", "sets")}
+    methods, shown = evaluation.settings["methods"], evaluation.shared_settings
     results = build_results(sets, methods, measured, shown, evaluation.environment, BASELINE, ms)
     folder = Path(os.path.dirname(predictions))
     if (folder / OUTSIDE).exists():
@@ -89,7 +84,7 @@ def measure(evaluation: Evaluation, predictions: str, tell: Tell) -> dict[str, A
 
 
 def share_gallery(sets: int, methods: int) -> list[int]:
-    """How many pictures of each kind and method every result set shows, in their order."""
+    """How many pictures of each kind and method each result set shows, in their order."""
     shown = min(sets, GALLERY_SETS)
     each = min(4, max(1, GALLERY_ITEMS // max(1, 2 * methods * shown)))
     chosen = {place * sets // shown for place in range(shown)}
@@ -97,7 +92,7 @@ def share_gallery(sets: int, methods: int) -> list[int]:
 
 
 class _RowReader:
-    """Sees every row of a result set once, on its way to the metrics."""
+    """Reads off each row of a result set what is not a metric, on its way to the metrics."""
 
     def __init__(self, methods: list[str], draw: GalleryDraw) -> None:
         self.draw = draw
@@ -149,7 +144,7 @@ def _describe_set(
 def _draw_gallery(
     evaluation: Evaluation, walk: Walk, variant: Variant, items: Sequence[GalleryItem]
 ) -> list[GalleryItem]:
-    """The pictures of the gallery, corrupted and cut into views again as the run had them."""
+    """The gallery's items with their pictures, corrupted and cut into views as in the run."""
     wanted = {item.key for item in items}
     samples = {sample.key: sample for sample in walk.set.samples if sample.key in wanted}
 

@@ -1,8 +1,8 @@
 """The methods of a run, made for the class list of each result set.
 
-Prompt files are read once. Methods that keep no state between images are shared by all result
-sets of the same classes, so that the class features (and the graph that tuning goes through) are
-made once a class list; the others are made anew for every stream.
+Prompt files are read once. All result sets with the same classes share the methods that keep no
+state, so that class features (and the graph for tuning) are made once a class list. Methods with
+state are made anew for every stream.
 """
 
 from __future__ import annotations
@@ -35,6 +35,11 @@ class Starts:
     templates: tuple[str, ...] = ()  # one: the words of all; several: the ensemble
     force: bool = False  # use prompt files of other models
 
+    @property
+    def words(self) -> str:
+        """The template that methods start from without a prompt or an ensemble."""
+        return self.templates[0] if len(self.templates) == 1 else DEFAULT_TEMPLATE
+
 
 @dataclass(eq=False)
 class MethodPool:
@@ -49,8 +54,8 @@ class MethodPool:
     specs: Sequence[MethodSpec]
     starts: Starts
     gate: tuple[float, int] | None = None  # (threshold, views), before all that read views
-    batch_size: int | None = None  # of methods whose images decide together; None: each its own
-    views: int = 1  # how many are made, which a calibration is compared with
+    batch_size: int | None = None  # where a batch decides together; None: the methods' defaults
+    views: int = 1  # how many are made; a prompt's calibration must be for as many
     reject: str | None = None  # a threshold for all with probabilities, "off"; None: the prompts'
 
     def __post_init__(self) -> None:
@@ -84,7 +89,7 @@ class MethodPool:
         return found
 
     def forget(self, keep: Collection[tuple[str, ...]] = ()) -> None:
-        """Let go of what was made for other class lists; that of a thousand classes is large."""
+        """Drop engines and methods of other class lists; one for 1,000 classes is large."""
         self._made = {key: made for key, made in self._made.items() if key[1] in keep}
         self._engines = {key: made for key, made in self._engines.items() if key[0] in keep}
 
@@ -94,11 +99,10 @@ class MethodPool:
         if spec.ensemble:
             if len(given) > 1:
                 return given
-            own = part_of.templates
-            return own or (
-                imagenet_templates() if part_of.family == "imagenet" else simple_templates()
-            )
-        return given[:1] if spec.start is None and len(given) == 1 else ()
+            if part_of.templates:
+                return part_of.templates
+            return imagenet_templates() if part_of.family == "imagenet" else simple_templates()
+        return given if spec.start is None and len(given) == 1 else ()
 
     def describe(self, spec: MethodSpec) -> dict[str, Any]:
         """The method's entry in results.json."""
@@ -113,7 +117,7 @@ class MethodPool:
                 "shots": trained.shots,
             }
         elif not spec.ensemble:
-            context = {"words": (self.starts.templates[:1] or (DEFAULT_TEMPLATE,))[0]}
+            context = {"words": self.starts.words}
         settings = asdict(make_settings(spec.method, spec.options))
         together = find_method(spec.method).together
         if together is not None:
@@ -143,7 +147,7 @@ class MethodPool:
         return method
 
     def _read(self, spec: MethodSpec, method: Method) -> Reading:
-        """How the method's scores are read: as it says, else by its prompt's calibration."""
+        """How the method's scores are read: as its spec says, else by its prompt's calibration."""
         if not method.gives_probabilities:
             return Reading()
         if spec.temperature is not None:
@@ -161,9 +165,8 @@ class MethodPool:
     ) -> PromptEngine:
         key = (classes, start, words)
         if key not in self._engines:
-            context = self._contexts[start] if start is not None else None
+            context = None if start is None else self._contexts[start]
             if words is not None:
                 context = Context.from_words(self.clip, words)
-            engine = PromptEngine(self.clip, classes, context, force=self.starts.force)
-            self._engines[key] = engine
+            self._engines[key] = PromptEngine(self.clip, classes, context, force=self.starts.force)
         return self._engines[key]

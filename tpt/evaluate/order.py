@@ -1,4 +1,4 @@
-"""The order in which a set's pictures come: what methods with state depend on.
+"""The order of a set's pictures, which the results of methods with state depend on.
 
 Published streams are shuffled. Real ones are not: folders are sorted by class, and a camera
 sees one thing for a while.
@@ -14,18 +14,18 @@ from tpt.errors import MethodError
 
 
 def order_set(whole: LabelledSet, order: str, seed: int = 0) -> LabelledSet:
-    """The set with its pictures in this order, which its name then says.
+    """The set with its pictures in this order; its name then ends with the order.
 
     Args:
-        order: "shuffled"; "sorted" by class; or "blocks:N": runs of N pictures of one class, each
-            class's drawn at random, the runs shuffled. The chance is of the seed and the
-            pictures' keys alone.
+        order: "shuffled"; "sorted" by class; or "blocks:N": each class is shuffled and cut into
+            runs of N pictures, and the runs are shuffled. Depends only on the seed and the
+            pictures' keys.
 
     Raises:
         MethodError: another word, or blocks of less than one picture.
     """
     size = _block_size(order)
-    mixed = sorted(whole.samples, key=lambda sample: _ticket(seed, sample.key))
+    mixed = sorted(whole.samples, key=lambda sample: draw_ticket(seed, "order", sample.key))
     if size is not None:
         mixed = _cut_blocks(mixed, size, seed)
     elif order == "sorted":
@@ -56,9 +56,11 @@ def _cut_blocks(mixed: list[Sample], size: int, seed: int) -> list[Sample]:
     for sample in mixed:
         by_class.setdefault(sample.label, []).append(sample)
     blocks = [own[i : i + size] for own in by_class.values() for i in range(0, len(own), size)]
-    blocks.sort(key=lambda block: _ticket(seed, f"block\0{block[0].key}"))
+    blocks.sort(key=lambda block: draw_ticket(seed, "order", "block", block[0].key))
     return [sample for block in blocks for sample in block]
 
 
-def _ticket(seed: int, key: str) -> bytes:
-    return hashlib.sha256(f"{seed}\0order\0{key}".encode("utf-8", "surrogateescape")).digest()
+def draw_ticket(seed: int, *words: str) -> bytes:
+    """What a draw sorts by: the same for these words on every machine, whatever else is drawn."""
+    text = "\0".join((str(seed), *words))
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()

@@ -1,6 +1,6 @@
-"""Pictures that are none of the classes: how well a method's confidence tells them apart.
+"""Pictures that show none of the classes: how well a method's confidence tells them apart.
 
-The pictures of an outside folder are judged under the classes of every result set. By each rule's
+The pictures of an outside folder are judged under the classes of every result set. For each rule of
 confidence (`tpt.methods.reading`), inside against outside:
 
 - AUROC: the chance that an inside picture is more confident than an outside one;
@@ -11,7 +11,7 @@ confidence (`tpt.methods.reading`), inside against outside:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from tpt.errors import MethodError
 from tpt.evaluate.evaluation import Evaluation
 from tpt.evaluate.predictions import index_sets, read_set
 from tpt.evaluate.runner import run_walk
-from tpt.evaluate.walks import ResultSet, Variant, Walk
+from tpt.evaluate.walks import ResultSet, Variant, Walk, list_result_sets
 from tpt.methods.reading import Reading
 from tpt.prompts.calibration import RULES
 from tpt.runs.whole_files import write_whole
@@ -70,7 +70,7 @@ def judge_outside(
     """
     lines: list[bytes] = []
     for part in outsides:
-        for walk, result_set in _class_lists(evaluation):
+        for walk, result_set in _find_firsts(evaluation).values():
             tell(f"Judging {part.name} under the classes of {result_set.name}")
             nowhere = (0,) * max(1, len(part.classes))  # labels mean nothing here
             evaluation.prepare(walk)
@@ -94,23 +94,22 @@ def measure_outside(evaluation: Evaluation, predictions: str, folder: Path) -> l
     with open(folder / NAME, "rb") as file:
         for line in map(json.loads, file):
             found.setdefault((line["classes_of"], line["outside"]), []).append(line)
-    places, entries = index_sets(predictions), []
-    lists = [(result_set.classes, result_set.name) for _, result_set in _class_lists(evaluation)]
-    for walk in evaluation.walks:
-        for _, result_set in walk.result_sets():
-            of = next(name for classes, name in lists if classes == result_set.classes)
-            inside = _collect(read_set(predictions, result_set.name, places))
-            methods = evaluation.pool.methods(result_set.classes, walk.set)
-            for (name, part), rows in found.items():
-                if name == of:
-                    outer = _collect(iter(rows))
-                    entries += [
-                        {"dataset": result_set.name, "outside": part, "method": method}
-                        | _compare(rule, inside[method][rule], outer[method][rule], made.reading)
-                        for method, made in methods.items()
-                        if method in inside and method in outer
-                        for rule in RULES
-                    ]
+    places, firsts, entries = index_sets(predictions), _find_firsts(evaluation), []
+    for walk, _, result_set in list_result_sets(evaluation.walks):
+        _, first = firsts[result_set.classes]
+        inside = _collect(read_set(predictions, result_set.name, places))
+        methods = evaluation.pool.methods(result_set.classes, walk.set)
+        for (classes_of, part), rows in found.items():
+            if classes_of != first.name:
+                continue
+            outer = _collect(rows)
+            entries += [
+                {"dataset": result_set.name, "outside": part, "method": method}
+                | _compare(rule, inside[method][rule], outer[method][rule], made.reading)
+                for method, made in methods.items()
+                if method in inside and method in outer
+                for rule in RULES
+            ]
     return entries
 
 
@@ -130,25 +129,23 @@ def _compare(rule: str, own: Floats, other: Floats, reading: Reading) -> dict[st
     }
 
 
-def _class_lists(evaluation: Evaluation) -> Iterator[tuple[Walk, ResultSet]]:
-    """The first result set of every list of classes."""
-    seen = set()
-    for walk in evaluation.walks:
-        for _, result_set in walk.result_sets():
-            if result_set.classes not in seen:
-                seen.add(result_set.classes)
-                yield walk, result_set
+def _find_firsts(evaluation: Evaluation) -> dict[tuple[str, ...], tuple[Walk, ResultSet]]:
+    """For each list of classes the first result set that has it, with its walk."""
+    firsts: dict[tuple[str, ...], tuple[Walk, ResultSet]] = {}
+    for walk, _, result_set in list_result_sets(evaluation.walks):
+        firsts.setdefault(result_set.classes, (walk, result_set))
+    return firsts
 
 
-def _collect(rows: Iterator[dict[str, Any]]) -> Scores:
-    """The confidences that lines hold; methods that vote have none."""
+def _collect(rows: Iterable[dict[str, Any]]) -> Scores:
+    """The confidences in some lines; methods that vote have none."""
     lists: dict[str, dict[str, list[float]]] = {}
     for row in rows:
-        for name, told in row.get("methods", {}).items():
-            if not told.get("votes"):
+        for name, made in row.get("methods", {}).items():
+            if not made.get("votes"):
                 own = lists.setdefault(name, {rule: [] for rule in RULES})
-                own["probability"].append(told["top"][0][1])
-                own["energy"].append(told["energy"])
+                own["probability"].append(made["top"][0][1])
+                own["energy"].append(made["energy"])
     return {
         name: {rule: np.asarray(values) for rule, values in own.items()}
         for name, own in lists.items()

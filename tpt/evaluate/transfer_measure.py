@@ -1,8 +1,8 @@
 """A transfer's predictions as matrices: rows = prompts, columns = target sets.
 
-Each cell is measured against the same method from the hand-crafted words on the same pictures.
-The run itself, and what its prompts and sets must be, is `tpt.evaluate.transfer`; `tpt.report`
-draws transfer.json.
+Each cell is compared with the same method from the hand-crafted words on the same pictures.
+`tpt.evaluate.transfer` plans the run and checks its prompts and sets; `tpt.report` draws
+transfer.json.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from tpt.data.presets import DEFAULT_TEMPLATE
 from tpt.evaluate.evaluation import Evaluation
 from tpt.evaluate.image_scores import collect_scores
 from tpt.evaluate.method_specs import MethodSpec, start_from
@@ -19,7 +18,7 @@ from tpt.evaluate.predictions import SetPlaces, index_sets, read_set
 from tpt.evaluate.protocols import mean
 from tpt.evaluate.results import TRANSFER_FORMAT, TRANSFER_VERSION, round_floats
 from tpt.evaluate.transfer import Prompt
-from tpt.evaluate.walks import ResultSet, Walk
+from tpt.evaluate.walks import ResultSet, Walk, list_result_sets
 from tpt.text import as_text
 
 
@@ -37,33 +36,30 @@ def measure_transfer(
         with; "matrices", one a method: "words" of {"accuracy", "interval" (one a target),
         "average"}; one row a source in "accuracy", "interval" ([low, high], 95 %), "difference"
         (to the words), "difference_interval" (paired), "mcnemar_p"; "average" and
-        "average_difference", one a source, over the targets other than the one that it was
-        learned on. Shares are fractions in [0, 1]; null where nothing could be measured.
+        "average_difference", one a source, over the targets that it was not learned on. Shares
+        are fractions in [0, 1]; null where nothing could be measured.
     """
     from tpt._version import __version__
 
     places = index_sets(predictions)
     specs = evaluation.pool.specs
     plain = [spec for spec in specs if spec.start is None]
-    targets, measured = [], {}
-    for walk in evaluation.walks:
-        for _, result_set in walk.result_sets():
-            entry, found = _measure_target(
-                evaluation, walk, result_set, plain, prompts.keys(), predictions, places
-            )
-            targets.append(entry)
-            measured[result_set.name] = found
+    targets, columns = [], []
+    for walk, _, result_set in list_result_sets(evaluation.walks):
+        target, column = _measure_target(
+            evaluation, walk, result_set, plain, prompts.keys(), predictions, places
+        )
+        targets.append(target)
+        columns.append(column)
     names = [target["name"] for target in targets]
-    columns = [measured[name] for name in names]
-    shown = {k: v for k, v in evaluation.settings.items() if k not in ("methods", "sets")}
     described = {spec.start: evaluation.pool.describe(spec) for spec in specs if spec.start}
     return {
         "format": TRANSFER_FORMAT,
         "format_version": TRANSFER_VERSION,
         "tool": f"tpt-runtime {__version__}",
-        "settings": shown,
+        "settings": evaluation.shared_settings,
         "environment": evaluation.environment,
-        "words": (evaluation.pool.starts.templates[:1] or (DEFAULT_TEMPLATE,))[0],
+        "words": evaluation.pool.starts.words,
         "methods": [evaluation.pool.describe(spec) for spec in plain],
         "sources": [
             {"name": prompt.name, **described[key]["context"], "notes": list(prompt.notes)}
@@ -83,16 +79,15 @@ def _measure_target(
     predictions: str,
     places: SetPlaces,
 ) -> tuple[dict[str, Any], dict[str, SetMetrics]]:
-    """What a target is, and what every method measured on it; each against its own words."""
+    """A target's entry, and the metrics of every method on it, compared with its own words."""
     every = [spec.name for spec in evaluation.pool.specs]
     rows = read_set(predictions, result_set.name, places)
     columns = collect_scores(rows, every, len(result_set.classes))
     done = len(columns[every[0]].label)
     found: dict[str, SetMetrics] = {}
     for spec in plain:
-        own = {
-            name: columns[name] for name in (spec.name, *(start_from(spec, k).name for k in keys))
-        }
+        names = (spec.name, *(start_from(spec, key).name for key in keys))
+        own = {name: columns[name] for name in names}
         found |= measure_set(own, spec.name, seed=evaluation.seed)
     read = walk.set
     entry = {
@@ -129,7 +124,7 @@ def _make_matrix(
 
     accuracy = grid(lambda cell: cell.metrics["acc1"])
     difference = grid(lambda cell: cell.versus and cell.versus.difference)
-    matrix: dict[str, Any] = round_floats(
+    return round_floats(
         {
             "method": spec.name,
             "words": {
@@ -146,4 +141,3 @@ def _make_matrix(
             "average_difference": average(difference),
         }
     )
-    return matrix

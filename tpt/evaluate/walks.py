@@ -1,21 +1,21 @@
 """What a run walks over: sets of pictures, what is done to each picture, which classes it may be.
 
-A *walk* goes once through the pictures of a set. Each picture is decoded once and seen in one or
-more *variants* (as it is, or corrupted on the fly), and each variant is encoded once and judged
-in one or more *result sets*, each under its own list of classes. A clean set has a result set for
-its own classes, and one for the classes of every shift set that has fewer of them, so that
-accuracies are compared over the same classes.
+A *walk* goes once through the pictures of a set. Each picture is decoded once and has one or more
+*variants* (as it is, or corrupted on the fly). Each variant is encoded once and judged in one or
+more *result sets*, each with its own list of classes. A clean set has a result set for its own
+classes and one for the classes of every shift set that has fewer, so that accuracies are compared
+over the same classes.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tpt.data.labelled_sets import LabelledSet, Sample
 from tpt.errors import MethodError, SourceError
+from tpt.evaluate.order import draw_ticket
 from tpt.text import fold, some
 
 SHIFT, CLEAN, RESTRICTED = "shift", "clean", "clean, same classes"
@@ -28,7 +28,7 @@ class ResultSet:
 
     name: str
     classes: tuple[str, ...]
-    label_of: tuple[int, ...]  # from the walk's label to this set's; -1 where it has none
+    label_of: tuple[int, ...]  # this set's label for each of the walk's; -1: it has none
     role: str = SHIFT
     clean: str | None = None  # the result set that its accuracies are compared with
     part: str | None = None  # "base" or "new", where the classes are halved
@@ -52,7 +52,7 @@ class Walk:
 
     set: LabelledSet
     variants: tuple[Variant, ...]
-    notes: tuple[str, ...] = ()  # what a person should be told of the plan, beside the set's own
+    notes: tuple[str, ...] = ()  # what a reader must know of the plan, beside the set's own
 
     def result_sets(self) -> Iterator[tuple[Variant, ResultSet]]:
         return (
@@ -64,6 +64,11 @@ class Walk:
         return sum(result_set.label(sample) >= 0 for _, result_set in self.result_sets())
 
 
+def list_result_sets(walks: Iterable[Walk]) -> list[tuple[Walk, Variant, ResultSet]]:
+    """The result sets of a run, in order, each with its walk and its variant."""
+    return [(walk, *found) for walk in walks for found in walk.result_sets()]
+
+
 def plan_walks(
     shifts: Sequence[LabelledSet],
     clean: Sequence[LabelledSet] = (),
@@ -73,17 +78,17 @@ def plan_walks(
     """The walks of a run, the clean set's first.
 
     Args:
-        shifts: the sets to evaluate. One that is a part of the same tree as the others and is the
-            clean set too (a domain, as a rule) is evaluated once, as the clean set.
+        shifts: the sets to evaluate. If one of a tree's sets (usually a domain) is also the clean
+            set, it is evaluated once, as the clean set.
         clean: what the path of the clean set held; one set, or none.
-        corruptions: (kind, severity) pairs to corrupt every shift set with. Each set is then
-            evaluated as it is, too, and is the clean counterpart of its corruptions where no
-            other clean set was given.
+        corruptions: (kind, severity) pairs to corrupt every shift set with. Each set is also
+            evaluated as it is, and is the clean counterpart of its corruptions if no clean set
+            was given.
         halves: evaluate the first and the second half of the classes apart (base-to-new).
 
     Raises:
-        SourceError: two sets of the same name, or a clean set that is several.
-        MethodError: what does not go together.
+        SourceError: two sets of the same name, or several clean sets.
+        MethodError: options that do not go together.
     """
     if len(clean) > 1:
         names = ", ".join(part.name for part in clean[:3])
@@ -123,24 +128,19 @@ def plan_walks(
 def draw_some(whole: LabelledSet, limit: int, seed: int = 0) -> LabelledSet:
     """A set with at most `limit` of its pictures, in their order.
 
-    Which ones depends on the seed and their keys alone, each equally likely, so that the same
-    pictures are drawn whatever else is in the set's folder.
+    The draw depends only on the seed and the pictures' keys, and each picture is equally likely.
     """
     if len(whole.samples) <= limit:
         return whole
-
-    def ticket(sample: Sample) -> bytes:
-        text = f"{seed}\0limit\0{sample.key}"
-        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
-
-    drawn = {sample.key for sample in sorted(whole.samples, key=ticket)[:limit]}
+    mixed = sorted(whole.samples, key=lambda sample: draw_ticket(seed, "limit", sample.key))
+    drawn = {sample.key for sample in mixed[:limit]}
     note = f"{limit:,} of the {len(whole.samples):,} pictures are drawn, by --limit."
     samples = tuple(sample for sample in whole.samples if sample.key in drawn)
     return replace(whole, samples=samples, notes=(*whole.notes, note))
 
 
 def _is_same(one: LabelledSet, other: LabelledSet) -> bool:
-    """Whether two sets are the same pictures, perhaps found by way of another folder."""
+    """Whether two sets are the same pictures, perhaps found through another folder."""
     kind, other_kind = ((s.domain, s.corruption, s.severity) for s in (one, other))
     if os.path.realpath(one.path) == os.path.realpath(other.path):
         return kind == other_kind
@@ -169,19 +169,12 @@ def _walk_shift(
             f'The set "{shift.name}" is corrupted already, so --corrupt would corrupt it twice. '
             "Leave --corrupt out, or name the clean pictures."
         )
-    plain = ResultSet(
-        shift.name,
-        shift.classes,
-        whole,
-        CLEAN if is_clean else SHIFT,
-        None if is_clean else reference,
-    )
-    variants = [Variant((plain,))]
+    role, counterpart = (CLEAN, None) if is_clean else (SHIFT, reference)
+    variants = [Variant((ResultSet(shift.name, shift.classes, whole, role, counterpart),))]
     for kind, severity in corruptions:
         name = f"{shift.name}/{kind}/{severity}"
-        variants.append(
-            Variant((ResultSet(name, shift.classes, whole, clean=reference),), kind, severity)
-        )
+        corrupted = ResultSet(name, shift.classes, whole, clean=reference)
+        variants.append(Variant((corrupted,), kind, severity))
     return Walk(shift, tuple(variants), notes)
 
 
@@ -198,7 +191,7 @@ def _clean_result_sets(clean: LabelledSet, shifts: Sequence[LabelledSet]) -> tup
     result_sets = [ResultSet(clean.name, clean.classes, tuple(range(len(clean.classes))), CLEAN)]
     for shift in shifts:
         name, labels = _counterpart(shift, clean), match_classes(clean, shift)
-        if labels is None or name is None:
+        if labels is None or name is None:  # then both are
             continue
         there = next((result_set for result_set in result_sets if result_set.name == name), None)
         if there is None:
@@ -227,13 +220,12 @@ def _counterpart(shift: LabelledSet, clean: LabelledSet | None) -> str | None:
 
 
 def match_classes(clean: LabelledSet, shift: LabelledSet) -> tuple[int, ...] | None:
-    """For each class of the clean set its place in the shift set's, or -1.
+    """For each class of the clean set its place among the shift set's classes, or -1.
 
-    Classes are the same where they are known by the same id (WordNet id, folder; no number, which
-    is a place in a list of the set's own), else by name.
-    None where the shift set has a class that the clean one lacks.
+    Classes are matched by id (WordNet id, folder), or by name where the ids do not cover the shift
+    set. None if the shift set has a class that the clean one lacks.
     """
-    # A number counts within its own set: label 2 is a bird in CIFAR-10 and a car in STL-10.
+    # A number means something only in its own set: label 2 is a bird in CIFAR-10, a car in STL-10.
     by_id = {key: place for place, key in enumerate(shift.ids) if not key.isdecimal()}
     labels = tuple(by_id.get(key, -1) for key in clean.ids)
     if len({label for label in labels if label >= 0}) == len(shift.classes):
@@ -274,12 +266,11 @@ def _halve(variant: Variant) -> Variant:
 
 def _check_names(walks: Sequence[Walk]) -> None:
     paths: dict[str, str] = {}
-    for walk in walks:
-        for _, result_set in walk.result_sets():
-            if result_set.name in paths:
-                raise SourceError(
-                    f'Two sets are called "{result_set.name}": "{paths[result_set.name]}" and '
-                    f'"{walk.set.path}". Give one another name, for example '
-                    f'other="{walk.set.path}".'
-                )
-            paths[result_set.name] = walk.set.path
+    for walk, _, result_set in list_result_sets(walks):
+        path = walk.set.path
+        if result_set.name in paths:
+            raise SourceError(
+                f'Two sets are called "{result_set.name}": "{paths[result_set.name]}" and '
+                f'"{path}". Give one another name, for example other="{path}".'
+            )
+        paths[result_set.name] = path
