@@ -154,7 +154,7 @@ def test_the_severities_of_one_corruption_are_one_column(name, parent):
 def test_sets_of_other_classes_than_the_source_are_told():
     sets = [shift_set("photo", role="clean"), shift_set("a"), shift_set("b", classes=["car"])]
     table = domain_generalisation(make_results(sets, {"tpt": [0.9, 0.5, 0.4]}), "photo")
-    assert table["notes"] == ["Not of the classes of photo, and averaged all the same: b."]
+    assert table["notes"] == ["With classes that photo lacks, but averaged all the same: b."]
 
 
 def test_an_unknown_source_is_a_sentence():

@@ -1,14 +1,13 @@
-"""Pictures that a method put right or put wrong, drawn by lot, with the views it kept.
+"""Pictures that a method put right or put wrong, drawn at random, with the views it kept.
 
-Which pictures are shown is not chosen by anyone: every picture that qualifies is given a ticket,
-the SHA-256 of seed, set, method, kind and the picture's key, and the lowest tickets win. That is a
-uniform draw without replacement in one pass and bounded memory (reservoir sampling by random keys:
-"bottom-k", Cohen and Kaplan, PODC 2007). The draw depends on no order, so a run that was resumed
-shows the same pictures, and nobody can redraw until the pictures look good without naming another
-seed.
+Every picture that qualifies gets a ticket, the SHA-256 of seed, set, method, kind and the picture's
+key, and the lowest tickets win. That is a uniform draw without replacement in one pass and bounded
+memory (reservoir sampling by random keys: "bottom-k", Cohen and Kaplan, PODC 2007). The draw does
+not depend on the order, so a resumed run shows the same pictures, and only another seed shows
+others: nobody can pick the pictures that look good.
 
-The kept views are drawn again from the picture, by the run's own `Views`: they are what adaptation
-saw, made smaller.
+The run's own `Views` make the kept views again from the picture: they are what adaptation saw, made
+smaller.
 """
 
 from __future__ import annotations
@@ -50,12 +49,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class GalleryItem:
-    """A picture whose answer a method corrected or broke, as results.json holds it."""
+    """An entry of "gallery" in results.json: a picture that a method put right or wrong."""
 
     dataset: str  # name of the result set
     method: str  # name of the method
     key: str  # the picture's name inside its set
-    kind: Kind  # what adaptation made of it
+    kind: Kind  # "right": the method put it right
     label: str  # the true class
     before: tuple[Answer, ...]  # of the baseline, best first, up to 5
     after: tuple[Answer, ...]  # of `method`, best first, up to 5
@@ -67,25 +66,24 @@ class GalleryItem:
 
 @dataclass(eq=False)
 class GalleryDraw:
-    """Draw the gallery of one result set, while its rows go by.
+    """Draws the gallery of one result set from its rows, one by one.
 
-    A picture qualifies as "right" where the baseline's top class is wrong and the method's is the
-    true one, as "wrong" where it is the other way round. Of each method and kind, `per_kind` are
-    drawn, each set of them equally likely; where fewer qualify, all are shown. No more than
-    `per_kind` are held at any time.
+    A picture qualifies as "right" if the baseline's top class is wrong and the method's is the
+    true one, as "wrong" if it is the other way round. For each method and kind `per_kind` pictures
+    are drawn, or all if fewer qualify. No more than `per_kind` are held at any time.
     """
 
     dataset: str  # name of the result set; with `seed`, method, kind and key it decides the draw
     classes: Sequence[str]  # the set's class names, in the order of its labels
     baseline: str = "zero-shot"  # the method whose answers are "before"
-    per_kind: int = 4  # pictures of each kind a method
+    per_kind: int = 4  # pictures for each method and kind
     seed: int = 0  # another seed draws other pictures
     _drawn: dict[tuple[str, Kind], list[tuple[bytes, GalleryItem]]] = field(
         default_factory=dict, init=False
     )
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Let one row of `predictions.jsonl` take part."""
+        """Add one row of `predictions.jsonl` to the draw."""
         for method, before, after in compare_answers(row, self.baseline):
             was, now = before == row["label"], after == row["label"]
             if was != now:
@@ -93,7 +91,7 @@ class GalleryDraw:
 
     @property
     def items(self) -> tuple[GalleryItem, ...]:
-        """Those drawn so far, without pictures: by method as first seen, right before wrong."""
+        """The items drawn so far, without pictures: by method as first seen, right first."""
         methods = dict.fromkeys(method for method, _ in self._drawn)
         lists = (self._drawn.get((method, kind), []) for method in methods for kind in KINDS)
         return tuple(item for drawn in lists for _, item in drawn)
@@ -138,15 +136,14 @@ def draw_items(
 ) -> list[GalleryItem]:
     """The items with their pictures, in the order given.
 
-    A picture that is gone or broken by now comes without picture and views; what the run said of
-    it stays.
+    An item whose picture is gone or broken by now has no picture and no views.
 
     Args:
         items: of one result set.
         find: the set's sample of a key; may raise LookupError where there is none.
-        make_views: what made the run's views; None shows none.
-        change: what the run did to every picture before it made views, from pixels (H, W, 3) uint8
-            and the sample's key: an on-the-fly corruption; None where it did nothing.
+        make_views: what made the run's views; None: show no views.
+        change: the run's corruption on the fly, from pixels (H, W, 3) uint8 and the sample's key
+            to pixels; None: there was none.
     """
     drawn = []
     for item in items:
@@ -167,11 +164,11 @@ def draw_items(
 def _open_picture(
     key: str, find: Callable[[str], Sample], change: Callable[[Pixels, str], Pixels] | None
 ) -> Picture | None:
-    """The picture that the run saw, or None where it cannot be had any more."""
+    """The picture as the run saw it, or None if it is gone or broken."""
     try:
         picture = load_picture(open_source(find(key).source))
         return picture if change is None else replace(picture, pixels=change(picture.pixels, key))
-    except (ImageError, LookupError):  # the set or its array has become smaller, or the file broke
+    except (ImageError, LookupError):  # the set or its array shrank, or the file broke
         return None
 
 
@@ -181,7 +178,7 @@ def redraw_views(picture: Picture, places: Sequence[int], views: Views) -> list[
     Args:
         picture: as the run had it.
         places: which of the `views.n` views; view 0 is the plain picture.
-        views: with the run's settings; it makes all of a picture's views or none.
+        views: with the run's settings.
     """
     if not places:
         return []

@@ -1,7 +1,7 @@
-"""What n images got from one method, as a few numbers an image: what metrics are computed from.
+"""A method's results on n images as a few numbers an image: what metrics are computed from.
 
-Whole probability vectors of 50,000 images x 1,000 classes x 8 methods would not fit; these do, at
-eight bytes a number and without a Python object for each.
+Whole probability vectors of 50,000 images x 1,000 classes x 8 methods would not fit in memory;
+these do, at eight bytes a number.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tpt.errors import MethodError, OutputError
 
 @dataclass(frozen=True, eq=False)
 class ImageScores:
-    """What n images of one set got from one method; every array is (n,)."""
+    """One method's results on n images of one set; every array is (n,)."""
 
     label: npt.NDArray[Any]  # the true class, 0 to classes - 1
     predicted: npt.NDArray[Any]  # the class put first
@@ -34,10 +34,10 @@ class ImageScores:
 
 
 def check_scores(name: str, own: ImageScores) -> None:
-    """Refuse numbers of one method that cannot be.
+    """Refuse impossible numbers.
 
     Raises:
-        MethodError: which, and of which image.
+        MethodError: naming the first such number and its image.
     """
     places = {"label": own.label, "predicted": own.predicted, "rank": own.rank}
     found = {"score": own.score, "nll": own.nll, "brier": own.brier}
@@ -84,7 +84,7 @@ def check_pairing(name: str, own: ImageScores, baseline: str, other: ImageScores
     """Refuse two methods that did not see the same images.
 
     Raises:
-        MethodError: how they differ.
+        MethodError: naming how they differ.
     """
     if own.classes != other.classes or not np.array_equal(own.label, other.label):
         raise MethodError(
@@ -137,15 +137,15 @@ def collect_scores(
     Args:
         rows: lines of predictions.jsonl of one set, each image once:
             `{"key": ..., "label": ..., "methods": {name: {"top": [[class, probability], ...],
-            "rank": ..., "nll": ..., "brier": ..., "votes": true where the second number of `top`
-            is a count of votes}}}`. Lines with "error" are left out; the caller counts them.
+            "rank": ..., "nll": ..., "brier": ...}}}`; with "votes": true the second number of
+            `top` is a count of votes. Lines with "error" are skipped; the caller counts them.
         methods: names of the methods to take; every line has them all.
         classes: how many classes the set has.
 
     Returns:
-        One `ImageScores` a method, images in the order of the lines. `score` is None where any
-        image was voted on, `nll` and `brier` where any line has null: a mean over part of the
-        images could not be compared with the others'.
+        One `ImageScores` a method, images in the order of the lines. `score` is None if any image
+        was voted on, `nll` and `brier` if any line has null: a mean over some of the images could
+        not be compared with the other methods' means.
 
     Raises:
         OutputError: a line without one of the methods or without its numbers.

@@ -3,13 +3,13 @@
 A method is written as its name, then `+SOMETHING` for where it starts, then `:name=value` for its
 settings:
 
-- `tpt`: from the words of the run, "a photo of a" unless said otherwise;
+- `tpt`: from the words of the run, by default "a photo of a";
 - `tpt+init`: from the prompt file of `--init FILE` (`tpt+coop` for `--init coop=FILE`);
 - `zero-shot+ensemble`: with an ensemble of templates;
 - `tpt:lr=0.02:steps=2`: with other settings than the published ones;
-- `tpt+init:temperature=1`: with scores by this temperature, not by the prompt's calibration.
+- `tpt+init:temperature=1`: with scores at this temperature, not at the prompt's calibrated one.
 
-Plain CLIP, `zero-shot`, is always among them: all others are compared with it.
+Plain CLIP, `zero-shot`, is always included: the others are compared with it.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class MethodSpec:
     name: str  # as the tables show it
     method: str  # its name in the registry
     start: str | None = None  # the name of a prompt file of the run; None: the run's words
-    ensemble: bool = False  # an ensemble of templates in place of a context
-    options: Mapping[str, Any] = field(default_factory=dict)  # beside the run's own
-    temperature: float | None = None  # of its scores; None: by the prompt's calibration
+    ensemble: bool = False  # uses an ensemble of templates instead of a context
+    options: Mapping[str, Any] = field(default_factory=dict)  # its settings
+    temperature: float | None = None  # of its scores; None: the prompt's calibration
 
 
 def parse_methods(
@@ -46,16 +46,16 @@ def parse_methods(
 ) -> tuple[MethodSpec, ...]:
     """The methods of a run, the baseline first.
 
-    Where prompt files are given and no method says which it starts from, every method that starts
-    from a context starts from each of them, and the baseline stands beside.
+    If no method names a prompt, every method that starts from a context starts from each of the
+    prompts; the baseline still starts from the words.
 
     Args:
-        texts: as written, each several with commas.
+        texts: as written, each with one or more methods, separated by commas.
         prompts: the names of the run's prompt files; `--init FILE` without a name is "init".
-        shared: settings for all methods that have them; None stands for the default.
+        shared: settings for all methods that have them; None: the method's default.
 
     Raises:
-        MethodError: not of that form, an unknown method, setting, or prompt; a setting that no
+        MethodError: text of another form; an unknown method, setting or prompt; a setting that no
             method of the run has; one method twice; a prompt from which no method starts.
     """
     words = [word.strip() for text in texts for word in text.split(",")]
@@ -63,15 +63,16 @@ def parse_methods(
     if not specs:
         raise MethodError("No method was named: expected at least one, such as --methods tpt.")
     if prompts and not any(spec.start for spec in specs):
-        # An ensemble of templates starts from none.
+        # An ensemble of templates starts from no prompt.
         each = ([s] if s.ensemble else [start_from(s, name) for name in prompts] for s in specs)
         specs = [made for some in each for made in some]
-    idle = [name for name in prompts if all(spec.start != name for spec in specs)]
-    if idle:
-        raise MethodError(
-            f'No method starts from the prompt "{idle[0]}". Name one that does, for example '
-            f"--methods tpt+{idle[0]}, or leave that --init out."
-        )
+    used = {spec.start for spec in specs}
+    for name in prompts:
+        if name not in used:
+            raise MethodError(
+                f'No method starts from the prompt "{name}". Name one that does, for example '
+                f"--methods tpt+{name}, or leave that --init out."
+            )
     names = [spec.name for spec in specs]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -140,11 +141,11 @@ def start_from(spec: MethodSpec, prompt: str) -> MethodSpec:
 
 
 def _share(specs: list[MethodSpec], shared: Mapping[str, Any]) -> tuple[MethodSpec, ...]:
-    """Give the run's settings to the methods that have them and do not say otherwise."""
+    """Give the run's settings to the methods that have them and do not set them themselves."""
     given = {key: value for key, value in shared.items() if value is not None}
     for key in given:
         if not any(key in find_method(spec.method).options for spec in specs):
-            # The registry's own sentence tells whose setting it is, or what is near it.
+            # The registry's message says whose setting it is, or which name is near.
             make_settings(specs[-1].method, {key: given[key]})
     made = []
     for spec in specs:

@@ -1,18 +1,18 @@
 """How good the predictions of several methods on the same images are, with intervals.
 
 Accuracy, calibration and the comparison with a baseline are computed here and nowhere else. Point
-values come from libraries that others check, from a few numbers an image (`ImageScores`) instead of
-whole probability vectors, so that 50,000 images x 1,000 classes x 8 methods fit:
+values come from well-tested libraries. They need a few numbers an image (`ImageScores`), not whole
+probability vectors, so that 50,000 images x 1,000 classes x 8 methods fit:
 
     accuracy                sklearn.metrics.accuracy_score
     mean per-class recall   sklearn.metrics.recall_score, averaged over the classes that have images
     calibration error       torchmetrics.functional.classification.binary_calibration_error
     McNemar's p             scipy.stats.binomtest
 
-scikit-learn and torchmetrics want every class's probability for top-5 accuracy, negative
-log-likelihood and Brier score; here those are means of what each image already carries.
+For top-5 accuracy, negative log-likelihood and Brier score the libraries need every class's
+probability; here these are means of columns of `ImageScores`.
 
-    columns = columns_of(rows, ("zero-shot", "tpt"), classes=7)
+    columns = collect_scores(rows, ("zero-shot", "tpt"), classes=7)
     measured = measure_set(columns, "zero-shot")
     measured["tpt"].metrics["acc1"], measured["tpt"].intervals["acc1"]
 
@@ -72,13 +72,13 @@ class Versus:
     difference: float  # its acc1 minus the baseline's, -1 to 1
     interval: tuple[float, float]  # of the difference, paired bootstrap
     mcnemar_p: float  # exact, two-sided; 1 where the two are right on the same images
-    put_right: int  # images that the baseline has wrong and the method right
-    put_wrong: int  # images that the baseline has right and the method wrong
+    put_right: int  # images where the baseline is wrong and the method right
+    put_wrong: int  # images where the baseline is right and the method wrong
 
 
 @dataclass(frozen=True)
 class SetMetrics:
-    """One method on one set; `measure_set` has the formulas.
+    """One method on one set; `measure_set` gives the formulas.
 
     `metrics` and `intervals` have the keys of `METRICS`; both are None at the same keys.
     """
@@ -115,22 +115,23 @@ def measure_set(
       use for two classes).
     - ece15, ece20: expected calibration error, sum over bins b of |B_b| / n * |acc(B_b) -
       conf(B_b)|, over 15 and 20 equal bins of s_i (Guo et al., "On Calibration of Modern Neural
-      Networks", 2017, 1706.04599). Bins are closed on the left, as torchmetrics has them, and not
-      on the right, as the paper has them; the last bin holds 1.0 too.
+      Networks", 2017, 1706.04599). Bins are closed on the left, as in torchmetrics, and not on
+      the right, as in the paper; the last bin holds 1.0 too.
 
-    Where a method votes (`score`, `nll`, `brier` None) what needs probabilities is None.
+    For a method that votes (`score`, `nll`, `brier` None), metrics that need probabilities are
+    None.
 
     Intervals are percentile bootstrap intervals over images; all methods and metrics see the same
-    draws. A draw averages recall over the classes it holds. Two limits: where every image is
-    right, every draw is too, and the interval has no width; and a calibration error sums absolute
-    values, which drawing again makes larger, so that its interval lies high and, for a
-    well-calibrated method, may leave out the point value.
+    draws. A draw averages recall over the classes it holds. Two limits: if every image is right,
+    the interval has no width; and resampling makes a calibration error larger, because it sums
+    absolute values, so its interval lies high and, for a well-calibrated method, may not contain
+    the point value.
 
-    `versus` has the difference in acc1, the interval of the difference over the same draws (paired
-    bootstrap), and McNemar's exact test ("Note on the sampling error of the difference between
-    correlated proportions or percentages", 1947): of the b + c images on which exactly one of the
-    two is right, were the method no better or worse, each would fall to either with probability
-    1/2; p is the two-sided binomial p, and 1 where b + c = 0.
+    `versus` has the difference in acc1, its interval over the same draws (paired bootstrap), and
+    McNemar's exact test ("Note on the sampling error of the difference between correlated
+    proportions or percentages", 1947): if the method were no better or worse than the baseline,
+    each of the b + c images on which exactly one of them is right would fall to either with
+    probability 1/2; p is the two-sided binomial p, and 1 where b + c = 0.
 
     Args:
         columns: what each method gave for the same images in the same order, by method name.
@@ -144,9 +145,9 @@ def measure_set(
         interval, reliability and comparison is None.
 
     Raises:
-        MethodError: no such baseline; methods that did not see the same images; labels,
-            probabilities, ranks or losses that cannot be (a loss that is not finite among them);
-            `resamples` below 1; `level` outside of 0 to 1.
+        MethodError: no such baseline; methods that did not see the same images; impossible
+            labels, probabilities, ranks or losses (such as an infinite loss); `resamples` below
+            1; `level` outside of 0 to 1.
     """
     if baseline not in columns:
         raise MethodError(
@@ -254,15 +255,13 @@ def _compare(own: ImageScores, baseline: ImageScores, interval: tuple[float, flo
 
 def _clip_scores(scores: npt.NDArray[Any]) -> Floats:
     """Probabilities just below 1 at most: torchmetrics puts exactly 1.0 in a bin of its own."""
-    clipped: Floats = np.clip(scores.astype(np.float64), 0, np.nextafter(1, 0))
-    return clipped
+    return np.clip(scores.astype(np.float64), 0, np.nextafter(1, 0))
 
 
 def _find_bins(scores: Floats, count: int) -> npt.NDArray[np.intp]:
-    """The bin of each clipped score, (n,), at the very edges torchmetrics uses."""
+    """The bin of each clipped score, (n,), with exactly torchmetrics' edges."""
     edges = torch.linspace(0, 1, count + 1, dtype=torch.float64).numpy()
-    bins: npt.NDArray[np.intp] = np.searchsorted(edges, scores, side="right") - 1
-    return bins
+    return np.searchsorted(edges, scores, side="right") - 1
 
 
 def _measure_calibration(own: ImageScores, scores: npt.NDArray[Any], count: int) -> float:

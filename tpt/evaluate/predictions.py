@@ -1,7 +1,7 @@
 """predictions.jsonl: one line a picture and result set, written as it is made, read back by set.
 
-The order of the lines follows from the plan, so what a killed run left is the first part of what an
-unbroken run writes. `find_done` checks that line by line before anything is added.
+The plan decides the order of the lines, so a killed run leaves the first part of what an unbroken
+run writes. `find_done` checks that line by line before anything is added.
 """
 
 from __future__ import annotations
@@ -23,10 +23,13 @@ from tpt.runs.settings_diff import compare_names
 
 Line = dict[str, Any]
 NAME = "predictions.jsonl"
-_CONCLUSIONS = (
+SetPlaces = Mapping[str, "array[int]"]
+"""For each set the bytes at which its lines begin."""
+
+_MADE_FROM_LINES = (
     *("results.json", "report.html", "tables.md", "tables.tex"),
     *("transfer.json", "heatmap.png", "outside.jsonl"),
-)  # what is made of the predictions, by `tpt.evaluate.measure` and `tpt.report`
+)
 _WORDING = {
     "pictures": lambda old, new: f"{old:,} pictures then, {new:,} now",
     "sha256": lambda old, new: "its pictures have other names or other classes",
@@ -36,10 +39,10 @@ _WORDING = {
 
 @dataclass(frozen=True)
 class WalkProgress:
-    """What an earlier run left of one walk."""
+    """How far an earlier run came in one walk."""
 
     lines: int = 0
-    failed: int = 0  # of these, pictures without a prediction
+    failed: int = 0  # lines without a prediction
     start: int = 0  # byte of the file at which the walk's lines begin
     complete: bool = False
 
@@ -48,12 +51,12 @@ def open_folder(folder: str, resume: bool, overwrite: bool, dry: bool = False) -
     """Check DIR before a model is loaded for it; `claim_folder` makes it.
 
     Args:
-        dry: nothing will be written, so that it is no matter whether DIR can be made.
+        dry: nothing will be written, so do not check that DIR can be made.
 
     Raises:
         MethodError: options that do not go together.
-        OutputError: DIR is a file, cannot be made, is written by another run, or holds a run and
-            neither `resume` nor `overwrite` was asked for.
+        OutputError: DIR is a file, cannot be made, is being written by another run, or holds a run
+            and neither `resume` nor `overwrite` is set.
     """
     if not folder:
         raise MethodError("--output is empty: expected a folder. Give --output . for this one.")
@@ -80,11 +83,10 @@ def open_folder(folder: str, resume: bool, overwrite: bool, dry: bool = False) -
 def claim_folder(
     journal: Journal, walks: Sequence[Walk], resume: bool, overwrite: bool
 ) -> Iterator[None]:
-    """Make DIR and be the only run that writes there; a new DIR goes again if nothing came of it.
+    """Make DIR and be the only run that writes there; a new DIR that stays empty is removed.
 
     Raises:
-        OutputError: as `Journal.claim`; DIR cannot be made; it lies in a set, whose class it would
-            be when the run goes on.
+        OutputError: as `Journal.claim`; DIR cannot be made, or lies in a set.
     """
     folder = os.path.dirname(journal.path)
     check_outside(folder, walks)
@@ -109,28 +111,28 @@ def begin(
     walks: Sequence[Walk],
     resume: bool,
 ) -> list[WalkProgress]:
-    """Start the file afresh, or find what an earlier run of the same settings has done.
+    """Start the file afresh, or find what an earlier run with the same settings has done.
 
     Returns:
-        For each walk what is done of it.
+        The progress of each walk.
 
     Raises:
-        OutputError: the file was made with other settings or of other pictures; it is damaged; it
-            cannot be written.
+        OutputError: the file was made with other settings or pictures, is damaged, or cannot be
+            written.
     """
     if resume and journal.is_begun:
         before, other = journal.read_settings(), "made with other settings or pictures"
         check_same(before, settings, journal.path, other, same="the same", wording=_WORDING)
         return find_done(journal.path, walks)
     if journal.is_begun:
-        _drop_conclusions(os.path.dirname(journal.path))
+        _drop_results(os.path.dirname(journal.path))
     journal.begin(settings, environment)
     return [WalkProgress() for _ in walks]
 
 
-def _drop_conclusions(folder: str) -> None:
-    """Remove what was made of the predictions that are about to go: it says nothing of the new."""
-    for name in _CONCLUSIONS:
+def _drop_results(folder: str) -> None:
+    """Remove what was made from the old predictions: it would not match the new ones."""
+    for name in _MADE_FROM_LINES:
         path = Path(folder, name)
         try:
             path.unlink(missing_ok=True)
@@ -160,10 +162,10 @@ def write_predictions(path: str) -> AbstractContextManager[Callable[[Line], None
 
 
 def find_done(path: str, walks: Sequence[Walk]) -> list[WalkProgress]:
-    """What the file holds of each walk; a last line that is cut off is taken away.
+    """What the file holds of each walk; a broken last line is removed.
 
     Raises:
-        OutputError: a line is not the one that belongs there.
+        OutputError: a line is not the expected one.
     """
     done: list[WalkProgress] = []
     lines = enumerate(read_lines(path), start=1)
@@ -184,7 +186,7 @@ def find_done(path: str, walks: Sequence[Walk]) -> list[WalkProgress]:
 
 
 def drop_begun(path: str, part: WalkProgress) -> WalkProgress:
-    """Take the lines of a walk that was broken off, the last there is, away again."""
+    """Remove the lines of the last walk, if it was broken off."""
     if part.complete or not part.lines:
         return part
     try:
@@ -203,7 +205,7 @@ def _expect(walk: Walk) -> Iterator[tuple[str, str]]:
 
 
 def _check_line(line: bytes, expected: tuple[str, str], path: str, number: int) -> bool:
-    """Whether the line, which has to be the expected one, is an error."""
+    """Refuse a line other than the expected one; return whether it holds an error."""
     try:
         found = json.loads(line)
         same = (found["set"], found["key"]) == expected
@@ -225,11 +227,8 @@ def _foreign(path: str, what: str) -> OutputError:
     )
 
 
-SetPlaces = Mapping[str, "array[int]"]
-
-
 def index_sets(path: str) -> dict[str, array[int]]:
-    """For each set the bytes at which its lines begin, found in one pass: 8 bytes a line."""
+    """For each set the bytes at which its lines begin, found in one pass; 8 bytes a line."""
     places: dict[str, array[int]] = {}
     place = 0
     with open(path, "rb") as file:
@@ -240,7 +239,7 @@ def index_sets(path: str) -> dict[str, array[int]]:
 
 
 def read_set(path: str, name: str, places: SetPlaces) -> Iterator[Line]:
-    """The lines of one set, in order, one in memory at a time; no other set's line is read."""
+    """The lines of one set, in order, one at a time; lines of other sets are not read."""
     with open(path, "rb") as file:
         for place in places.get(name, ()):
             file.seek(place)
@@ -248,9 +247,8 @@ def read_set(path: str, name: str, places: SetPlaces) -> Iterator[Line]:
 
 
 def _set_of(line: bytes) -> str:
-    """The set of a line that `write_predictions` wrote, without reading all of it."""
+    """The set of a line; of one that `write_predictions` wrote, only the start is parsed."""
     start = b'{"set":'
-    if not line.startswith(start):  # another program has written the file anew
+    if not line.startswith(start):  # another program has rewritten the file
         return str(json.loads(line)["set"])
-    name: str = json.JSONDecoder().raw_decode(line.decode("utf-8"), len(start))[0]
-    return name
+    return json.JSONDecoder().raw_decode(line.decode("utf-8"), len(start))[0]

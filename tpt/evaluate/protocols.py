@@ -5,9 +5,8 @@
 - Base to new (CoCoOp): accuracy on the classes a prompt was learned on and on the others, and the
   harmonic mean.
 
-Both take accuracies that were measured before; nothing here touches a picture. An average
-over sets of which one was not measured is None: over fewer sets it would be another average.
-Published rows keep their own place and are never mixed with measured ones.
+Both work on measured accuracies. If one set of an average was not measured, the average is None:
+over fewer sets it would be another average. Published rows are never mixed with measured ones.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from tpt.evaluate.published import COLUMNS, SHIFTS, SPLITS, harmonic_mean, model
 
 _PICTURES = {"IN": 50_000, "A": 7_500, "V2": 10_000, "R": 30_000, "Sketch": 50_889}
 _CLASSES = {"IN": 1000, "A": 200, "V2": 1000, "R": 200, "Sketch": 1000}
-_BESIDE_MODEL = "ViT-B-16"  # whose published rows stand below the run of another model
+_REFERENCE_MODEL = "ViT-B-16"  # its published rows are shown if the run's model has none
 
 Accuracies = Mapping[tuple[str, str], float | None]
 
@@ -31,20 +30,20 @@ def read_accuracies(results: Mapping[str, Any]) -> dict[tuple[str, str], float |
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """The mean; None where there is nothing, or a value is missing."""
+    """The mean; None if there are no values, or one is missing."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 # --- corruptions ---
 
-_BETWEEN = "/+: "  # what may stand between the name of a set and its corruption
+_BETWEEN = "/+: "  # signs that may separate a set's name from its corruption
 
 
 def find_parent(entry: Mapping[str, Any]) -> str:
-    """What a corrupted set is a corruption of: "cifar10-c" for "cifar10-c/fog/3".
+    """The name of the set that was corrupted: "cifar10-c" for "cifar10-c/fog/3".
 
-    One corruption may be a set by itself: "fog" for "fog/3", and "mine" for "mine/3".
+    A corruption without such a name is its own parent: "fog" for "fog/3", "mine" for "mine/3".
     """
     name: str = entry["name"]
     before, kind, _ = name.rpartition(entry["corruption"] or "\0")
@@ -79,10 +78,10 @@ def average_corruptions(
 
 
 def published_column(entry: Mapping[str, Any]) -> str | None:
-    """Which column of the published table a set fills, if any: "IN", "A", "V2", "R", "Sketch".
+    """The column of the published table that a set fills: "IN", "A", "V2", "R", "Sketch" or None.
 
-    Only sets with all the classes of that column count, and of ImageNet-V2 only the
-    matched-frequency one, which the papers use.
+    The set must have all the classes of the column; ImageNet-V2 must be the matched-frequency one,
+    which the papers use.
     """
     if entry["corruption"] is not None or entry["part"] is not None:
         return None
@@ -100,19 +99,19 @@ def published_column(entry: Mapping[str, Any]) -> str | None:
 def domain_generalisation(
     results: Mapping[str, Any], source: str | None = None
 ) -> dict[str, Any] | None:
-    """One row a method, one column a shift, the source first; None where there are not two columns.
+    """One row a method, one column a shift, the source first; None with fewer than two columns.
 
     The corruptions and severities of one set are one column, their mean.
 
     Args:
         results: the dictionary of results.json.
-        source: name of the set that the others are shifts of; None: there is none in this run.
+        source: name of the set that the others are shifts of; None: this run has none.
 
     Returns:
         "source"; "columns" of {"title", "sets", "source", "published"}; "rows" of {"method",
         "accuracy" (one a column), "average" (None without a source), "ood_average"};
         "published" of {"beside": whether its columns are those above, "columns", "rows" as above}
-        or None; "notes" to be told with the table.
+        or None; "notes" for the reader of the table.
 
     Raises:
         OutputError: the source is not among the sets.
@@ -120,8 +119,8 @@ def domain_generalisation(
     names = [entry["name"] for entry in results["sets"]]
     if source is not None and source not in names:
         raise OutputError(
-            f'There is no set "{source}" among the results.{suggest(source, names)} Expected one '
-            "of their sets as the source."
+            f'There is no set "{source}" in the results.{suggest(source, names)} Expected one of '
+            "their sets as the source."
         )
     accuracies = read_accuracies(results)
     columns = _list_columns(results["sets"], source)
@@ -136,25 +135,25 @@ def domain_generalisation(
         "columns": [{k: v for k, v in column.items() if k != "kinds"} for column in columns],
         "rows": rows,
         "published": _published_shifts(results, columns, source is not None),
-        "notes": _tell(results["sets"], columns, source),
+        "notes": _list_notes(results["sets"], columns, source),
     }
 
 
 def _list_columns(sets: Sequence[Mapping[str, Any]], source: str | None) -> list[dict[str, Any]]:
-    """The source, then the shifts in their order, a tree of corruptions as one."""
-    columns = [_single(entry, True) for entry in sets if entry["name"] == source]
+    """The source, then the shifts in order; a tree of corruptions is one column."""
+    columns = [_make_column(entry, True) for entry in sets if entry["name"] == source]
     groups = group_corruptions(sets)
     for entry in sets:
         if entry["role"] != "shift" or entry["part"] is not None or entry["name"] == source:
             continue
         if entry["corruption"] is None:
-            columns.append(_single(entry, False))
+            columns.append(_make_column(entry, False))
         elif kinds := groups.pop(find_parent(entry), None):
-            columns.append(_collapsed(find_parent(entry), kinds))
+            columns.append(_make_mean_column(find_parent(entry), kinds))
     return columns
 
 
-def _single(entry: Mapping[str, Any], is_source: bool) -> dict[str, Any]:
+def _make_column(entry: Mapping[str, Any], is_source: bool) -> dict[str, Any]:
     return {
         "title": entry["name"],
         "sets": [entry["name"]],
@@ -164,7 +163,7 @@ def _single(entry: Mapping[str, Any], is_source: bool) -> dict[str, Any]:
     }
 
 
-def _collapsed(parent: str, kinds: Mapping[str, Mapping[int, str]]) -> dict[str, Any]:
+def _make_mean_column(parent: str, kinds: Mapping[str, Mapping[int, str]]) -> dict[str, Any]:
     names = [name for severities in kinds.values() for name in severities.values()]
     if len(names) == 1:
         title = names[0]
@@ -186,50 +185,47 @@ def _with_averages(values: Sequence[float | None], has_source: bool) -> dict[str
 def _published_shifts(
     results: Mapping[str, Any], columns: Sequence[Mapping[str, Any]], has_source: bool
 ) -> dict[str, Any] | None:
-    """The papers' rows: in our columns if all are theirs and the model is, else in their own."""
+    """The papers' rows, in this run's columns if all are published for its model, else in theirs."""
     settings = results["settings"]
-    ours = [column["published"] for column in columns]
+    titles = [column["published"] for column in columns]
     rows = model_rows(str(settings.get("model")), str(settings.get("pretrained")))
-    beside = bool(rows) and None not in ours
-    if not beside and not any(ours):
+    beside = bool(rows) and None not in titles
+    if not beside and not any(titles):
         return None
     if not beside:
-        ours, has_source = list(COLUMNS), True
-        rows = rows or tuple(row for row in SHIFTS if row.model == _BESIDE_MODEL)
+        titles, has_source = list(COLUMNS), True
+        rows = rows or tuple(row for row in SHIFTS if row.model == _REFERENCE_MODEL)
     table = []
     for row in rows:
-        values = [row.accuracy[COLUMNS.index(column)] for column in ours]
+        values = [row.accuracy[COLUMNS.index(title)] for title in titles]
         averages = _with_averages(values, has_source)
-        if row.ood_average is not None and sorted(ours[has_source:]) == sorted(COLUMNS[1:]):
+        if row.ood_average is not None and sorted(titles[has_source:]) == sorted(COLUMNS[1:]):
             averages["ood_average"] = row.ood_average  # as printed, not from rounded columns
         table.append({"method": row.label, "model": row.model, **averages})
-    return {"beside": beside, "columns": ours, "rows": table}
+    return {"beside": beside, "columns": titles, "rows": table}
 
 
-def _tell(
+def _list_notes(
     sets: Sequence[Mapping[str, Any]], columns: Sequence[Mapping[str, Any]], source: str | None
 ) -> list[str]:
     """What a reader of the table must know of its columns."""
     entries = {entry["name"]: entry for entry in sets}
+    firsts = [(column, entries[column["sets"][0]]) for column in columns]
     notes = []
     if source is not None:
         known = set(entries[source]["classes"])
-        foreign = [
-            column["title"]
-            for column in columns
-            if not set(entries[column["sets"][0]]["classes"]) <= known
-        ]
+        foreign = [c["title"] for c, entry in firsts if not set(entry["classes"]) <= known]
         if foreign:
             notes.append(
-                f"Not of the classes of {source}, and averaged all the same: {', '.join(foreign)}."
+                f"With classes that {source} lacks, but averaged all the same: "
+                f"{', '.join(foreign)}."
             )
-    for column in columns:
+    for column, entry in firsts:
         whole = _PICTURES.get(column["published"] or "", 0)
-        count = entries[column["sets"][0]]["images"]
-        if count < whole:
+        if entry["images"] < whole:
             notes.append(
-                f"{column['title']}: {count:,} of {whole:,} pictures, so the published figures, "
-                "which are of all, cannot be held against it."
+                f"{column['title']}: {entry['images']:,} of {whole:,} pictures, so it cannot be "
+                "compared with the published figures, which are of all pictures."
             )
     return notes
 
@@ -238,7 +234,7 @@ def _tell(
 
 
 def base_to_new(results: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Accuracy on base and new classes and their harmonic mean; None where no set is split.
+    """Accuracy on base and new classes and their harmonic mean; None if no set is split.
 
     Returns:
         "parents"; "rows" of {"parent", "method", "base", "new", "harmonic_mean"}; "average", rows

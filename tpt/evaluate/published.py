@@ -1,8 +1,8 @@
-"""Published accuracies, to stand beside one's own: always as "published", never as one's own.
+"""Published accuracies, to be shown beside measured ones and always marked as published.
 
-Fractions in [0, 1] as the papers print them in percent. They hold for OpenAI's weights of the
-named model, the papers' prompts and the whole test sets; a run with other weights, other words or
-part of a set cannot be held against them.
+Fractions in [0, 1]; the papers print percent. They hold for OpenAI's weights of the named model,
+the papers' prompts and the whole test sets; a run with other weights, other words or part of a set
+cannot be compared with them.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class PublishedShifts:
 
     @property
     def label(self) -> str:
-        """What stands in a table's first column."""
-        return f"{self.method}, published ({_source(self.paper, self.reported)})"
+        """The text of a table's first column."""
+        return _label(self)
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class PublishedSplit:
 
     @property
     def label(self) -> str:
-        """What stands in a table's first column."""
-        return f"{self.method}, published ({_source(self.paper, self.reported)})"
+        """The text of a table's first column."""
+        return _label(self)
 
 
 def harmonic_mean(base: float, new: float) -> float:
@@ -56,8 +56,9 @@ def harmonic_mean(base: float, new: float) -> float:
     return 2 * base * new / (base + new) if base + new else 0.0
 
 
-def _source(paper: str, reported: str) -> str:
-    return f"arXiv {paper}" + (f", figures from {reported}" if reported != paper else "")
+def _label(row: PublishedShifts | PublishedSplit) -> str:
+    source = f", figures from {row.reported}" if row.reported != row.paper else ""
+    return f"{row.method}, published (arXiv {row.paper}{source})"
 
 
 _CLIP, _COOP, _COCOOP, _TPT = "2103.00020", "2109.01134", "2203.05557", "2209.07511"
@@ -67,7 +68,7 @@ _B16, _RN50 = "ViT-B-16", "RN50"
 
 
 def _row(method: str, model: str, paper: str, reported: str, percent: str) -> PublishedShifts:
-    """A row from its percentages: the five columns, then, where published, the two means."""
+    """A row from its percentages: the five columns, then the two means where published."""
     imagenet, a, v2, r, sketch, *means = (round(float(x) / 100, 4) for x in percent.split())
     accuracy = (imagenet, a, v2, r, sketch)
     return PublishedShifts(method, model, paper, reported, accuracy, *means)
@@ -98,11 +99,11 @@ SPLITS: tuple[PublishedSplit, ...] = (
 )
 
 CALIBRATION: tuple[tuple[str, float], ...] = (("CLIP", 0.044), ("TPT", 0.116), ("C-TPT", 0.051))
-"""Expected calibration error, 20 bins, mean of eleven data sets, as C-TPT (2403.14119) reports."""
+"""Expected calibration error, 20 bins, mean of eleven data sets; from C-TPT (2403.14119)."""
 
 
 def model_rows(model: str, pretrained: str) -> tuple[PublishedShifts, ...]:
-    """The rows that hold for a model: none, unless it is OpenAI's ViT-B/16 or RN50."""
+    """The rows published for a model: none, unless it is OpenAI's ViT-B/16 or RN50."""
     if pretrained != "openai":
         return ()
     return tuple(row for row in SHIFTS if row.model == model.removesuffix("-quickgelu"))

@@ -1,9 +1,9 @@
 """`results.json`: what an evaluation measured, as one dictionary that other programs read.
 
-The keys of an entry of "results" (dataset, model, pretrained, task, language, metrics) are those of
-the field's common benchmark (CLIP_benchmark), so that its readers find them. All shares are
-fractions in [0, 1], rounded to six places; what was not measured is null. Nothing is computed from
-pictures here: `tpt.evaluate.metrics` did that.
+An entry of "results" has the keys of the field's common benchmark, CLIP_benchmark (dataset, model,
+pretrained, task, language, metrics), so that its readers find them. All shares are fractions in
+[0, 1], rounded to six places; what was not measured is null. `tpt.evaluate.metrics` computes the
+metrics.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class SetInfo:
     severity: int | None = None
     clean: str | None = None  # the set of this run that it is compared with
     part: str | None = None  # "base" or "new" classes of a split set
-    notes: tuple[str, ...] = ()  # what a person should be told of how it was read
+    notes: tuple[str, ...] = ()  # what a reader must know of how it was read
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Times:
     """Median milliseconds an image."""
 
     image: float | None  # views and image tower, shared by all methods; not decoding
-    method: float | None  # what this method takes beside that
+    method: float | None  # this method's own work
 
 
 def build_results(
@@ -64,20 +64,20 @@ def build_results(
     baseline: str,
     ms: Mapping[str, Mapping[str, Times]],
 ) -> dict[str, Any]:
-    """The whole of results.json.
+    """The content of results.json, without its gallery, confusions and outside pictures.
 
-    The gap of a method on a set is its accuracy on the set's clean counterpart less its accuracy
+    The gap of a method on a set is its accuracy on the set's clean counterpart minus its accuracy
     on the set. Taori et al. (2007.00644) define effective robustness as the accuracy above a line
-    fitted through many models, from clean to shifted accuracy. A run has one model, so no line can
-    be fitted: the baseline's own gap takes its place (a line of slope one through the baseline),
-    and `effective_robustness` = the baseline's gap - the method's gap. It says how much less a
-    method loses than the baseline does, and nothing of models in general.
+    from clean to shifted accuracy, fitted through many models. A run has one model, so the line
+    used here has slope one and goes through the baseline: `effective_robustness` = the baseline's
+    gap - the method's gap. It says how much less a method loses than the baseline, and nothing
+    about models in general.
 
     Args:
         sets: in the order of the tables.
-        methods: what `MethodPool.describe` says of each, in the order of the tables, the baseline
-            among them.
-        measured: what was measured, by set name, then method name; a pair may be missing.
+        methods: the entries of `MethodPool.describe`, in the order of the tables, with the
+            baseline.
+        measured: the metrics by set name, then method name; a pair may be missing.
         settings: of the run; "model" and "pretrained" are repeated in every entry.
         environment: versions and device.
         baseline: name of the method that the others are compared with.
@@ -160,7 +160,7 @@ def _less(first: float | None, second: float | None) -> float | None:
 
 
 def round_floats(value: Any) -> Any:
-    """The same with every float at six places: enough for a million pictures."""
+    """The same with every float rounded to six places: enough for a million pictures."""
     if isinstance(value, float):
         return round(value, 6) + 0.0  # no -0.0
     if isinstance(value, dict):

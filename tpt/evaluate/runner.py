@@ -1,7 +1,7 @@
-"""Walking through the pictures of a set: decoded once, encoded once, judged by every method.
+"""Walks through the pictures of a set: decoded once, encoded once, judged by every method.
 
-The lines come in the order of the plan (picture, variant, result set), so that a run that
-was killed can be continued where its last whole line ends.
+Lines come in the order of the plan (picture, variant, result set), so that a killed run can
+continue after its last whole line.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ def run_walk(
         seed: for corruptions on the fly.
         batch_size: pictures adapted together.
         num_workers: decoding threads, and as many that corrupt.
-        done: so many lines of this walk are there already. The walk starts again at the border of
-            a batch, so that numbers are those of an unbroken run, and leaves those lines out.
-            Pass 0 for methods that keep state; their state is not restored.
+        done: how many lines of this walk exist already; they are left out. The walk starts again
+            where a batch starts, so that numbers are those of an unbroken run. Pass 0 for methods
+            that keep state; their state is not restored.
         screen: encode in full precision only the views that the methods are likely to keep.
     """
     for by_name in methods.values():
@@ -74,8 +74,8 @@ def run_walk(
     first, skip = _find_start(walk, done, batch_size)
     samples = walk.set.samples[first:]
     clip = views.clip
-    decode = partial(decode_ahead, samples, num_workers, batch_size, load_sample)
-    with closing(decode(device=clip.device)) as loaded:
+    decoding = decode_ahead(samples, num_workers, batch_size, load_sample, device=clip.device)
+    with closing(decoding) as loaded:
         encoded = (
             _encode_variant(items, variant, methods, views, screen)
             for batch in cut_batches(loaded, batch_size)
@@ -83,18 +83,18 @@ def run_walk(
                 batch, walk.variants, seed, num_workers, clip.device
             )
         )
-        told: dict[int, list[Line]] = {}
+        made: dict[int, list[Line]] = {}
         for part in one_ahead(encoded) if clip.works_ahead else encoded:
             for index, line in _judge_variant(part, samples, methods, views):
-                told.setdefault(index, []).append(line)
+                made.setdefault(index, []).append(line)
             if part.variant is walk.variants[-1]:
-                lines = [line for item in part.items for line in told.get(item.index, ())]
+                lines = [line for item in part.items for line in made.get(item.index, ())]
                 yield from lines[skip:]
-                told, skip = {}, 0
+                made, skip = {}, 0
 
 
 def _find_start(walk: Walk, done: int, batch_size: int) -> tuple[int, int]:
-    """(the picture to start at, how many of the first lines to leave out)."""
+    """The picture to start at, and how many lines to leave out from there."""
     start, before, lines = 0, 0, 0
     for place, sample in enumerate(walk.set.samples):
         if place % batch_size == 0:
@@ -106,7 +106,7 @@ def _find_start(walk: Walk, done: int, batch_size: int) -> tuple[int, int]:
 
 
 def load_sample(index: int, sample: Sample) -> Loaded:
-    """Decode one sample; what is wrong with it is data, not an exception."""
+    """Decode one sample; a broken one is returned as a failure, not raised."""
     return load_as(index, sample.key, lambda: open_source(sample.source))
 
 
@@ -117,7 +117,7 @@ class _EncodedBatch:
     items: list[Loaded]
     variant: Variant
     encoded: dict[int, Tensor | Failure]  # by the place of the picture
-    ms: float  # a picture took
+    ms: float  # a picture
 
 
 def _encode_variant(
@@ -125,7 +125,7 @@ def _encode_variant(
     variant: Variant,
     methods: dict[str, Methods],
     views: Views,
-    screen: Screen | None = None,
+    screen: Screen | None,
 ) -> _EncodedBatch:
     good = [item for item in items if item.picture is not None]
     started = time.perf_counter()
@@ -147,12 +147,11 @@ def _judge_variant(
     batch: _EncodedBatch, samples: Sequence[Sample], methods: dict[str, Methods], views: Views
 ) -> Iterator[tuple[int, Line]]:
     """(place of the picture, line) of one batch in one variant."""
-    encoded = batch.encoded
-    told: dict[tuple[str, int], Answer | Failure] = {}
+    found: dict[tuple[str, int], Answer | Failure] = {}
     for result_set in batch.variant.result_sets:
-        labels = {index: result_set.label(samples[index]) for index in encoded}
-        here = {index: row for index, row in encoded.items() if labels[index] >= 0}
-        told |= {(result_set.name, i): row for i, row in here.items() if isinstance(row, Failure)}
+        labels = {index: result_set.label(samples[index]) for index in batch.encoded}
+        here = {index: row for index, row in batch.encoded.items() if labels[index] >= 0}
+        found |= {(result_set.name, i): row for i, row in here.items() if isinstance(row, Failure)}
         rows = {index: row for index, row in here.items() if isinstance(row, Tensor)}
         if rows:
             features = torch.stack(list(rows.values()))
@@ -161,13 +160,13 @@ def _judge_variant(
             if any(method.needs_pictures for method in by_name.values()):
                 plain = views.plain([item.picture for item in batch.items if item.index in rows])
             answers = judge(features, [labels[index] for index in rows], by_name, plain)
-            told |= {(result_set.name, i): a for i, a in zip(rows, answers, strict=True)}
+            found |= {(result_set.name, i): a for i, a in zip(rows, answers, strict=True)}
     for item in batch.items:
         for result_set in batch.variant.result_sets:
             label = result_set.label(samples[item.index])
             if label >= 0:
                 line: Line = {"set": result_set.name, "key": item.path, "label": label}
-                answer = item.error or told[result_set.name, item.index]
+                answer = item.error or found[result_set.name, item.index]
                 yield item.index, line | _describe_line(answer, batch.ms)
 
 
@@ -178,7 +177,7 @@ def _change_batch(
     num_workers: int,
     device: torch.device,
 ) -> Iterator[tuple[list[Loaded], Variant]]:
-    """A batch as every variant has it, made while another is looked at."""
+    """A batch in every variant; corruptions are made in threads, ahead of their use."""
     changes = any(variant.corruption is not None for variant in variants)
     changed = map_ahead(
         lambda pair: pin_pixels(_change(*pair, seed), device),
@@ -193,7 +192,7 @@ def _change_batch(
 
 
 def _change(item: Loaded, variant: Variant, seed: int) -> Loaded:
-    """The picture as this variant has it. Its views stay those of the original's content."""
+    """The picture in this variant. Its views are drawn from the original's content."""
     if item.picture is None or variant.corruption is None:
         return item
     assert variant.severity is not None
@@ -206,24 +205,24 @@ def _change(item: Loaded, variant: Variant, seed: int) -> Loaded:
 
 
 def _describe_line(answer: Answer | Failure, image_ms: float) -> Line:
-    """The rest of a line: what every method says, or why the picture has no prediction."""
+    """The rest of a line: every method's answer, or why the picture has no prediction."""
     if not isinstance(answer, Failure):
         # A picture counts for all methods or for none, or they could not be compared.
-        broken = {name: told for name, told in answer.items() if isinstance(told, Failure)}
+        broken = {name: made for name, made in answer.items() if isinstance(made, Failure)}
         if not broken:
             return {"image_ms": round(image_ms, 3), "methods": answer}
         if OVERFLOW in broken.values():  # the tower's failure, and no method's
             return _describe_line(OVERFLOW, image_ms)
-        told = next(iter(broken.values()))
-        mark = " " if told is _UNSTABLE else ": "
-        answer = Failure(told.type, f"{', '.join(broken)}{mark}{told.message}")
+        first = next(iter(broken.values()))
+        mark = " " if first is _UNSTABLE else ": "
+        answer = Failure(first.type, f"{', '.join(broken)}{mark}{first.message}")
     return {"error": {"type": answer.type, "message": answer.message}}
 
 
 def judge(
     features: Tensor, labels: Sequence[int], methods: Methods, plain: Tensor | None = None
 ) -> list[Answer]:
-    """What every method says of B images, given their view features (B, N, E).
+    """Every method's answers for B images, given their view features (B, N, E).
 
     Methods that encode pictures themselves are given `plain`, the plain views (B, 1, 3, H, W).
 
@@ -232,38 +231,45 @@ def judge(
     """
     answers: list[Answer] = [{} for _ in labels]
     for name, method in methods.items():
-
-        def work(places: Sequence[int], method: Method = method) -> list[dict[str, Any] | Failure]:
-            part = features[list(places)] if len(places) < len(labels) else features
-            part, sound = find_sound(part)
-            if method.needs_pictures:
-                assert plain is not None
-                out = method.adapt(plain[list(places)])
-            else:
-                out = method.adapt_checked(part if method.reads_views else part[:, :1])
-            out, (fine,) = fetch_outcome(out, sound)
-            return [
-                _summarise(out.image(number), labels[place], method) if fine[number] else OVERFLOW
-                for number, place in enumerate(places)
-            ]
-
         started = time.perf_counter()
-        size = method.together or len(labels)
-        tops = [
-            top
-            for first in range(0, len(labels), size)
-            for top in settle(
-                work,
-                range(len(labels))[first : first + size],
-                "The method",
-                alone=method.keeps_state,
-                whole=method.together is not None,
-            )
-        ]
+        entries = _run_method(method, features, labels, plain)
         ms = (time.perf_counter() - started) * 1e3 / len(labels)
-        for answer, told in zip(answers, tops, strict=True):
-            answer[name] = told if isinstance(told, Failure) else told | {"ms": round(ms, 3)}
+        for answer, entry in zip(answers, entries, strict=True):
+            answer[name] = entry if isinstance(entry, Failure) else entry | {"ms": round(ms, 3)}
     return answers
+
+
+def _run_method(
+    method: Method, features: Tensor, labels: Sequence[int], plain: Tensor | None
+) -> list[dict[str, Any] | Failure]:
+    """One method's entry for each image, less its time, or why there is none."""
+
+    def work(places: Sequence[int]) -> list[dict[str, Any] | Failure]:
+        part = features[list(places)] if len(places) < len(labels) else features
+        part, sound = find_sound(part)
+        if method.needs_pictures:
+            assert plain is not None
+            out = method.adapt(plain[list(places)])
+        else:
+            out = method.adapt_checked(part if method.reads_views else part[:, :1])
+        out, (fine,) = fetch_outcome(out, sound)
+        return [
+            _summarise(out.image(number), labels[place], method) if fine[number] else OVERFLOW
+            for number, place in enumerate(places)
+        ]
+
+    size = method.together or len(labels)
+    return [
+        entry
+        for first in range(0, len(labels), size)
+        for entry in settle(
+            work,
+            range(len(labels))[first : first + size],
+            "The method",
+            alone=method.keeps_state,
+            whole=method.together is not None,
+        )
+    ]
 
 
 def _summarise(out: Adapted, label: int, method: Method) -> dict[str, Any] | Failure:
@@ -274,26 +280,26 @@ def _summarise(out: Adapted, label: int, method: Method) -> dict[str, Any] | Fai
     logits = method.reading.scale(raw) if method.gives_probabilities else raw
     order = logits.argsort(descending=True, stable=True)
     best = order[:TOP].tolist()
-    told: dict[str, Any] = {"rank": int((order == label).nonzero())}
+    entry: dict[str, Any] = {"rank": int((order == label).nonzero())}
     if method.gives_probabilities:
         log_p = logits.log_softmax(-1)
         p = log_p.exp()
-        told["top"] = [[place, _round(p[place])] for place in best]
-        told["nll"] = _round(-log_p[label])
-        told["brier"] = _round(p.square().sum() - 2 * p[label] + 1)
-        told["energy"] = _round(method.reading.confidence(raw, "energy"))
+        entry["top"] = [[place, _round(p[place])] for place in best]
+        entry["nll"] = _round(-log_p[label])
+        entry["brier"] = _round(p.square().sum() - 2 * p[label] + 1)
+        entry["energy"] = _round(method.reading.confidence(raw, "energy"))
     else:
         assert out.votes is not None
-        told["top"] = [[place, int(out.votes[place])] for place in best]
-        told |= {"votes": True, "nll": None, "brier": None}
+        entry["top"] = [[place, int(out.votes[place])] for place in best]
+        entry |= {"votes": True, "nll": None, "brier": None}
     if out.entropy is not None:
-        told["entropy"] = [_round(out.entropy), _round(out.final_entropy)]
+        entry["entropy"] = [_round(out.entropy), _round(out.final_entropy)]
         kept = out.selected.tolist()
-        told["kept"] = kept
-        told["kept_entropy"] = [_round(out.view_entropy[place]) for place in kept]
+        entry["kept"] = kept
+        entry["kept_entropy"] = [_round(out.view_entropy[place]) for place in kept]
     if out.adapted is not None and not bool(out.adapted):
-        told["skipped"] = True
-    return told
+        entry["skipped"] = True
+    return entry
 
 
 def _round(value: Tensor | None) -> float | None:

@@ -1,11 +1,11 @@
 """Transfer between data sets: prompts learned on some sets, each tested on all.
 
-The methods of one evaluation start from the hand-crafted words and from every prompt in turn, so
-that each picture of a target is encoded once for all prompts (`cross_methods`). What it predicts
-becomes one matrix a method (`tpt.evaluate.transfer_measure`).
+The methods of one evaluation start from the hand-crafted words and from every prompt in turn
+(`cross_methods`), so that each picture of a target is encoded once for all prompts. The predictions
+become one matrix a method (`tpt.evaluate.transfer_measure`).
 
-The layout is that of CoCoOp's cross-data-set experiment (2203.05557, section 4.2); the average of a
-prompt leaves out the set that it was learned on.
+The layout is that of CoCoOp's cross-data-set experiment (2203.05557, section 4.2); a prompt's
+average leaves out the set that it was learned on.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tpt.prompts import Context
 from tpt.runs.journal import Journal
 from tpt.text import some
 
-SETTING = "transfer"  # the key by which a folder's settings tell that it holds a transfer
+SETTING = "transfer"  # the key in a folder's settings that marks a transfer
 
 
 @dataclass(frozen=True)
@@ -40,30 +40,30 @@ class Prompt:
 
 
 def check_prompt(prompt: Prompt) -> Context:
-    """Read a prompt that other sets are to be tested with.
+    """Read a prompt that is to be tested on other sets.
 
     Raises:
-        PromptError: no such file, no prompt, or one that is bound to its own classes.
+        PromptError: no such file, no prompt, or one that only works for its own classes.
     """
     context = Context.load(prompt.path)
     if context.class_specific:
         whose = f" ({some(context.info.classes)})" if context.info.classes else ""
         raise PromptError(
             f'The prompt "{prompt.name}" ("{prompt.path}") has a context of its own for each of '
-            f"its classes{whose}, so it says nothing of the classes of other sets. Leave it out, "
-            "or learn one without --class-specific."
+            f"its classes{whose}, so it has none for the classes of other sets. Leave it out, or "
+            "learn one without --class-specific."
         )
     if context.head is not None:
         raise PromptError(
             f'The prompt "{prompt.name}" ("{prompt.path}") is a few-shot head '
-            f"({context.head.method}), which answers for its own classes alone. Leave it out; "
-            "`tpt eval` takes it."
+            f"({context.head.method}), which knows only its own classes. Leave it out; `tpt eval` "
+            "takes it."
         )
     return context
 
 
 def name_keys(names: Iterable[str]) -> dict[str, str]:
-    """What methods call each prompt: its name without the signs that have a meaning there."""
+    """What methods call each prompt: its name without the signs that `--methods` reads."""
     keys: dict[str, str] = {}
     for name in names:
         key = re.sub(r"[+:,\s]+", "-", name)
@@ -79,12 +79,12 @@ def cross_methods(
     """Every method from the words and from every prompt, zero-shot first.
 
     Args:
-        texts: methods as `tpt.evaluate.method_specs` has them, without where they start.
+        texts: methods as in `tpt.evaluate.method_specs`, without where they start.
         keys: the prompts' names in the run.
         shared: settings for all methods that have them.
 
     Raises:
-        MethodError: a method that says where it starts, and what `parse_methods` refuses.
+        MethodError: a method that says where it starts; as `parse_methods`.
     """
     for word in (word.strip() for text in texts for word in text.split(",")):
         head = word.partition(":")[0]
@@ -109,7 +109,7 @@ def leave_out(target: LabelledSet, taken: Collection[str]) -> LabelledSet:
         taken: real paths (`os.path.realpath`) of those pictures.
 
     Raises:
-        SourceError: nothing would be left.
+        SourceError: no picture would be left.
     """
     if not taken:
         return target
@@ -140,7 +140,7 @@ def leave_out(target: LabelledSet, taken: Collection[str]) -> LabelledSet:
 
 
 def check_folder(folder: str) -> None:
-    """Refuse a folder that holds a run of another kind.
+    """Refuse a folder that holds a run of `tpt eval`.
 
     Raises:
         OutputError: it does.
@@ -151,7 +151,7 @@ def check_folder(folder: str) -> None:
     try:
         settings = journal.read_settings()
     except OutputError:
-        return  # nobody knows; `begin` says so where it matters
+        return  # `begin` refuses such a folder where it matters
     if SETTING not in settings:
         raise OutputError(
             f'"{folder}" holds a run of `tpt eval`: expected one of `tpt transfer`, or an empty '
