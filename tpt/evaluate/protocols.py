@@ -185,7 +185,7 @@ def _with_averages(values: Sequence[float | None], has_source: bool) -> dict[str
 def _published_shifts(
     results: Mapping[str, Any], columns: Sequence[Mapping[str, Any]], has_source: bool
 ) -> dict[str, Any] | None:
-    """The papers' rows, in this run's columns if all are published for its model, else in theirs."""
+    """The papers' rows: in this run's columns if all are published for its model."""
     settings = results["settings"]
     titles = [column["published"] for column in columns]
     rows = model_rows(str(settings.get("model")), str(settings.get("pretrained")))
