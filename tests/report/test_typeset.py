@@ -11,13 +11,13 @@ from tpt.report.typeset import (
     escape_latex,
     escape_markdown,
     exact,
+    format_p,
     mark_best,
     number,
     percent,
     points,
     rules_between,
     shorten,
-    tell_p,
     to_latex,
     to_markdown,
     to_text,
@@ -166,7 +166,7 @@ def test_a_difference_has_its_sign_unless_it_reads_as_nothing(value, text):
     ],
 )
 def test_a_p_value_never_reads_as_on_the_other_side_of_the_bound(p, text):
-    assert tell_p(p) == text
+    assert format_p(p) == text
 
 
 def test_a_long_name_loses_its_middle():

@@ -1,4 +1,4 @@
-"""PNG pictures by matplotlib, which is an extra: a figure without a window, saved whole."""
+"""PNG pictures by matplotlib, which is an extra: make a figure without a window, save it whole."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tpt.runs.whole_files import write_whole
 
 
 def make_figure(missing: str, **options: Any) -> Any:
-    """A `matplotlib.figure.Figure` that no window shows.
+    """A `matplotlib.figure.Figure` without a window.
 
     Raises:
-        OutputError: matplotlib is not installed, with the text `missing`.
+        OutputError: matplotlib is not installed; the message is `missing`.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -35,6 +35,6 @@ def save_figure(figure: Any, path: Path, what: str) -> None:
     """
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # about signs that the font lacks
+        warnings.simplefilter("ignore", UserWarning)  # about glyphs that the font lacks
         figure.savefig(buffer, format="png")
     write_whole(path, buffer.getvalue(), what)

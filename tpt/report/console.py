@@ -1,4 +1,4 @@
-"""What `tpt eval` prints: the numbers of results.json that fit a terminal."""
+"""The table that `tpt eval` prints: the numbers of results.json that fit a terminal."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tpt.report.typeset import (
     MISSING,
     Cell,
     Table,
+    format_p,
     number,
     percent,
     points,
     shorten,
-    tell_p,
     to_text,
 )
 
@@ -24,7 +24,7 @@ MANY = 5  # corrupted sets of one parent that are still listed one by one
 def console_table(results: Results) -> str:
     """A compact table for the terminal, at most 100 columns wide.
 
-    Where a set has more than five corrupted versions, one line a method tells their mean.
+    A set with more than five corrupted versions has one line a method, with their mean.
     """
     groups = group_corruptions(results["sets"])
     many = {
@@ -41,12 +41,11 @@ def console_table(results: Results) -> str:
             rows.append(_console_row(entry, result))
         elif parent in groups:
             rows += _console_means(results, parent, groups.pop(parent))
-    before = ""
-    cells = []
+    cells, before = [], ""
     for first, second, *rest in rows:  # the set's name and size only where they change
-        repeated, before = first == before, first
-        head = ("", "") if repeated else (shorten(first, 24), second)
+        head = ("", "") if first == before else (shorten(first, 24), second)
         cells.append(tuple(map(Cell, (*head, *rest))))
+        before = first
     header = (
         "set",
         "images",
@@ -60,16 +59,16 @@ def console_table(results: Results) -> str:
 
 def _console_row(entry: Results, result: Results) -> tuple[str, ...]:
     versus = result["versus_baseline"]
-    told = MISSING
+    change = MISSING
     if versus is not None:
-        p = tell_p(versus["mcnemar_p"])
-        told = f"{points(versus['difference'])} p{p if p.startswith('<') else f'={p}'}"
+        p = format_p(versus["mcnemar_p"])
+        change = f"{points(versus['difference'])} p{p if p.startswith('<') else f'={p}'}"
     return (
         title_set(entry).text,
         f"{result['images']:,}",
         shorten(result["method"], 16),
         measured(result, "acc1").text,
-        told,
+        change,
         measured(result, "ece15", ends=False).text,
     )
 

@@ -1,8 +1,8 @@
 """The tables of an evaluation, from results.json: Markdown and LaTeX.
 
-Shares are in percent with one decimal, in the protocols' tables with two, as the papers print them.
-An interval follows its number in brackets. Nothing is measured here: every number is one of
-results.json, or a mean of several over a tree of corruptions (`tpt.evaluate.protocols`).
+Shares are in percent with one decimal; the protocols' tables have two, as in the papers. An
+interval follows its number in brackets. Every number is one of results.json, or a mean over a tree
+of corruptions (`tpt.evaluate.protocols`).
 """
 
 from __future__ import annotations
@@ -16,31 +16,30 @@ from tpt.report.typeset import (
     MISSING,
     Cell,
     Table,
-    Tell,
+    Writer,
+    format_p,
     make_documents,
     number,
     percent,
     points,
     rank,
-    tell_p,
 )
+from tpt.text import some
 
-SIGNIFICANT = 0.05  # McNemar's p below which a difference is called real
+SIGNIFICANT = 0.05  # McNemar's p below which a difference is called significant
 
 Results = Mapping[str, Any]
 
 
 def set_tables(results: Results) -> tuple[str, str]:
-    """tables.md and tables.tex: what was run, then every table."""
-    return make_documents("Evaluation", _tell_run(results), make_tables(results))
+    """tables.md and tables.tex: facts about the run, then every table."""
+    return make_documents("Evaluation", _list_facts(results), make_tables(results))
 
 
 def make_tables(results: Results) -> list[Table]:
     """Every table that these results fill, in the order of the page."""
     protocols = results.get("protocols") or {}
-    tables = [_main(results), _calibration(results)]
-    tables += _gaps(results)
-    tables += corruption_tables(results)
+    tables = [_main(results), _calibration(results), *_gaps(results), *corruption_tables(results)]
     if "domain_generalisation" in protocols:
         tables += shift_tables(protocols["domain_generalisation"])
     if "base_to_new" in protocols:
@@ -49,34 +48,35 @@ def make_tables(results: Results) -> list[Table]:
     return [*tables, _cost(results)]
 
 
-def _tell_run(results: Results) -> list[str]:
+def _list_facts(results: Results) -> list[str]:
     """The run in lines: tool, settings, methods, and what a reader must know of the sets."""
-    lines = [f"{results['tool']}: {_tell(results['settings'])}"]
+    lines = [f"{results['tool']}: {_describe(results['settings'])}"]
     for method in results["methods"]:
         templates = method["templates"]
-        parts = [method["method"], _tell(method["settings"]), _tell(method["context"])]
+        parts = [method["method"], _describe(method["settings"]), _describe(method["context"])]
         parts.append(f"{len(templates)} templates" if len(templates) > 3 else "; ".join(templates))
         lines.append(f"{method['name']}: {'; '.join(part for part in parts if part)}")
-    notes: dict[str, list[str]] = {}
+    sets_by_note: dict[str, list[str]] = {}
     for entry in results["sets"]:
-        count = entry["failed"]
-        plural = "s" if count != 1 else ""
-        lost = f"{count:,} picture{plural} could not be read; the numbers are of the others."
-        for note in (*entry["notes"], *([lost] if count else [])):
-            notes.setdefault(note, []).append(entry["name"])
-    for note, names in notes.items():
-        more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
-        lines.append(f"{', '.join(names[:3])}{more}: {note}")
+        notes = list(entry["notes"])
+        if count := entry["failed"]:
+            plural = "s" if count != 1 else ""
+            notes.append(
+                f"{count:,} picture{plural} could not be read; the numbers are of the others."
+            )
+        for note in notes:
+            sets_by_note.setdefault(note, []).append(entry["name"])
+    lines += [f"{some(names)}: {note}" for note, names in sets_by_note.items()]
     return lines
 
 
-def _tell(value: Any) -> str:
-    """Settings in words; what is None is not said."""
+def _describe(value: Any) -> str:
+    """Settings in words, without those that are None."""
     if isinstance(value, Mapping):
-        pairs = ((key, _tell(item)) for key, item in value.items() if item is not None)
+        pairs = ((key, _describe(item)) for key, item in value.items() if item is not None)
         return ", ".join(f"{key} {item}" for key, item in pairs if item)
     if isinstance(value, list | tuple):
-        return " ".join(map(_tell, value))
+        return " ".join(map(_describe, value))
     text = str(value)
     return f'"{text}"' if " " in text else text
 
@@ -84,30 +84,31 @@ def _tell(value: Any) -> str:
 # --- cells ---
 
 
-def measured(result: Results, metric: str, tell: Tell = percent, ends: bool = True) -> Cell:
-    """One metric of one result, with its interval."""
-    return number(result["metrics"][metric], tell, result["intervals"][metric] if ends else None)
+def measured(result: Results, metric: str, write: Writer = percent, ends: bool = True) -> Cell:
+    """One metric of one result, by default with its interval."""
+    return number(result["metrics"][metric], write, result["intervals"][metric] if ends else None)
 
 
 def _significance(versus: Results | None) -> Cell:
     if versus is None:
         return Cell(MISSING)
     p = versus["mcnemar_p"]
-    return Cell(f"{tell_p(p)} *" if p < SIGNIFICANT else f"{tell_p(p)}, not significant")
+    return Cell(format_p(p) + (" *" if p < SIGNIFICANT else ", not significant"))
 
 
 def title_set(entry: Results) -> Cell:
+    """A set's name, marked if it is the clean set."""
     return Cell(f"{entry['name']} (clean)" if entry["role"] == "clean" else entry["name"])
 
 
 def in_order(results: Results) -> list[tuple[Results, Results]]:
     """(set, result) in the order of sets and methods."""
     by_pair = {(r["dataset"], r["method"]): r for r in results["results"]}
-    pairs = ((entry, method["name"]) for entry in results["sets"] for method in results["methods"])
     return [
-        (entry, by_pair[entry["name"], method])
-        for entry, method in pairs
-        if (entry["name"], method) in by_pair
+        (entry, by_pair[pair])
+        for entry in results["sets"]
+        for method in results["methods"]
+        if (pair := (entry["name"], method["name"])) in by_pair
     ]
 
 
@@ -115,7 +116,7 @@ def in_order(results: Results) -> list[tuple[Results, Results]]:
 
 
 def _main(results: Results) -> Table:
-    """Accuracy of every method on every set, and against the baseline."""
+    """Accuracy of every method on every set, and its difference to the baseline."""
     baseline, rows = results["baseline"], []
     for entry, result in in_order(results):
         versus = result["versus_baseline"]
@@ -141,8 +142,8 @@ def _main(results: Results) -> Table:
         rows,
         "llrrrrrrr",
         {3: True, 4: True, 5: True},
-        "In brackets: 95% bootstrap intervals over the images; that of a difference is "
-        f"paired. A star marks p < {SIGNIFICANT} in McNemar's exact test against {baseline} "
+        "In brackets: 95% bootstrap intervals over the images; paired for differences. "
+        f"A star marks p < {SIGNIFICANT} in McNemar's exact test against {baseline} "
         "on the same images, set by set, not corrected for the number of comparisons.",
     )
 
@@ -166,14 +167,14 @@ def _calibration(results: Results) -> Table:
         rows,
         "llrrrr",
         dict.fromkeys(range(2, 6), False),
-        "Less is better. A method that votes has no probabilities, so nothing stands here. "
+        "Less is better. A method that votes has no probabilities, so it has no numbers here. "
         "Resampling makes a calibration error larger, so its interval lies high.",
         f"Published (arXiv 2403.14119; ECE, 20 bins, mean of eleven data sets): {known}.",
     )
 
 
 def _gaps(results: Results) -> list[Table]:
-    """Clean accuracy, gap and effective robustness, where a set has a clean counterpart."""
+    """Clean accuracy, gap and effective robustness of sets that have a clean counterpart."""
     rows = []
     for entry, result in in_order(results):
         if (clean := result["clean"]) is not None:
@@ -195,24 +196,23 @@ def _gaps(results: Results) -> list[Table]:
         rows,
         "lllrrrr",
         {3: True, 4: True, 5: False, 6: True},
-        "Gap: clean less shifted accuracy, over the same classes. Effective robustness "
-        f"here: the gap of {results['baseline']} less the method's. The paper that names "
-        "it (arXiv 2007.00644) fits a line through many models; with one model, its "
-        "baseline stands for that line.",
+        "Gap: clean minus shifted accuracy, over the same classes. Effective robustness "
+        f"here: the gap of {results['baseline']} minus the method's. The paper that defines "
+        "it (arXiv 2007.00644) fits a line through many models; with one model, the baseline "
+        "replaces that line.",
     )
     return [table] if rows else []
 
 
 def _outside(results: Results) -> list[Table]:
-    """How well confidence tells the set's pictures from outside ones, where they were judged."""
+    """How well confidence separates a set's pictures from outside ones, if the run has some."""
     rows = [
         (
             Cell(entry["dataset"]),
             Cell(entry["outside"]),
             Cell(entry["method"]),
             Cell(entry["rule"]),
-            *(number(entry[key], percent) for key in ("auroc", "fpr95")),
-            *(number(entry[key], percent) for key in ("false_alarms", "misses")),
+            *(number(entry[key], percent) for key in ("auroc", "fpr95", "false_alarms", "misses")),
         )
         for entry in results.get("outside", ())
     ]
@@ -223,10 +223,9 @@ def _outside(results: Results) -> list[Table]:
         rows,
         "llllrrrr",
         {4: True, 5: False},
-        "AUROC: the chance that a picture of the set is more confident than an outside "
+        "AUROC: the chance that a picture of the set has a higher confidence than an outside "
         "one. FPR at 95 %: outside pictures accepted where 95 % of the set's are. False "
-        "alarms and misses are at the threshold of --reject or of the prompt's "
-        "calibration.",
+        "alarms and misses are at the threshold of --reject or of the prompt's calibration.",
     )
     return [table] if rows else []
 
@@ -247,7 +246,6 @@ def _cost(results: Results) -> Table:
         rows,
         "llrr",
         {},
-        "Shared: views and the image tower, once for all methods; decoding runs ahead, in "
-        "threads. "
+        "Shared: views and the image tower, once for all methods; decoding runs ahead, in threads. "
         f"Measured on {results['environment'].get('device', 'an unknown device')}.",
     )

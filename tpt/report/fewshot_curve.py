@@ -1,4 +1,4 @@
-"""Accuracy by shots: the CSV and the picture that say what more labelled pictures buy."""
+"""Accuracy by shots: a CSV and a picture that show what more labelled pictures gain."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def summarise(points: Sequence[Point], method: str) -> list[tuple[int | None, fl
     for point in points:
         if point.method == method:
             by_shots.setdefault(point.shots, []).append(point.accuracy)
-    order = sorted(by_shots, key=lambda shots: (shots is None, shots or 0))
+    rows = sorted(by_shots.items(), key=lambda row: _order(row[0]))
     return [
-        (
-            shots,
-            statistics.mean(by_shots[shots]),
-            statistics.pstdev(by_shots[shots]),
-            len(by_shots[shots]),
-        )
-        for shots in order
+        (shots, statistics.mean(found), statistics.pstdev(found), len(found))
+        for shots, found in rows
     ]
+
+
+def _order(shots: int | None) -> tuple[bool, int]:
+    """Sorts fewest shots first; None, all pictures, last."""
+    return shots is None, shots or 0
 
 
 def write_curve(points: Sequence[Point], path: Path) -> None:
@@ -66,22 +66,21 @@ def write_curve(points: Sequence[Point], path: Path) -> None:
 
 
 def draw_curve(points: Sequence[Point], title: str, path: Path, floor: float | None = None) -> None:
-    """Draw accuracy (percent) against shots as PNG: lines with the spread over seeds.
+    """Draw accuracy (percent) against shots as PNG: lines with the standard deviation over seeds.
 
-    Hand-crafted prompts, which need no shots, are dashed black lines. Lines that come from below
-    `floor`, in [0, 1], begin at the picture's lower edge; the CSV file has all of them.
+    Hand-crafted prompts, which need no shots, are dashed black lines. Accuracies below `floor`, in
+    [0, 1], are cut off at the picture's lower edge; the CSV file has all of them.
 
     Raises:
         OutputError: matplotlib is not installed, or the disk refused.
     """
     figure = make_figure(MISSING_LIBRARY, figsize=(6.4, 5), dpi=150)
     axes = figure.add_subplot()
-    methods = list(dict.fromkeys(point.method for point in points))
-    counts = sorted({p.shots for p in points if p.seed is not None and p.shots is not None})
-    places = {shots: place for place, shots in enumerate([*counts, None])}
+    shown = sorted({point.shots for point in points if point.seed is not None}, key=_order)
+    places = {shots: place for place, shots in enumerate(shown)}
     learned = list(dict.fromkeys(point.method for point in points if point.seed is not None))
-    width = 0.4 if len(learned) > 4 else 0.0  # many stand side by side, or they hide each other
-    for method in methods:
+    width = 0.4 if len(learned) > 4 else 0.0  # many go side by side, or they hide each other
+    for method in dict.fromkeys(point.method for point in points):
         if method not in learned:
             height = next(100 * point.accuracy for point in points if point.method == method)
             axes.axhline(height, color="black", linestyle="--", linewidth=1, label=method)
@@ -94,9 +93,7 @@ def draw_curve(points: Sequence[Point], title: str, path: Path, floor: float | N
         style = {"marker": mark, "markersize": 5, "linewidth": 1.2, "capsize": 2}
         spread = [100 * row[2] for row in rows]
         axes.errorbar(x, y, spread, color=colour, label=method, **style)
-    used = {p.shots for p in points if p.seed is not None}
-    shown = [shots for shots in places if shots in used]
-    axes.set_xticks([places[s] for s in shown], [ALL if s is None else str(s) for s in shown])
+    axes.set_xticks(range(len(shown)), [ALL if s is None else str(s) for s in shown])
     axes.set(xlabel="labelled pictures a class (shots)", ylabel="accuracy (%)")
     axes.set_title(title, parse_math=False)  # a "$" in a name is a "$"
     axes.grid(alpha=0.3)

@@ -1,9 +1,9 @@
 """A matrix of accuracies as a picture: rows learned on, columns tested on.
 
-Each cell says its accuracy in percent and, below, the difference to the hand-crafted words on the
-same pictures; its colour is that difference (blue better, red worse: a pair that people with any of
-the usual colour deficiencies tell apart, and the numbers say it too). A frame marks the cells where
-a prompt meets the set that it was learned on. Letters are large enough to be read at half size.
+Each cell shows its accuracy in percent and, below it, the difference to the hand-crafted words on
+the same pictures; its colour is that difference (blue better, red worse, which people with the
+usual colour deficiencies can tell apart). A frame marks the cells of a prompt's own training set.
+Text can be read at half size.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from tpt.report._figures import make_figure, save_figure
 from tpt.report.typeset import MISSING, percent, points, shorten
 
 COLOURS = "RdBu"  # red below, white at, blue above the words
-SMALLEST_RANGE = 0.05  # of the colours: what is within noise stays pale
+SMALLEST_RANGE = 0.05  # of the colours, so that differences within noise stay pale
 LONGEST = 24  # characters of a name
 _CELL = (1.45, 0.9)  # inches
 _DPI = 150
 _EMPTY = "#d9d9d9"
 
 Row = Sequence[float | None]
-
 
 MISSING_LIBRARY = (
     "The heat map needs matplotlib to be drawn. Install it: pip install "
@@ -37,7 +36,7 @@ class Panel:
     """One matrix. Accuracies are fractions in [0, 1]; None where nothing was measured."""
 
     title: str
-    words: str  # what the first row is called
+    words: str  # name of the first row
     base: Row  # its accuracies, one a column
     rows: tuple[str, ...]
     columns: tuple[str, ...]
@@ -75,9 +74,9 @@ def find_differences(panel: Panel) -> list[list[float | None]]:
 
 
 def pick_ink(colour: Any) -> str:
-    """Black or white, whichever stands out more on a colour of matplotlib's.
+    """Black or white, whichever has more contrast with a colour of matplotlib's.
 
-    WCAG 2's contrast ratio, (L1 + 0.05) / (L2 + 0.05), of relative luminances.
+    By WCAG 2's contrast ratio of relative luminances, (L1 + 0.05) / (L2 + 0.05).
     """
     from matplotlib.colors import to_rgb
 
@@ -117,22 +116,18 @@ def _draw_cell(
 
 
 def _draw_frame(axes: Any, x: int, y: int, ink: str) -> None:
-    """A frame inside the cell, so that those of neighbours stay apart."""
+    """A frame inside the cell, so that frames of neighbours do not touch."""
     from matplotlib.patches import Rectangle
 
-    axes.add_patch(
-        Rectangle(
-            (x - 0.455, y - 0.43), 0.91, 0.86, fill=False, edgecolor=ink, linewidth=3, zorder=3
-        )
-    )
+    style = {"fill": False, "edgecolor": ink, "linewidth": 3, "zorder": 3}
+    axes.add_patch(Rectangle((x - 0.455, y - 0.43), 0.91, 0.86, **style))
 
 
 def _write_names(axes: Any, panel: Panel) -> None:
     columns = [_show(name) for name in panel.columns]
     axes.tick_params(length=0, top=True, bottom=False, labeltop=True, labelbottom=False)
-    turned = max(map(len, columns)) > 13
     axes.set_xticks(range(len(columns)), columns, fontsize=14, parse_math=False)
-    if turned:
+    if max(map(len, columns)) > 13:
         for label in axes.get_xticklabels():
             label.set(rotation=30, ha="left", rotation_mode="anchor")
     rows = [_show(name) for name in (panel.words, *panel.rows)]
@@ -147,7 +142,7 @@ def _write_names(axes: Any, panel: Panel) -> None:
 
 
 def _show(name: str) -> str:
-    """A name in one line that leaves room for the cells."""
+    """A name on one line, shortened to leave room for the cells."""
     return shorten(" ".join(name.split()), LONGEST)
 
 

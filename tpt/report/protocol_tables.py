@@ -1,6 +1,6 @@
-"""The tables of the protocols and of corruptions, as the papers set them.
+"""The tables of the protocols and of corruptions, in the papers' layout.
 
-`tpt.evaluate.protocols` says what stands in them; here it gets titles, brackets and rules.
+`tpt.evaluate.protocols` computes the numbers; titles, marks and rules are added here.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _GAPS = "Not every corruption was run at every severity: a mean is over those th
 
 
 def corruption_tables(results: Results) -> list[Table]:
-    """For each tree of corrupted sets: methods by severity; then, method by method, corruptions.
+    """For each tree of corrupted sets a table of methods, then one of corruptions for each method.
 
-    Severities go across, the mean comes last. A tree of one corruption has the first table only,
-    a single corrupted set none.
+    Severities are columns, the mean is last. A tree of one corruption has only the first table, a
+    single corrupted set has none.
     """
     accuracies, tables = read_accuracies(results), []
     methods = [entry["name"] for entry in results["methods"]]
     for parent, kinds in group_corruptions(results["sets"]).items():
-        severities = sorted({severity for names in kinds.values() for severity in names})
         if sum(map(len, kinds.values())) < 2:
             continue
+        severities = sorted({severity for names in kinds.values() for severity in names})
         header = (*(f"severity {severity}" for severity in severities), "mean")
         form = "l" + "r" * len(header)
         whole = all(len(names) == len(severities) for names in kinds.values())
@@ -68,7 +68,7 @@ def _severity_cells(
 
 
 def shift_tables(protocol: Results) -> list[Table]:
-    """Domain generalisation as in the papers, the published rows beside or below."""
+    """Domain generalisation as in the papers, the published rows below or in a second table."""
     has_source, published = protocol["source"] is not None, protocol["published"]
     titles = [f"{c['title']} (source)" if c["source"] else c["title"] for c in protocol["columns"]]
     averages = _average_titles(has_source)

@@ -1,7 +1,7 @@
 """The tables of a transfer between data sets, from transfer.json: Markdown, LaTeX, plain text.
 
 Rows are the hand-crafted words and the prompts, columns the targets, in percent with two decimals
-as the papers print them; then each prompt's difference to the words, with its interval.
+as in the papers; a second table has each prompt's difference to the words, with its interval.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from tpt.report.typeset import (
     to_text,
 )
 
-OWN = " (own)"  # behind the accuracy on the set that a prompt was learned on
+OWN = " (own)"  # marks the accuracy on the set that a prompt was learned on
 WIDEST = 100  # columns of a terminal
-_SHORTEST = 8  # characters of a name that the console keeps in any case
+_SHORTEST = 8  # characters of a name that the console always shows
 
 Transfer = Mapping[str, Any]
 
 
 def set_tables(transfer: Transfer) -> tuple[str, str]:
-    """tables.md and tables.tex: what was run, two tables a method, and the published averages."""
+    """tables.md and tables.tex: facts about the run, two tables a method, published averages."""
     title = "Transfer between data sets"
-    return make_documents(title, tell_transfer(transfer), make_tables(transfer))
+    return make_documents(title, list_facts(transfer), make_tables(transfer))
 
 
 def console_table(transfer: Transfer) -> str:
@@ -54,29 +54,29 @@ def console_table(transfer: Transfer) -> str:
     return "\n".join(texts).rstrip("\n")
 
 
-def tell_transfer(transfer: Transfer) -> list[str]:
+def list_facts(transfer: Transfer) -> list[str]:
     """The run in lines: model, prompts, and what a reader must know of the sets."""
     settings = transfer["settings"]
     weights = f" ({settings['pretrained']})" if settings.get("pretrained") else ""
-    said = [f"{transfer['tool']}: {settings['model']}{weights}, seed {settings['seed']}"]
+    facts = [f"{transfer['tool']}: {settings['model']}{weights}, seed {settings['seed']}"]
     for source in transfer["sources"]:
         shots = f"{source['shots']} shots" if source.get("shots") else "shots unknown"
-        said.append(f"{source['name']}: {source['file']}, {shots}")
-        said += [f"{source['name']}: {note}" for note in source["notes"]]
+        facts.append(f"{source['name']}: {source['file']}, {shots}")
+        facts += [f"{source['name']}: {note}" for note in source["notes"]]
     for target in transfer["targets"]:
         classes, images = len(target["classes"]), target["images"]
-        said.append(f"{target['name']}: {images:,} pictures of {classes:,} classes")
+        facts.append(f"{target['name']}: {images:,} pictures of {classes:,} classes")
         if target["failed"]:
-            said.append(
+            facts.append(
                 f"{target['name']}: {target['failed']:,} more could not be read; the numbers are "
                 "of the others."
             )
-        said += [f"{target['name']}: {note}" for note in target["notes"]]
-    return said
+        facts += [f"{target['name']}: {note}" for note in target["notes"]]
+    return facts
 
 
 def list_panels(transfer: Transfer) -> list[Panel]:
-    """What the heat map draws: a panel a method."""
+    """The heat map's panels, one a method."""
     many = len(transfer["matrices"]) > 1
     return [
         Panel(
@@ -92,7 +92,7 @@ def list_panels(transfer: Transfer) -> list[Panel]:
 
 
 def make_tables(transfer: Transfer) -> list[Table]:
-    """Accuracies and differences of every method, then what papers published."""
+    """Accuracies and differences of every method, then the papers' averages."""
     own = [
         table
         for matrix in transfer["matrices"]
@@ -115,8 +115,8 @@ def make_tables(transfer: Transfer) -> list[Table]:
 def _accuracies(transfer: Transfer, matrix: Transfer) -> Table:
     targets = [target["name"] for target in transfer["targets"]]
     sources = [source["name"] for source in transfer["sources"]]
-    names, values = [f'"{transfer["words"]}"', *sources], [matrix["words"]["accuracy"]]
-    values += matrix["accuracy"]
+    names = [f'"{transfer["words"]}"', *sources]
+    values = [matrix["words"]["accuracy"], *matrix["accuracy"]]
     changes = [None, *matrix["average_difference"]]
     rows = []
     for name, row, change in zip(names, values, changes, strict=True):
@@ -135,9 +135,9 @@ def _accuracies(transfer: Transfer, matrix: Transfer) -> Table:
         "l" + "r" * len(columns),
         rules=frozenset([1]),
         notes=(
-            f"First row: the hand-crafted words, nothing learned; its average is over all "
-            f"targets. A prompt's average leaves out the set that it was learned on{OWN}; so does "
-            "its mean difference to the words, which is over the same sets.",
+            "First row: the hand-crafted words, nothing learned; its average is over all targets. "
+            f"A prompt's average leaves out the set that it was learned on{OWN}, and so does its "
+            "mean difference to the words.",
         ),
     )
 

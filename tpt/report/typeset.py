@@ -1,7 +1,7 @@
-"""One table, three ways to set it: Markdown, LaTeX (booktabs) and plain text.
+"""One table in three forms: Markdown, LaTeX (booktabs) and plain text.
 
-The same cells go into all three, so that no number differs between them. Names come from users:
-what has a meaning in Markdown or LaTeX is escaped, and a name never spans lines.
+The same cells go into all three, so no number differs between them. Names come from users: signs
+with a meaning in Markdown or LaTeX are escaped, and a name never spans lines.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-MISSING = "\N{EN DASH}"  # what stands for a number that there is not
+MISSING = "\N{EN DASH}"  # shown where there is no number
 LONGEST = 40  # rows that LaTeX keeps on one page
 
-Tell = Callable[[float], str]
+Writer = Callable[[float], str]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What one cell says."""
+    """One cell of a table."""
 
     text: str
-    value: float | None = None  # to be compared; None: not a number that can be best
+    value: float | None = None  # to find the best; None: this cell does not compete
     best: bool = False
 
 
 @dataclass(frozen=True)
 class Table:
-    """A title, a header and rows of as many cells."""
+    """A title, a header, and rows with as many cells as the header."""
 
     title: str
     header: tuple[str, ...]
@@ -40,11 +40,11 @@ class Table:
 def mark_best(
     rows: Sequence[Sequence[Cell]], columns: Mapping[int, bool], group: int | None = None
 ) -> list[tuple[Cell, ...]]:
-    """The rows with the best cells of some columns marked; what reads the same is equally good.
+    """The rows with the best cells of some columns marked, also those that show the same number.
 
     Args:
         columns: column number to whether higher is better.
-        group: the column whose text says which rows compete; None: all of them do.
+        group: rows with the same text in this column compete; None: all rows do.
     """
     marked = [list(row) for row in rows]
     for column, higher in columns.items():
@@ -62,7 +62,7 @@ def mark_best(
 
 
 def rules_between(rows: Iterable[Sequence[Cell]]) -> frozenset[int]:
-    """A line above every row, but the first, whose first cell is another than before."""
+    """A line above every row, except the first, whose first cell differs from the row before."""
     firsts = [row[0].text for row in rows]
     return frozenset(i for i in range(1, len(firsts)) if firsts[i] != firsts[i - 1])
 
@@ -75,10 +75,10 @@ def rank(
     best: Mapping[int, bool],
     *notes: str,
 ) -> Table:
-    """A table by sets, which the first column names: each set's best marked, lines between them.
+    """A table by sets, named in the first column: each set's best cells marked, lines between sets.
 
     Args:
-        best: as `mark_best` has it.
+        best: column number to whether higher is better.
     """
     marked = mark_best(rows, best, group=0)
     return Table(title, header, tuple(marked), form, rules_between(marked), notes)
@@ -93,22 +93,22 @@ def percent(value: float, digits: int = 1) -> str:
 
 
 def points(value: float, digits: int = 1) -> str:
-    """A difference of shares with its sign: 0.012 as "+1.2"; what rounds to nothing has none."""
+    """A difference of shares with its sign: 0.012 as "+1.2"; what rounds to 0.0 has no sign."""
     text = f"{100 * value:+.{digits}f}"
     return text[1:] if float(text) == 0 else text
 
 
-def tell_p(p: float) -> str:
-    """A p value with three decimals; one below 0.001 or 0.05 never reads as if it were not."""
+def format_p(p: float) -> str:
+    """A p value with three decimals; one below 0.001 or 0.05 always shows that it is."""
     return "<0.001" if p < 0.001 else "<0.05" if 0.0495 <= p < 0.05 else f"{p:.3f}"
 
 
-def number(value: float | None, tell: Tell, interval: Sequence[float] | None = None) -> Cell:
-    """A number, and in brackets its interval; a dash where there is none."""
+def number(value: float | None, write: Writer, interval: Sequence[float] | None = None) -> Cell:
+    """A number with its interval in brackets; a dash where there is no number."""
     if value is None:
         return Cell(MISSING)
-    ends = f" ({tell(interval[0])} to {tell(interval[1])})" if interval else ""
-    return Cell(tell(value) + ends, value)
+    ends = f" ({write(interval[0])} to {write(interval[1])})" if interval else ""
+    return Cell(write(value) + ends, value)
 
 
 def exact(value: float | None) -> Cell:
@@ -120,13 +120,13 @@ def exact(value: float | None) -> Cell:
 
 
 def escape_markdown(text: str) -> str:
-    r"""The text as it is to be read: `a|b` becomes `a\|b`; `a_b` is harmless and stays."""
+    r"""Text that Markdown shows as it is: `a|b` becomes `a\|b`; `a_b` is harmless and stays."""
     text = re.sub(r"([\\|*`<\[\]])", r"\\\1", " ".join(text.split()))
     return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)
 
 
 def to_markdown(table: Table) -> str:
-    """The table under its title, notes below."""
+    """The table under its title, with the notes below."""
     edges = [":--" if side == "l" else "--:" for side in table.form]
     lines = [_pipe(map(escape_markdown, table.header)), _pipe(edges)]
     lines += [_pipe(escape_markdown(cell.text) for cell in row) for row in table.rows]
@@ -159,14 +159,14 @@ _LATEX = {
 
 
 def escape_latex(text: str) -> str:
-    r"""The text as it is to be read: `a_b` becomes `a\_b`, and the minus of -1.2 a minus sign."""
+    r"""Text that LaTeX shows as it is: `a_b` becomes `a\_b`, and the minus of -1.2 a minus sign."""
     text = "".join(_LATEX.get(letter, letter) for letter in " ".join(text.split()))
     text = re.sub(r'"([^"]*)"', r"``\1''", text)
     return re.sub(r"(?<![\w)-])-(?=\d)", "$-$", text)
 
 
 def to_latex(table: Table) -> str:
-    """The table with booktabs' rules and best cells bold; a long one over several pages."""
+    """The table with booktabs' rules and bold best cells; a long one spans several pages."""
     head = " & ".join(map(escape_latex, table.header)) + r" \\"
     body = []
     for number, row in enumerate(table.rows):
@@ -175,18 +175,13 @@ def to_latex(table: Table) -> str:
     notes = [rf"\par\footnotesize {escape_latex(note)}" for note in table.notes]
     caption = rf"\caption{{{escape_latex(table.title)}}}"
     if len(table.rows) > LONGEST:
-        top = [rf"{caption} \\", r"\toprule", head, r"\midrule", r"\endhead", r"\bottomrule"]
-        start = [rf"\begin{{longtable}}{{{table.form}}}", *top, r"\endfoot"]
-        lines = [r"\begingroup\small", *start, *body, r"\end{longtable}", *notes, r"\endgroup"]
+        start = [r"\begingroup\small", rf"\begin{{longtable}}{{{table.form}}}", rf"{caption} \\"]
+        start += [r"\toprule", head, r"\midrule", r"\endhead", r"\bottomrule", r"\endfoot"]
+        lines = [*start, *body, r"\end{longtable}", *notes, r"\endgroup"]
     else:
-        inner = [r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
-        start = [
-            r"\begin{table}",
-            r"\centering\small",
-            caption,
-            rf"\begin{{tabular}}{{{table.form}}}",
-        ]
-        lines = [*start, *inner, *notes, r"\end{table}"]
+        start = [r"\begin{table}", r"\centering\small", caption]
+        start += [rf"\begin{{tabular}}{{{table.form}}}", r"\toprule", head, r"\midrule"]
+        lines = [*start, *body, r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}"]
     return "\n".join(lines) + "\n"
 
 
@@ -199,7 +194,7 @@ def _latex_cell(cell: Cell) -> str:
 
 
 def to_text(table: Table) -> str:
-    """Columns two blanks apart, a line under the header, notes below; ASCII for our own signs."""
+    """Columns two blanks apart, a line under the header, the notes below; dashes are ASCII."""
     grid = [table.header, *(tuple(cell.text for cell in row) for row in table.rows)]
     grid = [tuple(" ".join(text.split()).replace(MISSING, "-") for text in row) for row in grid]
     widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
@@ -217,7 +212,7 @@ def _space(row: Sequence[str], widths: Sequence[int], form: str) -> str:
 
 
 def shorten(text: str, longest: int) -> str:
-    """The text, its middle left out where it is longer than `longest` (5 or more) characters."""
+    """The text; its middle is left out if it is longer than `longest` (5 or more) characters."""
     if len(text) <= longest:
         return text
     tail = (longest - 3) // 2
@@ -227,11 +222,11 @@ def shorten(text: str, longest: int) -> str:
 # --- whole files ---
 
 
-def make_documents(title: str, said: Iterable[str], tables: Sequence[Table]) -> tuple[str, str]:
-    """Markdown, and LaTeX to be put into a paper: a title, what was run, and every table."""
-    told = [" ".join(line.split()) for line in said]
-    marked = [f"- {escape_markdown(line)}" for line in told]
-    markdown = [f"# {title}\n", *marked, "", *map(to_markdown, tables)]
+def make_documents(title: str, facts: Iterable[str], tables: Sequence[Table]) -> tuple[str, str]:
+    """Markdown, and LaTeX to include in a paper: a title, facts about the run, and every table."""
+    lines = [" ".join(fact.split()) for fact in facts]
+    listed = [f"- {escape_markdown(line)}" for line in lines]
+    markdown = [f"# {title}\n", *listed, "", *map(to_markdown, tables)]
     needed = r"% Needs \usepackage{booktabs} and \usepackage{longtable}."
-    latex = [needed, *(f"% {line}" for line in told), "", *map(to_latex, tables)]
+    latex = [needed, *(f"% {line}" for line in lines), "", *map(to_latex, tables)]
     return "\n".join(markdown), "\n".join(latex)

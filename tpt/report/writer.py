@@ -1,7 +1,7 @@
-"""Draw a finished run again from its folder: tables, report page, heat map.
+"""Draws a finished run from its folder: tables, report page, heat map.
 
-`tpt eval` and `tpt transfer` end with it, and `tpt report DIR` calls it alone, without a model: it
-reads results.json or transfer.json and nothing else, so all three write the same bytes.
+`tpt eval` and `tpt transfer` end with it, and `tpt report DIR` does only this, without a model. It
+reads only results.json or transfer.json, so all three write the same bytes.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ def write_report(folder: Path, output: Path | None = None) -> tuple[str, Path]:
 
     Args:
         folder: of a finished run, with results.json or transfer.json.
-        output: the folder where the files go, made if it is missing; default `folder`.
+        output: the folder to write to, made if it is missing; default `folder`.
 
     Returns:
         The main table for a terminal, and the file to look at.
 
     Raises:
         OutputError: no finished run there, or one that is damaged or of another version; the
-            output cannot be made; the disk refused; matplotlib is missing for a heat map (the
-            tables are written by then).
+            output cannot be made; the disk refused; matplotlib is missing for a heat map, after
+            the tables were written.
         ImportError: jinja2 is not installed.
     """
     name, content = read_run(folder)
@@ -57,7 +57,7 @@ def write_report(folder: Path, output: Path | None = None) -> tuple[str, Path]:
         raise _damaged(folder / name, error) from error
 
 
-# All is made before anything is written: damaged content leaves earlier files as they were.
+# Everything is made before anything is written: damaged content leaves earlier files unchanged.
 
 
 def _draw_eval(content: Mapping[str, Any], output: Path) -> tuple[str, Path]:
@@ -82,10 +82,10 @@ def _write_tables(markdown: str, latex: str, output: Path) -> None:
 
 
 def read_run(folder: Path) -> tuple[str, Mapping[str, Any]]:
-    """(file name, content) of what a finished run measured.
+    """(file name, content) of a finished run's results.
 
     Raises:
-        OutputError: none is there, or it is damaged or of another version.
+        OutputError: there is none, or it is damaged or of another version.
     """
     if not folder.is_dir():
         raise OutputError(
