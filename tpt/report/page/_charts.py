@@ -1,8 +1,8 @@
 """Charts as inline SVG: intervals by set, lines by severity, reliability diagrams, small bars.
 
-Horizontal places are percentages and vertical ones pixels, so that a chart is as wide as its
-column while its text keeps its size. Colours are CSS classes (`m1`: the mark of the second
-method); every chart has `role="img"` and says its numbers in its label.
+Horizontal positions are percentages and vertical ones pixels, so that a chart fills its column and
+its text keeps its size. Colours are CSS classes (`m1`: the second method's). Every chart has
+`role="img"` and a label with its numbers.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Dot:
     """A value with its interval, for one row of a chart of intervals."""
 
     place: int  # of the method in the run: its colour and shape
-    text: str  # what the mark says when pointed at
+    text: str  # shown when the pointer is on the mark
     value: float
     interval: tuple[float, float] | None
     method: str
@@ -95,7 +95,7 @@ def draw_shapes() -> Markup:
 
 
 def draw_mark(place: int) -> Markup:
-    """A method's mark for legends and tables."""
+    """A method's mark, for legends and tables."""
     return Markup(
         f'<svg class="mark" viewBox="-7 -7 14 14" width="14" height="14" aria-hidden="true">'
         f"{_use(place, '0', '0')}</svg>"
@@ -107,7 +107,7 @@ def draw_dots(axis: Axis, dots: Sequence[Dot], count: int, label: str, zero: boo
 
     Args:
         count: methods of the run.
-        zero: draw the line of no difference; else the baseline's value.
+        zero: draw a line at no difference, else at the baseline's value.
     """
     height = ROW * count + 10
     parts = [_grid(axis, height)]
@@ -130,7 +130,7 @@ def draw_dots(axis: Axis, dots: Sequence[Dot], count: int, label: str, zero: boo
 
 
 def draw_ticks(axis: Axis, signed: bool) -> Markup:
-    """The numbers beneath a chart of intervals, in percent or points."""
+    """The numbers below a chart of intervals, in percent or points."""
     digits = _digits(axis)
     parts = []
     for tick in axis.ticks:
@@ -297,7 +297,7 @@ def _pixel(axis: Axis, value: float, height: int) -> str:
 
 
 def _digits(axis: Axis) -> int:
-    """Decimal places that tell the ticks apart, in percent."""
+    """The decimal places that tell ticks in percent apart."""
     if len(axis.ticks) < 2:
         return 1
     step = (axis.ticks[1] - axis.ticks[0]) * 100

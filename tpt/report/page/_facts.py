@@ -1,7 +1,7 @@
-"""`results.json` in the form the page asks for: results by set and method, and verdicts.
+"""`results.json` in the form that the page needs: results by set and method, and verdicts.
 
-A verdict is what McNemar's exact test against the baseline allows to say, no more: "better" or
-"worse" where p < 0.05, as in the tables, else "same" (no significant difference).
+A verdict is the outcome of McNemar's exact test against the baseline: "better" or "worse" if
+p < 0.05, as in the tables, else "same" (no significant difference).
 """
 
 from __future__ import annotations
@@ -33,6 +33,12 @@ class Facts:
     sets: tuple[dict[str, Any], ...]  # those with results
     cells: dict[tuple[str, str], dict[str, Any]]  # (set, method) -> its entry of "results"
 
+    @property
+    def shifted(self) -> list[str]:
+        """The names of the shifted sets; of all sets if none is shifted."""
+        shifted = [entry for entry in self.sets if entry.get("role", "shift") == "shift"]
+        return [entry["name"] for entry in shifted or self.sets]
+
     def get_result(self, dataset: str, method: str) -> dict[str, Any] | None:
         return self.cells.get((dataset, method))
 
@@ -43,7 +49,7 @@ class Facts:
 
 
 def read_facts(results: Mapping[str, Any]) -> Facts:
-    """Order what `results` holds; methods and sets without any result are left out."""
+    """The facts in `results`, in order; methods and sets without any result are left out."""
     baseline = results.get("baseline", "zero-shot")
     cells = {(entry["dataset"], entry["method"]): entry for entry in results.get("results", [])}
     run = dict.fromkeys(method for _, method in cells)
@@ -89,29 +95,25 @@ class Card:
     """The headline of a set, or of a tree of sets: the best method against the baseline."""
 
     name: str
-    sets: int  # of how many sets the numbers are the mean
-    method: str
+    sets: int  # the numbers are means over so many sets
+    method: str  # the best one
     accuracy: float
-    interval: tuple[float, float] | None  # of the accuracy; None of a mean
-    rival: str | None  # the method compared with the baseline: the best other one
+    interval: tuple[float, float] | None  # of the accuracy; None for a mean
+    rival: str | None  # the best method other than the baseline
     difference: float | None  # the rival's accuracy minus the baseline's
-    paired: tuple[float, float] | None
-    verdict: str  # a key of VERDICTS; of several sets "mean"
-    counts: dict[str, int]  # of several sets: on how many the rival is better, same, worse
+    paired: tuple[float, float] | None  # interval of the difference; None for a mean
+    verdict: str  # on the rival: a key of VERDICTS; "mean" for several sets
+    counts: dict[str, int]  # on how many sets the rival has each verdict
 
 
 def make_cards(facts: Facts) -> list[Card]:
-    """A card a shifted set; where there are more than twelve, a card a tree of sets."""
-    shifted = [entry for entry in facts.sets if entry.get("role", "shift") == "shift"]
-    names = [entry["name"] for entry in shifted or facts.sets]
-    if len(names) <= MOST_CARDS:
-        parts = [(name, [name]) for name in names]
-    else:
-        trees: dict[str, list[str]] = {}
-        for name in names:
-            trees.setdefault(get_parent(name), []).append(name)
-        parts = [(tree if len(part) > 1 else part[0], part) for tree, part in trees.items()]
-    cards = (_make_card(facts, title, members) for title, members in parts)
+    """A card a shifted set; if there are more than twelve, a card a tree of sets."""
+    many = len(facts.shifted) > MOST_CARDS
+    trees: dict[str, list[str]] = {}
+    for name in facts.shifted:
+        trees.setdefault(get_parent(name) if many else name, []).append(name)
+    parts = ((tree if len(names) > 1 else names[0], names) for tree, names in trees.items())
+    cards = (_make_card(facts, title, names) for title, names in parts)
     return [card for card in cards if card is not None]
 
 
@@ -123,9 +125,9 @@ def _make_card(facts: Facts, title: str, names: Sequence[str]) -> Card | None:
             means[method] = fmean(value for value in values if value is not None)
     if not means:
         return None
-    best = max(means, key=lambda method: means[method])  # of equals the first: the baseline
-    others = {method: mean for method, mean in means.items() if method != facts.baseline}
-    rival = max(others, key=lambda method: others[method]) if others else None
+    best = max(means, key=means.__getitem__)  # of equals the first: the baseline
+    others = [method for method in means if method != facts.baseline]
+    rival = max(others, key=means.__getitem__, default=None)
     base = means.get(facts.baseline)
     mean = None if rival is None or base is None else means[rival] - base
     result = facts.get_result(names[0], best) if len(names) == 1 else None
@@ -139,7 +141,7 @@ def _make_card(facts: Facts, title: str, names: Sequence[str]) -> Card | None:
         accuracy=means[best],
         interval=read_pair((result or {}).get("intervals", {}).get("acc1")),
         rival=rival,
-        # As measured where there is one set: 0.5875 - 0.55 is not 0.0375 to a computer.
+        # For one set as measured: in floats 0.5875 - 0.55 is not 0.0375.
         difference=versus.get("difference", mean),
         paired=read_pair(versus.get("interval")),
         verdict="mean" if len(names) > 1 else judge(against),
@@ -148,6 +150,7 @@ def _make_card(facts: Facts, title: str, names: Sequence[str]) -> Card | None:
 
 
 def read_pair(bounds: Any) -> tuple[float, float] | None:
+    """An interval (low, high) of results.json, or None."""
     if not bounds or not all(is_number(bound) for bound in bounds):
         return None
     return bounds[0], bounds[1]
@@ -164,12 +167,10 @@ class Score:
 
 
 def make_scores(facts: Facts) -> list[Score]:
-    """A score a method other than the baseline."""
-    shifted = [entry for entry in facts.sets if entry.get("role", "shift") == "shift"]
-    names = [entry["name"] for entry in shifted or facts.sets]
+    """A score for each method other than the baseline."""
     scores = []
     for method in facts.methods:
-        every = [facts.get_result(name, method) or {} for name in names]
+        every = [facts.get_result(name, method) or {} for name in facts.shifted]
         found = [entry for entry in every if _is_compared(entry)]
         if method == facts.baseline or not found:
             continue

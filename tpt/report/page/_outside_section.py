@@ -1,4 +1,4 @@
-"""How well confidence tells a set's pictures from outside ones, where `--outside` judged some."""
+"""How well confidence separates a set's pictures from outside ones, for runs with `--outside`."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ SHARES = ("auroc", "fpr95", "false_alarms", "misses")
 
 
 def make_groups(entries: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """The entries of each set against each outside folder; `best` are the shares that none beats.
+    """The entries of each set against each outside folder; `best` names each entry's best shares.
 
-    What reads the same is equally good; alone, nothing is best.
+    Shares that show the same number are all best; an entry without rivals has no best.
     """
     groups = [list(found) for _, found in groupby(entries, lambda e: (e["dataset"], e["outside"]))]
     made = []
     for group in groups:
         most = {"auroc": max(e["auroc"] for e in group), "fpr95": min(e["fpr95"] for e in group)}
-        told = {key: write_percent(value) for key, value in most.items() if len(group) > 1}
+        top = {key: write_percent(value) for key, value in most.items() if len(group) > 1}
         rows = []
         for entry in group:
             shown = {key: write_percent(entry[key]) for key in SHARES}
-            best = {key for key, text in told.items() if shown[key] == text}
+            best = {key for key, text in top.items() if shown[key] == text}
             rows.append({**entry, "shown": shown, "best": best})
         made.append(rows)
     return made

@@ -1,4 +1,4 @@
-"""The protocols' tables as rows of text: what this run measured, then what papers published."""
+"""The protocols' tables: what this run measured, then what papers published."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 from jinja2 import Environment
 
-from tpt.report.page._text import write_percent
 from tpt.report.page.sections import Section
 
 
@@ -16,7 +15,6 @@ from tpt.report.page.sections import Section
 class Row:
     head: str
     values: tuple[float | None, ...]  # in [0, 1]
-    texts: tuple[str, ...]  # as shown, in percent
     published: bool = False
 
 
@@ -31,7 +29,7 @@ class Table:
 
 
 def make_protocol_tables(protocols: dict[str, Any]) -> list[Table]:
-    """The tables of `results["protocols"]` (see `tpt.evaluate.protocols`), those that are there."""
+    """The tables that `results["protocols"]` fills (see `tpt.evaluate.protocols`)."""
     tables = []
     if found := protocols.get("domain_generalisation"):
         tables += _make_shift_tables(found)
@@ -42,15 +40,15 @@ def make_protocol_tables(protocols: dict[str, Any]) -> list[Table]:
 
 def _make_shift_tables(found: dict[str, Any]) -> list[Table]:
     titles = [column["title"] for column in found["columns"]]
-    averages = ["average", "ood_average"] if found.get("source") is not None else ["ood_average"]
+    averages, ends, notes = ["ood_average"], ["OOD average"], [*found.get("notes", ())]
+    if found.get("source") is not None:
+        averages.insert(0, "average")
+        ends.insert(0, "Average")
+        notes.insert(0, f"Source: {found['source']}. OOD average: the mean without it.")
     rows = _read_rows(found["rows"], averages)
     published = found.get("published") or {}
     theirs = _read_rows(published.get("rows", ()), averages, published=True)
     beside = bool(published.get("beside"))
-    ends = ["Average", "OOD average"] if len(averages) > 1 else ["OOD average"]
-    notes = [*found.get("notes", ())]
-    if found.get("source") is not None:
-        notes.insert(0, f"Source: {found['source']}. OOD average: the mean without it.")
     tables = [
         Table(
             "protocol-domains",
@@ -80,15 +78,14 @@ def _read_rows(
     made = []
     for row in rows:
         model = f" ({row['model']})" if row.get("model") else ""
-        values = [*row["accuracy"], *(row.get(key) for key in averages)]
-        made.append(_make_row(row["method"] + model, values, published))
+        values = (*row["accuracy"], *(row.get(key) for key in averages))
+        made.append(Row(row["method"] + model, values, published))
     return tuple(made)
 
 
 def _make_split_tables(found: dict[str, Any]) -> list[Table]:
     def read(row: dict[str, Any], published: bool = False) -> Row:
-        values = [row["base"], row["new"], row["harmonic_mean"]]
-        return _make_row(row["method"], values, published)
+        return Row(row["method"], (row["base"], row["new"], row["harmonic_mean"]), published)
 
     columns = ("Base", "New", "Harmonic mean")
     parts = [
@@ -112,10 +109,6 @@ def _make_split_tables(found: dict[str, Any]) -> list[Table]:
         caption = "Base to new classes as published: mean of eleven data sets, ViT-B/16, %"
         tables.append(Table("protocol-split-published", caption, "Method", columns, rows))
     return tables
-
-
-def _make_row(head: str, values: Sequence[float | None], published: bool) -> Row:
-    return Row(head, tuple(values), tuple(write_percent(value) for value in values), published)
 
 
 def _draw(results: Mapping[str, Any], templates: Environment) -> str:

@@ -1,4 +1,4 @@
-"""Reliability diagrams: by set where they are few, else pooled over the sets of a tree."""
+"""Reliability diagrams: one a set, or pooled over a tree's sets if there are many."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Panel:
 
 
 def make_panels(facts: Facts) -> list[Panel]:
-    """A panel a set, or a tree of sets where there are more than MOST_SETS."""
+    """A panel a set, or a tree of sets if there are more than MOST_SETS sets."""
     if len(facts.sets) <= MOST_SETS:
         parts = {entry["name"]: [entry["name"]] for entry in facts.sets}
     else:
@@ -79,7 +79,7 @@ def _make_diagram(
 
 
 def pool_bins(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """The bins of several sets as if their pictures were one set's: means weighted by count."""
+    """The bins of several sets as one set's: means are weighted by count."""
     if len(parts) == 1:
         return parts[0]
     width = max((len(part["count"]) for part in parts), default=0)

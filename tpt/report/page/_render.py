@@ -1,4 +1,4 @@
-"""Puts the page together: the template with its style and script, and what it shows."""
+"""Puts the page together: the template, its style and script, and the data it shows."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from tpt.report.page._outside_section import OUTSIDE
 from tpt.report.page._protocol_section import PROTOCOLS
 
 SECTIONS = (PROTOCOLS, OUTSIDE)
-"""The sections that stand alone, in the order of the page."""
+"""The independent sections, in the order of the page."""
 
-MOST_ROWS = 24  # sets in one chart of intervals; more fold into parts by tree and corruption
-SHOWN_ABOVE = ("gallery", "confusions")  # what the page shows whole and does not offer again
-MOST_CHANGES = 10  # changed confusions shown a set and method; half of it for many sets
+MOST_ROWS = 24  # sets in one chart of intervals; more are split by tree and corruption
+SHOWN_ABOVE = ("gallery", "confusions")  # shown in full, so not embedded again
+MOST_CHANGES = 10  # changed answers shown a set and method; half of it for many sets
 
 
 def render_page(results: Mapping[str, Any]) -> str:
@@ -48,7 +48,7 @@ def render_page(results: Mapping[str, Any]) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        # Every name goes through here: file names may hold what is no text.
+        # Every name goes through here: file names may hold bytes that are no text.
         finalize=lambda value: text.clean_text(value) if type(value) is str else value,
     )
     environment.filters |= {"mark": charts.draw_mark, "score": charts.draw_score, **text.WRITERS}
@@ -98,7 +98,7 @@ def _read(name: str) -> str:
 
 
 def _count_images(facts: Facts) -> int:
-    """Images over all sets, of each set those of its first method."""
+    """Images over all sets, counted for each set's first method."""
     first = {dataset: entry for (dataset, _), entry in reversed(facts.cells.items())}
     return sum(entry.get("images") or 0 for entry in first.values())
 
@@ -123,7 +123,7 @@ def _make_overview(facts: Facts) -> dict[str, Any]:
 
 
 def _draw_intervals(facts: Facts) -> dict[str, Any]:
-    """The chart of accuracies and of differences: a row a set, in parts where they are many."""
+    """The chart of accuracies and of differences: a row a set, in parts if there are many."""
     ends: list[Any] = []
     gaps: list[Any] = [0.0]
     for result in facts.cells.values():
@@ -132,11 +132,8 @@ def _draw_intervals(facts: Facts) -> dict[str, Any]:
         gaps += [versus.get("difference"), *(versus.get("interval") or ())]
     level = charts.make_axis((x for x in ends if text.is_number(x)), bounds=(0.0, 1.0))
     change = charts.make_axis(x for x in gaps if text.is_number(x))
-    parts = (
-        group_sets(facts, by_corruption=True)
-        if len(facts.sets) > MOST_ROWS
-        else {"": list(facts.sets)}
-    )
+    many = len(facts.sets) > MOST_ROWS
+    parts = group_sets(facts, by_corruption=True) if many else {"": list(facts.sets)}
     return {
         "parts": {
             tree: [_draw_row(facts, entry["name"], level, change) for entry in entries]
@@ -158,9 +155,8 @@ def _draw_row(facts: Facts, name: str, level: charts.Axis, change: charts.Axis) 
         said = f"{method} {cell.text} %" + (f" ({cell.note})" if cell.note else "")
         levels.append(charts.Dot(place, said, value, cell.interval, method))
         versus = result.get("versus_baseline") or {}
-        cell = tables.make_cell(
-            tables.ACCURACY[1], versus.get("difference"), versus.get("interval")
-        )
+        gap, ends = versus.get("difference"), versus.get("interval")
+        cell = tables.make_cell(tables.ACCURACY[1], gap, ends)
         if cell.value is not None:
             said = f"{method} {cell.text} points ({cell.note}), {VERDICTS[judge(result)]}"
             changes.append(charts.Dot(place, said, cell.value, cell.interval, method))

@@ -41,7 +41,7 @@ class Family:
 
 
 def make_families(facts: Facts) -> list[Family]:
-    """The families with at least two severities, the clean pictures counting as one."""
+    """The families with at least two severities, where clean pictures count as one."""
     corrupted = [entry for entry in facts.sets if entry.get("severity") is not None]
     families = (
         _make_family(facts, name, kinds) for name, kinds in group_corruptions(corrupted).items()
@@ -70,10 +70,8 @@ def _make_family(facts: Facts, name: str, kinds: dict[str, dict[int, str]]) -> F
         ]
         for corruption, sets in kinds.items()
     }
-    means = [
-        Curve(own[0].method, own[0].place, _average(own))
-        for own in zip(*curves.values(), strict=True)
-    ]
+    by_method = zip(*curves.values(), strict=True)
+    means = [Curve(own[0].method, own[0].place, _average(own)) for own in by_method]
     values = [v for own in curves.values() for curve in own for v in curve.values if v is not None]
     axis = make_axis(values, bounds=(0.0, 1.0))
 

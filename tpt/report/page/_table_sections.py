@@ -15,7 +15,7 @@ class Column:
     metric: str  # the name in results.json, for `data-metric`
     title: str
     kind: str  # how it is written: a key of `text.WRITERS`
-    hint: str = ""  # what the column says, for those who ask
+    hint: str = ""  # an explanation, shown on demand
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ ROBUSTNESS = (
 
 
 def make_accuracy_table(facts: Facts) -> Table:
-    """Top-1 with its interval, the paired comparison, and what else counts right answers."""
+    """Top-1 with its interval, the paired comparison, and the other metrics of right answers."""
     compared = ("difference", "mcnemar_p", "put_right", "put_wrong")
     alone = tuple(column for column in ACCURACY if column.metric not in compared)
     columns = ACCURACY if len(facts.methods) > 1 else alone
@@ -135,7 +135,7 @@ def make_robustness_table(facts: Facts) -> Table:
 
 
 def make_cell(column: Column, value: float | None, bounds: Any = None, tone: str = "") -> Cell:
-    """A number as the column writes it, with its interval `bounds` (low, high) beneath."""
+    """A number in the column's format, with its interval `bounds` (low, high) below it."""
     if value is None or not is_number(value):
         return Cell(column.metric, MISSING, None)
     write, pair = WRITERS[column.kind], read_pair(bounds)
@@ -144,7 +144,7 @@ def make_cell(column: Column, value: float | None, bounds: Any = None, tone: str
 
 
 def describe_tone(tone: str) -> str:
-    """A tone in words, for those who do not see it."""
+    """A tone in words, for screen readers."""
     return VERDICTS.get(tone, "best of this set" if tone == "best" else "")
 
 

@@ -1,4 +1,4 @@
-"""How the page writes names and numbers: anything may be in a name, nothing in it is lost."""
+"""How the page writes names and numbers; names may hold any characters, and none is dropped."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import math
 import re
 from collections.abc import Callable
 
-from tpt.report.typeset import tell_p
+from tpt.report.typeset import MISSING, format_p
 
-MISSING = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def clean_text(value: object) -> str:
-    """`value` as text that HTML can hold: bytes that were no UTF-8 and control signs as `\\x..`."""
+    """`value` as text that HTML can hold: stray bytes and control characters as `\\x..`."""
     text = str(value).encode("utf-8", "backslashreplace").decode()
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
@@ -25,7 +24,7 @@ def is_number(value: object) -> bool:
 
 
 def write_percent(share: float | None) -> str:
-    """0.6134 -> "61.3"; the unit stands in the column's head."""
+    """0.6134 -> "61.3"; the column's head names the unit."""
     return write_fixed(share, 1, 100)
 
 
@@ -48,8 +47,8 @@ def write_count(value: float | None) -> str:
 
 
 def write_p(value: float | None) -> str:
-    """A p-value as the tables tell it (`tpt.report.typeset.tell_p`)."""
-    return MISSING if value is None or not is_number(value) else tell_p(value)
+    """A p-value as in the other tables (`tpt.report.typeset.format_p`)."""
+    return MISSING if value is None or not is_number(value) else format_p(value)
 
 
 WRITERS: dict[str, Callable[[float | None], str]] = {

@@ -1,7 +1,7 @@
-"""Sections of the page that stand alone: a title, and HTML made from results.json.
+"""Independent sections of the page: a title, and HTML made from results.json.
 
-A new one is a module with a `Section`, named in `SECTIONS`; `docs/adding-a-report-section.md` shows
-one.
+A new one is a module with a `Section` that `SECTIONS` lists; `docs/adding-a-report-section.md` has
+an example.
 """
 
 from __future__ import annotations
@@ -21,4 +21,4 @@ class Section:
     menu: str  # its link in the page's menu
     title: str
     make: Callable[[Mapping[str, Any], Environment], str]
-    """From results.json and the page's templates to HTML; "" where there is nothing to show."""
+    """From results.json and the page's templates to HTML; "" if there is nothing to show."""
