@@ -162,7 +162,8 @@ def _walk_shift(
     """A set as it is, and in its corruptions."""
     whole = tuple(range(len(shift.classes)))
     is_clean = shift is clean or (clean is None and bool(corruptions))
-    reference = shift.name if is_clean else _counterpart(shift, clean)
+    found = None if clean is None else _find_counterpart(shift, clean)
+    reference = shift.name if is_clean else found and found[0]
     notes = () if reference or clean is None else (_explain_uncompared(shift, clean),)
     if corruptions and shift.corruption is not None:
         raise MethodError(
@@ -188,21 +189,20 @@ def _explain_uncompared(shift: LabelledSet, clean: LabelledSet) -> str:
 
 def _clean_result_sets(clean: LabelledSet, shifts: Sequence[LabelledSet]) -> tuple[ResultSet, ...]:
     """The clean set under its own classes, and under those of each set that has fewer."""
-    result_sets = [ResultSet(clean.name, clean.classes, tuple(range(len(clean.classes))), CLEAN)]
+    whole = tuple(range(len(clean.classes)))
+    by_name = {clean.name: ResultSet(clean.name, clean.classes, whole, CLEAN)}
     for shift in shifts:
-        name, labels = _counterpart(shift, clean), match_classes(clean, shift)
-        if labels is None or name is None:  # then both are
+        if (found := _find_counterpart(shift, clean)) is None:
             continue
-        there = next((result_set for result_set in result_sets if result_set.name == name), None)
-        if there is None:
-            result_sets.append(ResultSet(name, shift.classes, labels, RESTRICTED))
-        elif there.label_of != labels:
+        name, labels = found
+        there = by_name.setdefault(name, ResultSet(name, shift.classes, labels, RESTRICTED))
+        if there.label_of != labels:
             raise SourceError(
                 f'Two sets called "{_name_tree(shift)}" have as many classes, but not the same '
                 f'ones, so "{name}" could be either. Give one another name, for example '
                 f'other="{shift.path}".'
             )
-    return tuple(result_sets)
+    return tuple(by_name.values())
 
 
 def _name_tree(shift: LabelledSet) -> str:
@@ -210,13 +210,14 @@ def _name_tree(shift: LabelledSet) -> str:
     return shift.name.split("/")[0] if shift.corruption or shift.domain else shift.name
 
 
-def _counterpart(shift: LabelledSet, clean: LabelledSet | None) -> str | None:
-    """The name of the clean result set over the same classes; None if there can be none."""
-    if clean is None or (labels := match_classes(clean, shift)) is None:
+def _find_counterpart(shift: LabelledSet, clean: LabelledSet) -> tuple[str, tuple[int, ...]] | None:
+    """Name and labels of the clean result set over the same classes; None if there can be none."""
+    labels = match_classes(clean, shift)
+    if labels is None:
         return None
     if labels == tuple(range(len(clean.classes))):
-        return clean.name
-    return f"{clean.name} ({len(shift.classes)} classes of {_name_tree(shift)})"
+        return clean.name, labels
+    return f"{clean.name} ({len(shift.classes)} classes of {_name_tree(shift)})", labels
 
 
 def match_classes(clean: LabelledSet, shift: LabelledSet) -> tuple[int, ...] | None:

@@ -163,7 +163,7 @@ class Score:
     method: str
     counts: dict[str, int]  # sets by verdict
     total: int
-    mean: float | None  # mean difference in [-1, 1] over these sets
+    mean: float  # mean difference in [-1, 1] over these sets
 
 
 def make_scores(facts: Facts) -> list[Score]:
