@@ -51,20 +51,20 @@ class Dot:
     place: int  # of the method in the run: its colour and shape
     text: str  # shown when the pointer is on the mark
     value: float
-    interval: tuple[float, float] | None
+    interval: Sequence[float] | None
     method: str
 
 
 @dataclass(frozen=True)
-class Line:
-    """The values of one method along a line chart."""
+class Curve:
+    """The accuracies of one method in a line chart."""
 
-    place: int
-    name: str
-    points: tuple[tuple[float, float], ...]
+    method: str
+    place: int  # of the method in the run
+    values: tuple[float | None, ...]  # in [0, 1], one for each x; None: not measured
 
 
-def make_axis(values: Iterable[float], bounds: tuple[float, float] | None = None) -> Axis:
+def make_axis(values: Iterable[float | None], bounds: tuple[float, float] | None = None) -> Axis:
     """Round ends around `values`, within `bounds`, and at most five steps of 1, 2, 5."""
     known = [value for value in values if is_number(value)] or [0.0, 1.0]
     low, high = min(known), max(known)
@@ -143,9 +143,9 @@ def draw_ticks(axis: Axis, signed: bool) -> Markup:
 
 
 def draw_lines(
-    lines: Sequence[Line], across: Sequence[float], axis: Axis, label: str, height: int = 220
+    curves: Sequence[Curve], across: Sequence[float], axis: Axis, label: str, height: int
 ) -> Markup:
-    """Lines over `across` (severities), values on `axis`; the plot's left edge is its first x."""
+    """Curves over `across` (severities), values on `axis`; the plot's left edge is the first x."""
     width = (across[-1] - across[0]) or 1
     digits = _digits(axis)
     parts = []
@@ -154,22 +154,21 @@ def draw_lines(
         parts.append(f'<line class="grid" x1="0" x2="100%" y1="{y}" y2="{y}"/>')
         text = write_fixed(tick, digits, 100)
         parts.append(f'<text class="left" x="0" dx="-8" y="{y}" dy="4">{text}</text>')
-    for x in across:
-        place = _percent((x - across[0]) / width)
+    places = [_percent((x - across[0]) / width) for x in across]
+    for x, place in zip(across, places, strict=True):
         text = "clean" if x == 0 else f"{x:g}"
         parts.append(f'<text x="{place}" y="{height + 18}">{text}</text>')
-    for line in lines:
-        spots = [
-            (_percent((x - across[0]) / width), _pixel(axis, y, height)) for x, y in line.points
-        ]
+    for curve in curves:
+        pairs = zip(places, curve.values, strict=True)
+        spots = [(place, _pixel(axis, y, height)) for place, y in pairs if y is not None]
         strokes = "".join(
-            f'<line class="stroke s{line.place % 4}" x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}"/>'
+            f'<line class="stroke s{curve.place % 4}" x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}"/>'
             for (x1, y1), (x2, y2) in pairwise(spots)
         )
-        marks = "".join(_use(line.place, x, y, coloured=False) for x, y in spots)
+        marks = "".join(_use(curve.place, x, y, coloured=False) for x, y in spots)
         parts.append(
-            f'<g class="m{colour_of(line.place)}" data-method="{_text(line.name)}">'
-            f"<title>{_text(line.name)}</title>{strokes}{marks}</g>"
+            f'<g class="m{colour_of(curve.place)}" data-method="{_text(curve.method)}">'
+            f"<title>{_text(curve.method)}</title>{strokes}{marks}</g>"
         )
     return _svg("lines", height + 24, label, parts)
 
@@ -226,9 +225,7 @@ def draw_reliability(bins: dict[str, Any], label: str) -> Markup:
     )
 
 
-def draw_difference(
-    difference: float, interval: tuple[float, float] | None, reach: float
-) -> Markup:
+def draw_difference(difference: float, interval: Sequence[float] | None, reach: float) -> Markup:
     """A card's small line: the difference to the baseline on a scale of -reach to +reach."""
     axis = Axis(-reach, reach, ())
     bounds = interval or (difference, difference)

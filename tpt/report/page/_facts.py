@@ -12,7 +12,6 @@ from statistics import fmean
 from typing import Any
 
 from tpt.report.eval_tables import SIGNIFICANT
-from tpt.report.page._text import is_number
 
 VERDICTS = {
     "better": "significantly better",
@@ -36,7 +35,7 @@ class Facts:
     @property
     def shifted(self) -> list[str]:
         """The names of the shifted sets; of all sets if none is shifted."""
-        shifted = [entry for entry in self.sets if entry.get("role", "shift") == "shift"]
+        shifted = [entry for entry in self.sets if entry["role"] == "shift"]
         return [entry["name"] for entry in shifted or self.sets]
 
     def get_result(self, dataset: str, method: str) -> dict[str, Any] | None:
@@ -44,34 +43,29 @@ class Facts:
 
     def get_accuracy(self, dataset: str, method: str) -> float | None:
         """Top-1 accuracy in [0, 1], or None where it was not measured."""
-        value = self.cells.get((dataset, method), {}).get("metrics", {}).get("acc1")
-        return value if is_number(value) else None
+        result = self.get_result(dataset, method)
+        return result["metrics"]["acc1"] if result else None
 
 
 def read_facts(results: Mapping[str, Any]) -> Facts:
     """The facts in `results`, in order; methods and sets without any result are left out."""
-    baseline = results.get("baseline", "zero-shot")
-    cells = {(entry["dataset"], entry["method"]): entry for entry in results.get("results", [])}
-    run = dict.fromkeys(method for _, method in cells)
-    named = [entry["name"] for entry in results.get("methods", []) if entry["name"] in run]
-    methods = sorted(dict.fromkeys([*named, *run]), key=lambda name: name != baseline)
-    known = {entry["name"]: entry for entry in results.get("sets", [])}
-    measured = dict.fromkeys(dataset for dataset, _ in cells)
-    order = [name for name in known if name in measured]
-    order += [name for name in measured if name not in known]
-    sets = tuple(known.get(name, {"name": name}) for name in order)
+    baseline = results["baseline"]
+    cells = {(entry["dataset"], entry["method"]): entry for entry in results["results"]}
+    datasets, run = ({pair[i] for pair in cells} for i in (0, 1))
+    names = [entry["name"] for entry in results["methods"] if entry["name"] in run]
+    methods = sorted(names, key=lambda name: name != baseline)
+    sets = tuple(entry for entry in results["sets"] if entry["name"] in datasets)
     return Facts(baseline, tuple(methods), sets, cells)
 
 
 def judge(result: dict[str, Any] | None) -> str:
     """A key of VERDICTS for one entry of "results"."""
-    versus = (result or {}).get("versus_baseline") or {}
-    p, difference = versus.get("mcnemar_p"), versus.get("difference")
-    if p is None or difference is None:
+    versus = result["versus_baseline"] if result else None
+    if versus is None:
         return "unknown"
-    if p >= SIGNIFICANT:
+    if versus["mcnemar_p"] >= SIGNIFICANT:
         return "same"
-    return "better" if difference > 0 else "worse"
+    return "better" if versus["difference"] > 0 else "worse"
 
 
 def get_parent(dataset: str) -> str:
@@ -84,7 +78,7 @@ def group_sets(facts: Facts, by_corruption: bool = False) -> dict[str, list[dict
     groups: dict[str, list[dict[str, Any]]] = {}
     for entry in facts.sets:
         title = get_parent(entry["name"])
-        if by_corruption and entry.get("corruption"):
+        if by_corruption and entry["corruption"]:
             title = f"{title}, {entry['corruption']}"
         groups.setdefault(title, []).append(entry)
     return groups
@@ -98,10 +92,10 @@ class Card:
     sets: int  # the numbers are means over so many sets
     method: str  # the best one
     accuracy: float
-    interval: tuple[float, float] | None  # of the accuracy; None for a mean
+    interval: Sequence[float] | None  # of the accuracy; None for a mean
     rival: str | None  # the best method other than the baseline
     difference: float | None  # the rival's accuracy minus the baseline's
-    paired: tuple[float, float] | None  # interval of the difference; None for a mean
+    paired: Sequence[float] | None  # interval of the difference; None for a mean
     verdict: str  # on the rival: a key of VERDICTS; "mean" for several sets
     counts: dict[str, int]  # on how many sets the rival has each verdict
 
@@ -129,31 +123,27 @@ def _make_card(facts: Facts, title: str, names: Sequence[str]) -> Card | None:
     others = [method for method in means if method != facts.baseline]
     rival = max(others, key=means.__getitem__, default=None)
     base = means.get(facts.baseline)
-    mean = None if rival is None or base is None else means[rival] - base
-    result = facts.get_result(names[0], best) if len(names) == 1 else None
-    against = facts.get_result(names[0], rival) if rival and len(names) == 1 else None
+    difference = None if rival is None or base is None else means[rival] - base
     verdicts = [judge(facts.get_result(name, rival)) for name in names] if rival else []
-    versus = (against or {}).get("versus_baseline") or {}
+    interval, paired, verdict = None, None, "mean"
+    if len(names) == 1:
+        interval = facts.cells[names[0], best]["intervals"]["acc1"]
+        verdict = verdicts[0] if verdicts else "unknown"
+        versus = facts.cells[names[0], rival]["versus_baseline"] if rival else None
+        if versus:  # as measured: in floats 0.5875 - 0.55 is not 0.0375
+            difference, paired = versus["difference"], versus["interval"]
     return Card(
         name=title,
         sets=len(names),
         method=best,
         accuracy=means[best],
-        interval=read_pair((result or {}).get("intervals", {}).get("acc1")),
+        interval=interval,
         rival=rival,
-        # For one set as measured: in floats 0.5875 - 0.55 is not 0.0375.
-        difference=versus.get("difference", mean),
-        paired=read_pair(versus.get("interval")),
-        verdict="mean" if len(names) > 1 else judge(against),
+        difference=difference,
+        paired=paired,
+        verdict=verdict,
         counts={verdict: verdicts.count(verdict) for verdict in VERDICTS},
     )
-
-
-def read_pair(bounds: Any) -> tuple[float, float] | None:
-    """An interval (low, high) of results.json, or None."""
-    if not bounds or not all(is_number(bound) for bound in bounds):
-        return None
-    return bounds[0], bounds[1]
 
 
 @dataclass(frozen=True)
@@ -170,16 +160,12 @@ def make_scores(facts: Facts) -> list[Score]:
     """A score for each method other than the baseline."""
     scores = []
     for method in facts.methods:
-        every = [facts.get_result(name, method) or {} for name in facts.shifted]
-        found = [entry for entry in every if _is_compared(entry)]
-        if method == facts.baseline or not found:
+        entries = [facts.get_result(name, method) for name in facts.shifted]
+        found = [entry for entry in entries if entry and entry["versus_baseline"]]
+        if not found:  # the baseline has none
             continue
         verdicts = [judge(entry) for entry in found]
         counts = {verdict: verdicts.count(verdict) for verdict in VERDICTS}
         mean = fmean(entry["versus_baseline"]["difference"] for entry in found)
         scores.append(Score(method, counts, len(found), mean))
     return scores
-
-
-def _is_compared(result: dict[str, Any]) -> bool:
-    return is_number((result.get("versus_baseline") or {}).get("difference"))

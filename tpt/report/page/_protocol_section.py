@@ -40,15 +40,14 @@ def make_protocol_tables(protocols: dict[str, Any]) -> list[Table]:
 
 def _make_shift_tables(found: dict[str, Any]) -> list[Table]:
     titles = [column["title"] for column in found["columns"]]
-    averages, ends, notes = ["ood_average"], ["OOD average"], [*found.get("notes", ())]
-    if found.get("source") is not None:
+    averages, ends, notes = ["ood_average"], ["OOD average"], [*found["notes"]]
+    if found["source"] is not None:
         averages.insert(0, "average")
         ends.insert(0, "Average")
         notes.insert(0, f"Source: {found['source']}. OOD average: the mean without it.")
     rows = _read_rows(found["rows"], averages)
-    published = found.get("published") or {}
-    theirs = _read_rows(published.get("rows", ()), averages, published=True)
-    beside = bool(published.get("beside"))
+    published = found["published"] or {"beside": False, "rows": ()}
+    theirs, beside = _read_rows(published["rows"], averages, published=True), published["beside"]
     tables = [
         Table(
             "protocol-domains",
@@ -78,7 +77,7 @@ def _read_rows(
     made = []
     for row in rows:
         model = f" ({row['model']})" if row.get("model") else ""
-        values = (*row["accuracy"], *(row.get(key) for key in averages))
+        values = (*row["accuracy"], *(row[key] for key in averages))
         made.append(Row(row["method"] + model, values, published))
     return tuple(made)
 
@@ -92,7 +91,7 @@ def _make_split_tables(found: dict[str, Any]) -> list[Table]:
         (parent, [row for row in found["rows"] if row["parent"] == parent])
         for parent in found["parents"]
     ]
-    if found.get("average"):
+    if found["average"]:
         parts.append(("average over the sets", found["average"]))
     tables = [
         Table(
@@ -104,11 +103,9 @@ def _make_split_tables(found: dict[str, Any]) -> list[Table]:
         )
         for i, (parent, rows) in enumerate(parts)
     ]
-    if found.get("published"):
-        rows = tuple(read(row, published=True) for row in found["published"])
-        caption = "Base to new classes as published: mean of eleven data sets, ViT-B/16, %"
-        tables.append(Table("protocol-split-published", caption, "Method", columns, rows))
-    return tables
+    rows = tuple(read(row, published=True) for row in found["published"])
+    caption = "Base to new classes as published: mean of eleven data sets, ViT-B/16, %"
+    return [*tables, Table("protocol-split-published", caption, "Method", columns, rows)]
 
 
 def _draw(results: Mapping[str, Any], templates: Environment) -> str:

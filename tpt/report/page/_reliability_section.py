@@ -58,15 +58,13 @@ def _make_diagram(
     found = [result for result in results if result is not None]
     if not found:
         return None
-    drawn = [result["reliability"] for result in found if result.get("reliability")]
-    bins = {
-        number: pool_bins([bins[number] for bins in drawn if number in bins]) for number in BINS
-    }
+    drawn = [result["reliability"] for result in found if result["reliability"]]
+    bins = {number: pool_bins([bins[number] for bins in drawn]) for number in BINS}
     bins = {number: pooled for number, pooled in bins.items() if sum(pooled["count"])}
     errors = {number: write_percent(_find_error(pooled)) for number, pooled in bins.items()}
     if len(found) == 1:  # what was measured, not what the rounded bins say
         metrics = found[0]["metrics"]
-        errors = {number: write_percent(metrics.get(f"ece{number}")) for number in bins}
+        errors = {number: write_percent(metrics[f"ece{number}"]) for number in bins}
     svg = {
         number: draw_reliability(
             pooled,

@@ -65,7 +65,7 @@ def render_page(results: Mapping[str, Any]) -> str:
         shapes=charts.draw_shapes(),
         verdicts=VERDICTS,
         images=_count_images(facts),
-        failed=[entry for entry in results.get("sets", ()) if entry.get("failed")],
+        failed=[entry for entry in results["sets"] if entry["failed"]],
         **_make_overview(facts),
         accuracy=tables.make_accuracy_table(facts),
         intervals=_draw_intervals(facts),
@@ -100,7 +100,7 @@ def _read(name: str) -> str:
 def _count_images(facts: Facts) -> int:
     """Images over all sets, counted for each set's first method."""
     first = {dataset: entry for (dataset, _), entry in reversed(facts.cells.items())}
-    return sum(entry.get("images") or 0 for entry in first.values())
+    return sum(entry["images"] for entry in first.values())
 
 
 def _make_overview(facts: Facts) -> dict[str, Any]:
@@ -124,14 +124,13 @@ def _make_overview(facts: Facts) -> dict[str, Any]:
 
 def _draw_intervals(facts: Facts) -> dict[str, Any]:
     """The chart of accuracies and of differences: a row a set, in parts if there are many."""
-    ends: list[Any] = []
-    gaps: list[Any] = [0.0]
+    ends: list[float | None] = []
+    gaps: list[float | None] = [0.0]
     for result in facts.cells.values():
-        ends += [result["metrics"].get("acc1"), *(result["intervals"].get("acc1") or ())]
-        versus = result.get("versus_baseline") or {}
-        gaps += [versus.get("difference"), *(versus.get("interval") or ())]
-    level = charts.make_axis((x for x in ends if text.is_number(x)), bounds=(0.0, 1.0))
-    change = charts.make_axis(x for x in gaps if text.is_number(x))
+        ends += [result["metrics"]["acc1"], *(result["intervals"]["acc1"] or ())]
+        if versus := result["versus_baseline"]:
+            gaps += [versus["difference"], *versus["interval"]]
+    level, change = charts.make_axis(ends, bounds=(0.0, 1.0)), charts.make_axis(gaps)
     many = len(facts.sets) > MOST_ROWS
     parts = group_sets(facts, by_corruption=True) if many else {"": list(facts.sets)}
     return {
@@ -151,15 +150,14 @@ def _draw_row(facts: Facts, name: str, level: charts.Axis, change: charts.Axis) 
         value = facts.get_accuracy(name, method)
         if result is None or value is None:
             continue
-        cell = tables.make_cell(tables.ACCURACY[0], value, result["intervals"].get("acc1"))
+        cell = tables.make_cell(tables.ACCURACY[0], value, result["intervals"]["acc1"])
         said = f"{method} {cell.text} %" + (f" ({cell.note})" if cell.note else "")
         levels.append(charts.Dot(place, said, value, cell.interval, method))
-        versus = result.get("versus_baseline") or {}
-        gap, ends = versus.get("difference"), versus.get("interval")
-        cell = tables.make_cell(tables.ACCURACY[1], gap, ends)
-        if cell.value is not None:
+        if versus := result["versus_baseline"]:
+            gap, ends = versus["difference"], versus["interval"]
+            cell = tables.make_cell(tables.ACCURACY[1], gap, ends)
             said = f"{method} {cell.text} points ({cell.note}), {VERDICTS[judge(result)]}"
-            changes.append(charts.Dot(place, said, cell.value, cell.interval, method))
+            changes.append(charts.Dot(place, said, gap, ends, method))
     count = len(facts.methods)
 
     def draw(axis: charts.Axis, dots: list[charts.Dot], what: str, zero: bool) -> Markup:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from tpt.evaluate.protocols import group_corruptions
-from tpt.report.page._charts import Line, draw_lines, make_axis
+from tpt.report.page._charts import Curve, draw_lines, make_axis
 from tpt.report.page._facts import Facts
 from tpt.report.page._text import write_percent
 
@@ -14,16 +14,9 @@ CLEAN = 0  # the severity of pictures as they are
 
 
 @dataclass(frozen=True)
-class Curve:
-    """One method under one corruption, or the mean over corruptions."""
-
-    method: str
-    place: int
-    values: tuple[float | None, ...]  # accuracy in [0, 1] by severity of the family
-
-
-@dataclass(frozen=True)
 class Panel:
+    """The curves of all methods under one corruption, or their mean over corruptions."""
+
     title: str
     svg: str
     curves: tuple[Curve, ...]
@@ -42,7 +35,7 @@ class Family:
 
 def make_families(facts: Facts) -> list[Family]:
     """The families with at least two severities, where clean pictures count as one."""
-    corrupted = [entry for entry in facts.sets if entry.get("severity") is not None]
+    corrupted = [entry for entry in facts.sets if entry["severity"] is not None]
     families = (
         _make_family(facts, name, kinds) for name, kinds in group_corruptions(corrupted).items()
     )
@@ -76,14 +69,11 @@ def _make_family(facts: Facts, name: str, kinds: dict[str, dict[int, str]]) -> F
     axis = make_axis(values, bounds=(0.0, 1.0))
 
     def draw(title: str, drawn: list[Curve], height: int) -> Panel:
-        lines = [
-            Line(curve.place, curve.method, _pair(severities, curve.values)) for curve in drawn
-        ]
         label = f"{name}, {title}: top-1 accuracy in percent by severity. " + "; ".join(
             f"{curve.method} " + ", ".join(write_percent(value) for value in curve.values)
             for curve in drawn
         )
-        return Panel(title, draw_lines(lines, severities, axis, label, height), tuple(drawn))
+        return Panel(title, draw_lines(drawn, severities, axis, label, height), tuple(drawn))
 
     return Family(
         name=name,
@@ -98,8 +88,8 @@ def _read_clean(facts: Facts, sets: dict[int, str], method: str) -> float | None
     """The accuracy on clean pictures that a corruption's sets are compared with."""
     for name in sets.values():
         result = facts.get_result(name, method)
-        if result and result.get("clean"):
-            return result["clean"].get("acc1")
+        if result and result["clean"]:
+            return result["clean"]["acc1"]
     return None
 
 
@@ -109,10 +99,3 @@ def _average(curves: tuple[Curve, ...]) -> tuple[float | None, ...]:
         known = [value for value in values if value is not None]
         means.append(fmean(known) if known else None)
     return tuple(means)
-
-
-def _pair(
-    severities: list[int], values: tuple[float | None, ...]
-) -> tuple[tuple[float, float], ...]:
-    pairs = zip(severities, values, strict=True)
-    return tuple((severity, value) for severity, value in pairs if value is not None)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tpt.report.page._facts import VERDICTS, Facts, judge, read_pair
-from tpt.report.page._text import MISSING, WRITERS, is_number
+from tpt.report.page._facts import VERDICTS, Facts, judge
+from tpt.report.page._text import MISSING, WRITERS
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Cell:
     metric: str
     text: str
     value: float | None  # in full, for `data-value`
-    interval: tuple[float, float] | None = None
+    interval: Sequence[float] | None = None
     note: str = ""  # the interval, or why there is no number
     tone: str = ""  # "best", or a verdict
 
@@ -79,17 +79,17 @@ def make_accuracy_table(facts: Facts) -> Table:
     columns = ACCURACY if len(facts.methods) > 1 else alone
 
     def read(result: dict[str, Any]) -> Iterable[Cell]:
-        versus = result.get("versus_baseline") or {}
+        versus = result["versus_baseline"] or {}
         for column in columns:
             if column.metric == "difference":
-                tone, bounds = judge(result), versus.get("interval")
-                yield make_cell(column, versus.get("difference"), bounds, tone if versus else "")
+                tone = judge(result) if versus else ""
+                yield make_cell(column, versus.get("difference"), versus.get("interval"), tone)
             elif column.metric in compared:
                 yield make_cell(column, versus.get(column.metric))
             elif column.metric == "images":
-                yield make_cell(column, result.get("images"))
+                yield make_cell(column, result["images"])
             elif column.metric == "ms":
-                yield make_cell(column, (result.get("ms") or {}).get("method"))
+                yield make_cell(column, result["ms"]["method"])
             else:
                 best = column.metric == "acc1" and _is_best(facts, result)
                 yield _make_metric_cell(column, result, "best" if best else "")
@@ -116,31 +116,28 @@ def make_robustness_table(facts: Facts) -> Table:
 
     def read(result: dict[str, Any]) -> tuple[Cell, ...]:
         clean = result["clean"]
-        values = {
-            "clean_acc1": clean.get("acc1"),
-            "acc1": result["metrics"].get("acc1"),
-            "gap": clean.get("gap"),
-            "effective_robustness": clean.get("effective_robustness"),
-        }
+        values = {**clean, "clean_acc1": clean["acc1"], "acc1": result["metrics"]["acc1"]}
         return tuple(make_cell(column, values[column.metric]) for column in ROBUSTNESS)
 
     rows = _make_rows(
         facts,
         read,
-        keep=lambda result: bool(result.get("clean")),
-        name_extra=lambda result: str(result["clean"].get("dataset", "")),
+        keep=lambda result: result["clean"] is not None,
+        name_extra=lambda result: result["clean"]["dataset"],
     )
     caption = "Accuracy on clean and on shifted pictures of the same classes"
     return Table("table-robustness", caption, ROBUSTNESS, rows, extra="Clean set")
 
 
-def make_cell(column: Column, value: float | None, bounds: Any = None, tone: str = "") -> Cell:
-    """A number in the column's format, with its interval `bounds` (low, high) below it."""
-    if value is None or not is_number(value):
+def make_cell(
+    column: Column, value: float | None, interval: Sequence[float] | None = None, tone: str = ""
+) -> Cell:
+    """A number in the column's format, with its interval (low, high) below it."""
+    if value is None:
         return Cell(column.metric, MISSING, None)
-    write, pair = WRITERS[column.kind], read_pair(bounds)
-    note = f"{write(pair[0])} to {write(pair[1])}" if pair else ""
-    return Cell(column.metric, write(value), value, pair, note, tone)
+    write = WRITERS[column.kind]
+    note = " to ".join(map(write, interval or ()))
+    return Cell(column.metric, write(value), value, interval, note, tone)
 
 
 def describe_tone(tone: str) -> str:
@@ -149,8 +146,8 @@ def describe_tone(tone: str) -> str:
 
 
 def _make_metric_cell(column: Column, result: dict[str, Any], tone: str = "") -> Cell:
-    bounds = result.get("intervals", {}).get(column.metric)
-    return make_cell(column, result["metrics"].get(column.metric), bounds, tone)
+    metric = column.metric
+    return make_cell(column, result["metrics"][metric], result["intervals"][metric], tone)
 
 
 def _make_rows(
@@ -175,4 +172,4 @@ def _make_rows(
 def _is_best(facts: Facts, result: dict[str, Any]) -> bool:
     values = [facts.get_accuracy(result["dataset"], method) for method in facts.methods]
     known = [value for value in values if value is not None]
-    return len(known) > 1 and result["metrics"].get("acc1") == max(known)
+    return len(known) > 1 and result["metrics"]["acc1"] == max(known)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from typing import TypeGuard
 
 from tpt.report.typeset import MISSING, format_p
 
@@ -18,7 +19,7 @@ def clean_text(value: object) -> str:
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether `value` is a number that can be drawn: neither None, nor NaN, nor infinite."""
     return isinstance(value, int | float) and math.isfinite(value)
 
@@ -36,7 +37,7 @@ def write_points(share: float | None) -> str:
 
 def write_fixed(value: float | None, digits: int, factor: float = 1) -> str:
     """`value * factor` with `digits` places; never "-0.0"."""
-    if value is None or not is_number(value):
+    if not is_number(value):
         return MISSING
     text = f"{value * factor:,.{digits}f}"
     return text.lstrip("-") if not text.strip("-0.,") else text.replace("-", MINUS)
@@ -48,7 +49,7 @@ def write_count(value: float | None) -> str:
 
 def write_p(value: float | None) -> str:
     """A p-value as in the other tables (`tpt.report.typeset.format_p`)."""
-    return MISSING if value is None or not is_number(value) else format_p(value)
+    return format_p(value) if is_number(value) else MISSING
 
 
 WRITERS: dict[str, Callable[[float | None], str]] = {
