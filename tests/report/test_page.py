@@ -114,6 +114,7 @@ def make_many(count: int = 15) -> dict[str, Any]:
                 made = {**copy.deepcopy(result), "dataset": name}
                 made["metrics"]["acc1"] = 0.9 - 0.1 * severity - 0.01 * (number % 2)
                 made["clean"] = {"dataset": "cifar10", "acc1": 0.9, "gap": 0.1}
+                made["clean"]["effective_robustness"] = 0.0
                 results["results"].append(made)
     return results
 

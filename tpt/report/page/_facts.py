@@ -61,7 +61,7 @@ def read_facts(results: Mapping[str, Any]) -> Facts:
 def judge(result: dict[str, Any] | None) -> str:
     """A key of VERDICTS for one entry of "results"."""
     versus = result["versus_baseline"] if result else None
-    if versus is None:
+    if versus is None or versus["mcnemar_p"] is None:
         return "unknown"
     if versus["mcnemar_p"] >= SIGNIFICANT:
         return "same"
