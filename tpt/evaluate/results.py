@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tpt._version import __version__
 from tpt.errors import OutputError
 from tpt.evaluate.protocols import base_to_new, domain_generalisation
 from tpt.runs.whole_files import write_whole
@@ -83,8 +84,6 @@ def build_results(
         baseline: name of the method that the others are compared with.
         ms: median times, by set name, then method name; a pair may be missing.
     """
-    from tpt._version import __version__
-
     results: dict[str, Any] = {
         "format": FORMAT,
         "format_version": VERSION,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from tpt._version import __version__
 from tpt.evaluate.evaluation import Evaluation
 from tpt.evaluate.image_scores import collect_scores
 from tpt.evaluate.method_specs import MethodSpec, start_from
@@ -39,8 +40,6 @@ def measure_transfer(
         "average_difference", one a source, over the targets that it was not learned on. Shares
         are fractions in [0, 1]; null where nothing could be measured.
     """
-    from tpt._version import __version__
-
     places = index_sets(predictions)
     specs = evaluation.pool.specs
     plain = [spec for spec in specs if spec.start is None]

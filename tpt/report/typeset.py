@@ -107,7 +107,7 @@ def number(value: float | None, write: Writer, interval: Sequence[float] | None 
     """A number with its interval in brackets; a dash where there is no number."""
     if value is None:
         return Cell(MISSING)
-    ends = f" ({write(interval[0])} to {write(interval[1])})" if interval else ""
+    ends = f" ({' to '.join(map(write, interval))})" if interval else ""
     return Cell(write(value) + ends, value)
 
 
@@ -140,27 +140,29 @@ def _pipe(cells: Iterable[str]) -> str:
 
 # --- LaTeX ---
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "_": r"\_",
-    "%": r"\%",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    MISSING: "--",
-}
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "{": r"\{",
+        "}": r"\}",
+        "$": r"\$",
+        "&": r"\&",
+        "#": r"\#",
+        "_": r"\_",
+        "%": r"\%",
+        "^": r"\textasciicircum{}",
+        "~": r"\textasciitilde{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        MISSING: "--",
+    }
+)
 
 
 def escape_latex(text: str) -> str:
     r"""Text that LaTeX shows as it is: `a_b` becomes `a\_b`, and the minus of -1.2 a minus sign."""
-    text = "".join(_LATEX.get(letter, letter) for letter in " ".join(text.split()))
+    text = " ".join(text.split()).translate(_LATEX)
     text = re.sub(r'"([^"]*)"', r"``\1''", text)
     return re.sub(r"(?<![\w)-])-(?=\d)", "$-$", text)
 
@@ -169,8 +171,8 @@ def to_latex(table: Table) -> str:
     """The table with booktabs' rules and bold best cells; a long one spans several pages."""
     head = " & ".join(map(escape_latex, table.header)) + r" \\"
     body = []
-    for number, row in enumerate(table.rows):
-        body += [r"\midrule"] if number in table.rules else []
+    for place, row in enumerate(table.rows):
+        body += [r"\midrule"] if place in table.rules else []
         body.append(" & ".join(map(_latex_cell, row)) + r" \\")
     notes = [rf"\par\footnotesize {escape_latex(note)}" for note in table.notes]
     caption = rf"\caption{{{escape_latex(table.title)}}}"

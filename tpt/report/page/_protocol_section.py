@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,6 @@ class Row:
 class Table:
     id: str
     caption: str
-    head: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
@@ -40,11 +39,10 @@ def make_protocol_tables(protocols: dict[str, Any]) -> list[Table]:
 
 def _make_shift_tables(found: dict[str, Any]) -> list[Table]:
     titles = [column["title"] for column in found["columns"]]
-    averages, ends, notes = ["ood_average"], ["OOD average"], [*found["notes"]]
+    averages, notes = {"ood_average": "OOD average"}, found["notes"]
     if found["source"] is not None:
-        averages.insert(0, "average")
-        ends.insert(0, "Average")
-        notes.insert(0, f"Source: {found['source']}. OOD average: the mean without it.")
+        averages = {"average": "Average", **averages}
+        notes = [f"Source: {found['source']}. OOD average: the mean without it.", *notes]
     rows = _read_rows(found["rows"], averages)
     published = found["published"] or {"beside": False, "rows": ()}
     theirs, beside = _read_rows(published["rows"], averages, published=True), published["beside"]
@@ -52,8 +50,7 @@ def _make_shift_tables(found: dict[str, Any]) -> list[Table]:
         Table(
             "protocol-domains",
             "Domain generalisation: top-1 accuracy, %",
-            "Method",
-            (*titles, *ends),
+            (*titles, *averages.values()),
             (*rows, *(theirs if beside else ())),
             tuple(notes),
         )
@@ -63,8 +60,7 @@ def _make_shift_tables(found: dict[str, Any]) -> list[Table]:
             Table(
                 "protocol-domains-published",
                 "Domain generalisation as published, with other sets or another model, %",
-                "Method",
-                (*published["columns"], *ends),
+                (*published["columns"], *averages.values()),
                 theirs,
             )
         )
@@ -72,7 +68,7 @@ def _make_shift_tables(found: dict[str, Any]) -> list[Table]:
 
 
 def _read_rows(
-    rows: Sequence[dict[str, Any]], averages: Sequence[str], published: bool = False
+    rows: Iterable[dict[str, Any]], averages: Iterable[str], published: bool = False
 ) -> tuple[Row, ...]:
     made = []
     for row in rows:
@@ -97,7 +93,6 @@ def _make_split_tables(found: dict[str, Any]) -> list[Table]:
         Table(
             f"protocol-split-{i}",
             f"Base to new classes, {parent}: top-1 accuracy, %",
-            "Method",
             columns,
             tuple(read(row) for row in rows),
         )
@@ -105,7 +100,7 @@ def _make_split_tables(found: dict[str, Any]) -> list[Table]:
     ]
     rows = tuple(read(row, published=True) for row in found["published"])
     caption = "Base to new classes as published: mean of eleven data sets, ViT-B/16, %"
-    return [*tables, Table("protocol-split-published", caption, "Method", columns, rows)]
+    return [*tables, Table("protocol-split-published", caption, columns, rows)]
 
 
 def _draw(results: Mapping[str, Any], templates: Environment) -> str:
