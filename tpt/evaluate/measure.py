@@ -35,10 +35,10 @@ GALLERY_SETS = 12
 GALLERY_ITEMS = 240
 """About how many pictures the gallery holds; some 15 KB each with their views."""
 
-Tell = Callable[[str], None]
 
-
-def measure(evaluation: Evaluation, predictions: str, tell: Tell) -> dict[str, Any]:
+def measure(
+    evaluation: Evaluation, predictions: str, tell: Callable[[str], None]
+) -> dict[str, Any]:
     """Measure every result set and write results.json beside the predictions.
 
     Args:

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tpt.data.labelled_sets import LabelledSet
 from tpt.errors import MethodError
+from tpt.evaluate.bootstrap import Floats
 from tpt.evaluate.evaluation import Evaluation
 from tpt.evaluate.predictions import index_sets, read_set
 from tpt.evaluate.runner import run_walk
@@ -31,7 +31,6 @@ from tpt.runs.whole_files import write_whole
 NAME = "outside.jsonl"
 ACCEPTED = 0.95
 
-Floats = npt.NDArray[np.float64]
 Scores = dict[str, dict[str, Floats]]
 """By method and rule: the confidence of every picture."""
 

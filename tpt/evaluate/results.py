@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "tpt-eval", 1
 TRANSFER_FORMAT, TRANSFER_VERSION = "tpt-transfer", 1  # of transfer.json
-CLEAN = "clean"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +100,7 @@ def build_results(
         ],
     }
     results = round_floats(results)
-    clean = [info.name for info in sets if info.role == CLEAN]
+    clean = [info.name for info in sets if info.role == "clean"]
     source = clean[0] if len(clean) == 1 else None
     tables = {
         "domain_generalisation": domain_generalisation(results, source),

@@ -19,7 +19,6 @@ from tpt.evaluate.order import draw_ticket
 from tpt.text import fold, some
 
 SHIFT, CLEAN, RESTRICTED = "shift", "clean", "clean, same classes"
-PARTS = ("base", "new")
 
 
 @dataclass(frozen=True, eq=False)

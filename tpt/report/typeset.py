@@ -140,29 +140,27 @@ def _pipe(cells: Iterable[str]) -> str:
 
 # --- LaTeX ---
 
-_LATEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "{": r"\{",
-        "}": r"\}",
-        "$": r"\$",
-        "&": r"\&",
-        "#": r"\#",
-        "_": r"\_",
-        "%": r"\%",
-        "^": r"\textasciicircum{}",
-        "~": r"\textasciitilde{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        MISSING: "--",
-    }
-)
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "_": r"\_",
+    "%": r"\%",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    MISSING: "--",
+}
 
 
 def escape_latex(text: str) -> str:
     r"""Text that LaTeX shows as it is: `a_b` becomes `a\_b`, and the minus of -1.2 a minus sign."""
-    text = " ".join(text.split()).translate(_LATEX)
+    text = " ".join(text.split()).translate(str.maketrans(_LATEX))
     text = re.sub(r'"([^"]*)"', r"``\1''", text)
     return re.sub(r"(?<![\w)-])-(?=\d)", "$-$", text)
 
