@@ -17,7 +17,13 @@ from sklearn.metrics import roc_auc_score
 import tpt
 from tpt.data.labelled_sets import LabelledSet, Sample
 from tpt.errors import MethodError, PromptError
-from tpt.evaluate.calibration import choose_threshold, fit_temperature, measure_calibration
+from tpt.evaluate.calibration import (
+    as_scores,
+    choose_threshold,
+    fit_temperature,
+    measure_calibration,
+)
+from tpt.evaluate.image_scores import check_scores
 from tpt.evaluate.order import order_set
 from tpt.evaluate.outside import separate
 from tpt.prompts.calibration import Calibration
@@ -61,6 +67,14 @@ def test_calibration_is_measured_on_the_half_that_was_not_fitted() -> None:
     assert after["ece15"] < before["ece15"] / 3
     assert after["nll"] < before["nll"]
     assert before["nll"] == pytest.approx(float(F.cross_entropy(logits, labels)))
+
+
+def test_of_equal_classes_the_first_is_predicted() -> None:
+    logits = torch.tensor([[1.0, 1.0, 0.0], [0.0, 2.0, 2.0]], dtype=torch.float64)
+    scores = as_scores(logits, torch.tensor([1, 1]))
+    check_scores("tied", scores)
+    assert scores.predicted.tolist() == [0, 1]
+    assert scores.rank.tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 0.99])

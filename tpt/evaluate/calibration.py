@@ -100,7 +100,7 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
 
 def choose_threshold(confidence: Tensor, share: float) -> float:
-    """The largest threshold that at most this share of known pictures' confidences (n,) lie below.
+    """The largest threshold with at most this share of known confidences (n,) below it.
 
     Raises:
         MethodError: a share outside [0, 1).
@@ -131,14 +131,13 @@ def as_scores(logits: Tensor, labels: Tensor) -> ImageScores:
     log_p = logits.log_softmax(-1)
     p = log_p.exp()
     own = log_p.gather(1, labels.unsqueeze(1)).squeeze(1)
-    rank = (log_p > own.unsqueeze(1)).sum(-1)
-    top = p.max(-1)
+    order = logits.argsort(dim=-1, descending=True, stable=True)  # of equal classes the first leads
     truth = torch.nn.functional.one_hot(labels, logits.shape[-1])
     return ImageScores(
         label=labels.numpy(),
-        predicted=top.indices.numpy(),
-        rank=rank.numpy(),
-        score=top.values.numpy(),
+        predicted=order[:, 0].numpy(),
+        rank=(order == labels.unsqueeze(1)).int().argmax(-1).numpy(),
+        score=p.amax(-1).numpy(),
         nll=-own.numpy(),
         brier=(p - truth).square().sum(-1).numpy(),
         classes=logits.shape[-1],
