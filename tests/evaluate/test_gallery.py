@@ -1,4 +1,4 @@
-"""The gallery is drawn by lot, and shows the views that adaptation saw."""
+"""The gallery is drawn at random, and shows the views that adaptation saw."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def show(source: Any, key: str = "cat.jpg", **options: Any) -> GalleryItem:
     """The one item of a set whose only picture was put right."""
     candidates = draw([make_row(key, 0, 1, 0)])
     samples = {key: Sample(key, 0, source)}
-    (item,) = draw_items(candidates, samples.__getitem__, **options)
+    (item,) = draw_items(candidates, samples, **options)
     return item
 
 
@@ -219,8 +219,8 @@ def test_kept_views_are_shown_in_the_order_of_their_confidence(tiny: tpt.Clip) -
 def test_at_most_six_kept_views_are_shown(tiny: tpt.Clip) -> None:
     row = make_row("cat.jpg", label=0, before=1, after=0)
     row["methods"]["tpt"] |= {"kept": list(range(8)), "kept_entropy": [0.1] * 8}
-    find = {"cat.jpg": Sample("cat.jpg", 0, str(CAT))}.__getitem__
-    (item,) = draw_items(draw([row]), find, Views(tiny, n=8))
+    samples = {"cat.jpg": Sample("cat.jpg", 0, str(CAT))}
+    (item,) = draw_items(draw([row]), samples, Views(tiny, n=8))
     assert len(item.kept) == 8
     assert len(item.kept_pictures) == 6
 
@@ -267,7 +267,7 @@ def test_an_array_that_became_shorter_leaves_what_the_run_said() -> None:
 def test_a_picture_that_left_its_set_leaves_what_the_run_said() -> None:
     candidates = draw([make_row("cat.jpg", label=0, before=1, after=0)])
     samples: dict[str, Sample] = {}
-    (item,) = draw_items(candidates, samples.__getitem__)
+    (item,) = draw_items(candidates, samples)
     assert_only_words_are_left(item)
 
 

@@ -130,7 +130,7 @@ class GalleryDraw:
 
 def draw_items(
     items: Iterable[GalleryItem],
-    find: Callable[[str], Sample],
+    samples: Mapping[str, Sample],
     make_views: Views | None = None,
     change: Callable[[Pixels, str], Pixels] | None = None,
 ) -> list[GalleryItem]:
@@ -140,14 +140,14 @@ def draw_items(
 
     Args:
         items: of one result set.
-        find: the set's sample of a key; may raise LookupError where there is none.
+        samples: the set's samples by key.
         make_views: what made the run's views; None: show no views.
         change: the run's corruption on the fly, from pixels (H, W, 3) uint8 and the sample's key
             to pixels; None: there was none.
     """
     drawn = []
     for item in items:
-        picture = _open_picture(item.key, find, change)
+        picture = _open_picture(item.key, samples, change)
         item = replace(item, key=as_text(item.key))
         if picture is not None:
             places = [place for place, _ in item.kept[:KEPT_SHOWN]]
@@ -162,11 +162,11 @@ def draw_items(
 
 
 def _open_picture(
-    key: str, find: Callable[[str], Sample], change: Callable[[Pixels, str], Pixels] | None
+    key: str, samples: Mapping[str, Sample], change: Callable[[Pixels, str], Pixels] | None
 ) -> Picture | None:
     """The picture as the run saw it, or None if it is gone or broken."""
     try:
-        picture = load_picture(open_source(find(key).source))
+        picture = load_picture(open_source(samples[key].source))
         return picture if change is None else replace(picture, pixels=change(picture.pixels, key))
     except (ImageError, LookupError):  # the set or its array shrank, or the file broke
         return None

@@ -154,7 +154,7 @@ def _draw_gallery(
 
     return draw_items(
         items,
-        samples.__getitem__,
+        samples,
         evaluation.views if evaluation.views.n > 1 else None,
         change if variant.corruption else None,
     )
