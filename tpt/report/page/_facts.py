@@ -51,7 +51,7 @@ def read_facts(results: Mapping[str, Any]) -> Facts:
     """The facts in `results`, in order; methods and sets without any result are left out."""
     baseline = results["baseline"]
     cells = {(entry["dataset"], entry["method"]): entry for entry in results["results"]}
-    datasets, run = ({pair[i] for pair in cells} for i in (0, 1))
+    datasets, run = {dataset for dataset, _ in cells}, {method for _, method in cells}
     names = [entry["name"] for entry in results["methods"] if entry["name"] in run]
     methods = sorted(names, key=lambda name: name != baseline)
     sets = tuple(entry for entry in results["sets"] if entry["name"] in datasets)
@@ -125,7 +125,9 @@ def _make_card(facts: Facts, title: str, names: Sequence[str]) -> Card | None:
     base = means.get(facts.baseline)
     difference = None if rival is None or base is None else means[rival] - base
     verdicts = [judge(facts.get_result(name, rival)) for name in names] if rival else []
-    interval, paired, verdict = None, None, "mean"
+    interval: Sequence[float] | None = None
+    paired: Sequence[float] | None = None
+    verdict = "mean"
     if len(names) == 1:
         interval = facts.cells[names[0], best]["intervals"]["acc1"]
         verdict = verdicts[0] if verdicts else "unknown"

@@ -8,7 +8,8 @@ from typing import Any
 
 from tpt.report.page._charts import draw_reliability
 from tpt.report.page._facts import Facts, group_sets
-from tpt.report.page._text import MISSING, write_percent
+from tpt.report.page._text import write_percent
+from tpt.report.typeset import MISSING
 
 MOST_SETS = 24  # with more, diagrams are pooled: six methods each would be hundreds
 BINS = ("15", "20")

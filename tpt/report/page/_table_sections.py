@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tpt.report.page._facts import VERDICTS, Facts, judge
-from tpt.report.page._text import MISSING, WRITERS
+from tpt.report.page._text import WRITERS
+from tpt.report.typeset import MISSING
 
 
 @dataclass(frozen=True)
