@@ -160,7 +160,7 @@ _LATEX = {
 
 def escape_latex(text: str) -> str:
     r"""Text that LaTeX shows as it is: `a_b` becomes `a\_b`, and the minus of -1.2 a minus sign."""
-    text = " ".join(text.split()).translate(str.maketrans(_LATEX))
+    text = "".join(_LATEX.get(letter, letter) for letter in " ".join(text.split()))
     text = re.sub(r'"([^"]*)"', r"``\1''", text)
     return re.sub(r"(?<![\w)-])-(?=\d)", "$-$", text)
 
