@@ -119,8 +119,11 @@ def _draw_frame(axes: Any, x: int, y: int, ink: str) -> None:
     """A frame inside the cell, so that frames of neighbours do not touch."""
     from matplotlib.patches import Rectangle
 
-    style = {"fill": False, "edgecolor": ink, "linewidth": 3, "zorder": 3}
-    axes.add_patch(Rectangle((x - 0.455, y - 0.43), 0.91, 0.86, **style))
+    axes.add_patch(
+        Rectangle(
+            (x - 0.455, y - 0.43), 0.91, 0.86, fill=False, edgecolor=ink, linewidth=3, zorder=3
+        )
+    )
 
 
 def _write_names(axes: Any, panel: Panel) -> None:
