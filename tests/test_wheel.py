@@ -167,6 +167,6 @@ def test_without_transformers_all_but_its_text_towers_works(home: Path, tmp_path
 def missing(what: str) -> str:
     """How a model is refused that needs the extra."""
     return (
-        f"{what} is one of transformers, which is not installed here. Install it with: "
+        f"{what} needs transformers, which is not installed. Install it: "
         'pip install "tpt-runtime[hf]".'
     )

@@ -483,7 +483,7 @@ def test_strict_stops_at_the_first_bad_image(run_tpt: Run, make_images: Make, si
     [
         (["--model", "ViT-B16"], 1, 'Unknown model "ViT-B16". Did you mean "ViT-B-16"'),
         (["--model", "ViT-B-16"], 1, "needs weights"),
-        (["--precision", "fp16"], 1, "fp16 is not computed on a CPU"),
+        (["--precision", "fp16"], 1, "fp16 is not available on a CPU"),
         (["--device", "gpu"], 1, 'Unknown device "gpu": expected auto, cpu'),
         (["--init", "missing.pt"], 1, '"missing.pt" cannot be read'),
         (["--vews", "3"], 2, "--views"),

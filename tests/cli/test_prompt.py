@@ -518,7 +518,7 @@ def test_no_weights_are_loaded(run_tpt: Run, monkeypatch: pytest.MonkeyPatch) ->
         (("--model", "ViT-B-61", "--pretrained", "openai"), 1, 'Did you mean "ViT-B-16"'),
         (("--model", "ViT-B-16"), 1, 'The model "ViT-B-16" needs weights: give pretrained=TAG'),
         (("--model", "ViT-B-16", "--pretrained", "opnai"), 1, 'Did you mean "openai"?'),
-        (("--model", "tiny", "--pretrained", "openai"), 1, "carries its own weights"),
+        (("--model", "tiny", "--pretrained", "openai"), 1, "has its own weights"),
         (("--model", "local-dir:none"), 1, 'No open_clip_config.json in "none"'),
         (("--model", "folder"), 1, '"folder" is a folder: write local-dir:folder'),
         (("--model", "roberta-ViT-B-32", "--pretrained", "random"), 1, "tokens of width 768"),

@@ -174,4 +174,4 @@ def test_an_archive_of_another_model_is_refused(
 def test_a_file_that_says_not_what_it_is_is_refused(archive: Any, tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "weights.safetensors")
     assert "--model NAME --pretrained FILE" in refusal(tmp_path / "weights.safetensors")
-    assert 'pretrained="openai" does not apply to it' in refusal(archive[1], "openai")
+    assert 'pretrained="openai" does not apply' in refusal(archive[1], "openai")

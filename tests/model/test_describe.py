@@ -148,7 +148,7 @@ def test_what_cannot_be_converted_is_refused(tiny: tpt.Clip, tmp_path: Path) -> 
         convert_model(tiny, tmp_path)
     with pytest.raises(OutputError, match="could not be written"):
         convert_model(tiny, tmp_path / "a file")
-    with pytest.raises(ModelError, match="came as an object"):
+    with pytest.raises(ModelError, match="not a model object"):
         convert_model(tpt.Clip(tiny.model, tiny.tokenizer), tmp_path / "new")
     half = tpt.load_clip("tiny", device="cpu", precision="bf16")
     with pytest.raises(ModelError, match='precision="fp32"'):

@@ -254,7 +254,7 @@ def test_another_tower_is_described_by_its_config_beside_or_on_the_hub(
 @pytest.mark.parametrize(
     ("facts", "text"),
     [
-        ({"model_type": "llama"}, "of the kind 'llama'; those that are read are bert, roberta"),
+        ({"model_type": "llama"}, "of the kind 'llama'; expected one of bert, roberta"),
         ({"model_type": ["bert"]}, "of the kind \\['bert'\\]"),
         ({"model_type": "bert", "hidden_size": 10**9}, 'sets "hidden_size" to 1000000000'),
         ({"model_type": "bert", "hidden_act": "os.system"}, 'sets "hidden_act"'),

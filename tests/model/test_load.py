@@ -356,7 +356,7 @@ def test_without_transformers_its_text_towers_are_refused_before_anything_is_bui
     monkeypatch.setattr(tpt.model.load, "build_model", None)
     monkeypatch.setattr(open_clip.hf_model, "transformers", None)
     message = message_of(name, "random")
-    assert f'The text tower of "{name}" is one of transformers, which is not' in message
+    assert f'The text tower of "{name}" needs transformers, which is not' in message
     assert 'pip install "tpt-runtime[hf]"' in message
 
 
@@ -418,7 +418,7 @@ def test_auto_is_the_cpu_where_there_is_nothing_else(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("precision", "text"),
     [
-        ("fp16", "fp16 is not computed on a CPU. Use bf16"),
+        ("fp16", "fp16 is not available on a CPU. Use bf16"),
         ("fp8", 'Unknown precision "fp8": expected auto, fp32, tf32, bf16 or fp16.'),
         ("float32", "expected auto, fp32, tf32, bf16 or fp16."),
     ],

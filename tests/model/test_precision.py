@@ -45,7 +45,7 @@ def test_auto_is_fp32_elsewhere_and_a_word_is_itself() -> None:
 
 
 def test_tf32_without_a_gpu_is_refused() -> None:
-    with pytest.raises(tpt.ModelError, match=r'tf32 is one of NVIDIA.*"cpu". Use bf16 or fp32'):
+    with pytest.raises(tpt.ModelError, match=r'tf32 needs an NVIDIA GPU.*"cpu". Use bf16 or fp32'):
         tpt.load_clip("tiny", device="cpu", precision="tf32")
 
 

@@ -1,10 +1,10 @@
 """OpenAI's model archives (`ViT-B-16.pt`, `RN50.pt`), read without running them.
 
 An archive is a TorchScript zip file: the model's code, a pickle that lays out its modules, and the
-numbers of each tensor. Here the pickle's instructions are followed by a machine that knows only
-what such a layout needs (tables, lists, names, tensors); it imports, calls and makes nothing. The
-code is not looked at: all archives of OpenAI's layout are the CLIP that open_clip builds, with
-QuickGELU (Alec Radford et al., 2103.00020).
+numbers of each tensor. A small interpreter follows the pickle. It knows only what such a layout
+needs (tables, lists, names, tensors), and imports and calls nothing. The code is not read: all
+archives of OpenAI's layout are the CLIP that open_clip builds, with QuickGELU (Alec Radford et al.,
+2103.00020).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tpt.errors import why
 from tpt.model._config import CONFIG, ModelConfig, check_settings
 
 KIND = "torchscript"
@@ -76,7 +77,7 @@ def read_archive(path: Path) -> dict[str, Tensor]:
     """The parameters and buffers of an archive, by name.
 
     Raises:
-        ValueError: what is in it is no layout of modules and plain tensors.
+        ValueError: the archive is damaged, or holds more than modules and plain tensors.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -92,18 +93,18 @@ def read_archive(path: Path) -> dict[str, Tensor]:
                 if name.rsplit(".", 1)[-1] not in _DROPPED
             }
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise ValueError(f"the archive is damaged ({error})") from error
+        raise ValueError(f"the archive is damaged ({why(error)})") from error
     except (IndexError, KeyError, TypeError, AttributeError) as error:
         raise ValueError("the layout of its modules is damaged") from error
 
 
 def _follow(data: bytes) -> Any:
-    """What the pickle lays out, made of tables, lists, `_Module` and `_Stored` alone."""
+    """What the pickle describes: tables, lists, `_Module` and `_Stored`, nothing else."""
     stack: list[Any] = []
     memo: dict[int, Any] = {}
 
     def take() -> list[Any]:
-        """All that stands above the last mark."""
+        """Pop what is above the last mark, and the mark."""
         place = max(i for i, item in enumerate(stack) if item is _MARK)
         taken = stack[place + 1 :]
         del stack[place:]
@@ -192,27 +193,25 @@ def _read_tensor(
 
 
 def read_archive_config(path: Path, name: str) -> ModelConfig:
-    """The model that an archive holds, by the shapes of its tensors.
+    """The config of the model in an archive, from the shapes of its tensors.
 
     Raises:
         ModelError: sizes out of bounds.
-        ValueError: an archive of another layout than OpenAI's.
+        ValueError: as `read_archive`; the layout is not OpenAI's.
     """
     state = read_archive(path)
     try:
-        image = _image_tower(state)
         tokens, width = state["token_embedding.weight"].shape
-        text = {
-            "context_length": len(state["positional_embedding"]),
-            "vocab_size": tokens,
-            "width": width,
-            "heads": width // 64,
-            "layers": _count(state, "transformer.resblocks."),
-        }
         model = {
             "embed_dim": state["text_projection"].shape[1],
-            "vision_cfg": image,
-            "text_cfg": text,
+            "vision_cfg": _image_tower(state),
+            "text_cfg": {
+                "context_length": len(state["positional_embedding"]),
+                "vocab_size": tokens,
+                "width": width,
+                "heads": width // 64,
+                "layers": _count(state, "transformer.resblocks."),
+            },
             "quick_gelu": True,
         }
     except (KeyError, ValueError, IndexError) as error:
@@ -241,6 +240,7 @@ def _image_tower(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _count(state: Mapping[str, Tensor], prefix: str) -> int:
+    """The number of blocks named `prefix` and a number."""
     return len({n.removeprefix(prefix).split(".")[0] for n in state if n.startswith(prefix)})
 
 

@@ -1,8 +1,8 @@
 """Build a model from a checked config, and read its weights.
 
-These are the steps of `open_clip.create_model` that matter here, on open_clip's own classes. It is
-not called itself, because it reads the config anew without looking at it, logs through the root
-logger (which sets up logging for the whole process) and draws from the default generator.
+These are the steps of `open_clip.create_model` that matter here, on open_clip's own classes. We do
+not call it: it reads the config again without checking it, logs through the root logger (which sets
+up logging for the whole process) and draws from the default generator.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from tpt.model._towers import BertTower, ImageTower
 from tpt.model._weights import list_files, load_weights
 from tpt.model.surroundings import Defaults
 
-# open_clip's class builds these, and ours take their place.
+# open_clip's class builds these small towers, and ours replace them.
 _NO_IMAGE_TOWER = {"layers": 1, "width": 64, "image_size": 16, "patch_size": 16}
 _NO_TEXT_TOWER = {"layers": 1, "width": 64, "vocab_size": 1, "context_length": 1}
 _WHOLE = ("token_embedding", "text_projection", "proj", "c_proj", "word_embeddings", "embed_tokens")
-_SAMPLE = 1024  # numbers of each tensor, besides those that are digested whole
+_SAMPLE = 1024  # numbers digested of each other tensor
 
 
 def build_model(
@@ -39,12 +39,12 @@ def build_model(
     device: torch.device,
     seed: int,
 ) -> tuple[nn.Module, str]:
-    """A model and the digest of its weights, as they are before they are made less precise.
+    """A model, and the digest of its weights before they are rounded to `precision`.
 
     Args:
         weights: the file to read, or None for random weights drawn from `seed`.
-        precision: "fp32", "tf32", "bf16" or "fp16"; the last for the image tower alone.
-        seed: of the random weights; where a file is read, they are written over.
+        precision: "fp32", "tf32", "bf16" or "fp16" (the image tower alone).
+        seed: of the random weights.
     """
     rng = torch.Generator("cpu").manual_seed(seed)
     with torch.device("cpu"), Defaults(rng):
@@ -61,7 +61,7 @@ def build_model(
     preprocess["centre"] = config.preprocess.get("centre")
     preprocess["size"] = getattr(model.visual, "image_size", preprocess["size"])
     factory.set_model_preprocess_cfg(model, preprocess)
-    # Convolutions are a fifth faster in this order; attention does not care.
+    # Convolutions are a fifth faster in this order; attention is as fast as before.
     model.visual.to(memory_format=torch.channels_last)
     return model, digest
 
@@ -106,10 +106,10 @@ def check_size(config: ModelConfig, weights: Path) -> None:
         )
 
 
-def has_tokenizer(folder: Path, config: ModelConfig) -> bool:
-    """Whether, without transformers, a folder of open_clip's format has a tokenizer that is read.
+def reads_tokenizer(folder: Path, config: ModelConfig) -> bool:
+    """Whether we read the tokenizer of a folder in open_clip's format, as transformers is missing.
 
-    Where it is installed, it reads the same files as open_clip would have it read.
+    Where transformers is installed, it reads the same files, as it does for open_clip.
     """
     text = config.text
     options = (text.get("tokenizer_kwargs") or {}).keys() - {"clean"}
@@ -119,15 +119,15 @@ def has_tokenizer(folder: Path, config: ModelConfig) -> bool:
 
 
 def make_tokenizer(config: ModelConfig, folder: Path | None, name: str) -> Any:
-    """The tokenizer that a config names: CLIP's own, or data to be read.
+    """The tokenizer that a config names: CLIP's own, or one read from files.
 
     Args:
-        folder: where a tokenizer's files are, in place of the hub repository that `config` names.
-        name: what the model is called, for the errors.
+        folder: of the tokenizer's files; None: the hub repository that `config` names.
+        name: of the model, for the errors.
     """
-    if folder is not None and (config.kind in FAMILIES or has_tokenizer(folder, config)):
-        return read_tokenizer(folder, config, name)
     text = config.text
+    if folder and (config.kind in FAMILIES or reads_tokenizer(folder, config)):
+        return read_tokenizer(folder, config, name)
     length = text.get("context_length") or factory.DEFAULT_CONTEXT_LENGTH
     options = text.get("tokenizer_kwargs") or {}
     if not text.get("hf_tokenizer_name"):
@@ -144,10 +144,10 @@ def make_tokenizer(config: ModelConfig, folder: Path | None, name: str) -> Any:
 
 @torch.no_grad()
 def digest_weights(model: Any) -> str:
-    """What a model is, by its weights: 32 hexadecimal digits.
+    """A model's identity by its weights: 32 hexadecimal digits.
 
-    The token embedding and the projections of both towers count number by number, every other
-    tensor by its name, its shape and up to 1,024 numbers spread over it.
+    The digest covers all numbers of the token embedding and the towers' projections, and every
+    other tensor's name, shape and up to 1,024 numbers spread over it.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):

@@ -1,8 +1,8 @@
 """A stranger's model config, read through an allow-list.
 
-A config may name sizes, switches and words that are listed here, and nothing else: not a Python
-class, not a file, not `trust_remote_code`. So whatever a folder or a hub repository says, building
-its model and its tokenizer runs this package's libraries only.
+A config may set the sizes, switches and words listed here and nothing else: no Python class, no
+file, no `trust_remote_code`. So building the model and tokenizer of any folder or hub repository
+runs only the libraries that this package depends on.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ Check = Callable[[Any], bool]
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What open_clip's model classes are given, and what it knows of the preprocessing."""
+    """The arguments of open_clip's model classes, and the preprocessing."""
 
     model: dict[str, Any]
     preprocess: dict[str, Any]
-    kind: str = "open_clip"  # whose names its weight file uses
+    kind: str = "open_clip"  # the format of the weight file's names
 
     @property
     def text(self) -> dict[str, Any]:
+        """A copy of the text tower's part."""
         return dict(self.model.get("text_cfg") or {})
 
 
@@ -146,14 +147,14 @@ CONFIG = {"model_cfg": MODEL, "preprocess_cfg": PREPROCESS}
 
 
 def read_config(path: Path, name: str) -> ModelConfig:
-    """The config in a file that may be anybody's.
+    """The config in an untrusted file.
 
     Args:
-        path: the file, an `open_clip_config.json`.
-        name: what the model is called, for the errors.
+        path: an `open_clip_config.json`.
+        name: of the model, for the errors.
 
     Raises:
-        ModelError: no such config, or one that says something this package does not read.
+        ModelError: the file cannot be read, or holds a setting or value that is not allowed.
     """
     try:
         found = read_json(path, LARGEST)
@@ -171,27 +172,25 @@ def read_config(path: Path, name: str) -> ModelConfig:
 def check_settings(
     found: Mapping[str, Any], known: Mapping[str, Any], name: str, where: str = ""
 ) -> None:
-    """Refuse settings beside `known` or out of their bounds; null is a key that is not there.
+    """Refuse settings that are not in `known` or are out of bounds; null counts as absent.
 
     Raises:
-        ModelError: naming the first.
+        ModelError: names the first.
     """
     for key, value in found.items():
         allowed, path = known.get(key), f"{where}{key}"
         if allowed is None:
-            raise _refused(name, f'it sets "{path}", which is none of the settings that are read')
+            raise _refused(name, f'it sets "{path}", which is not a known setting')
         if isinstance(allowed, Mapping) and isinstance(value, dict):
             check_settings(value, allowed, name, f"{path}.")
         elif value is not None and (isinstance(allowed, Mapping) or not allowed(value)):
-            shown = repr(value)
-            shown = shown if len(shown) <= 60 else shown[:57] + "..."
-            raise _refused(name, f'it sets "{path}" to {shown}, which is no value that is read')
+            raise _refused(name, f'it sets "{path}" to {value!r:.60}, which is not allowed')
 
 
-def _refused(name: str, why: str) -> ModelError:
-    why = why.encode("unicode_escape").decode()
+def _refused(name: str, reason: str) -> ModelError:
+    reason = reason.encode("unicode_escape").decode()
     return ModelError(
-        f'The config of "{name}" was refused: {why}. Only sizes, switches and known words are '
+        f'The config of "{name}" was refused: {reason}. Only sizes, switches and known words are '
         "read from a config, nothing that could run code or read other files. If the model works "
         "without this setting, remove it from open_clip_config.json; else choose another model."
     )

@@ -1,7 +1,7 @@
 """Model folders and hub repositories: open_clip's and those of `transformers`.
 
-Which of the two a folder is, is seen by its config. Nothing outside the folder is read, and nothing
-in it is run.
+The config's file name tells which of the two a folder is. Nothing outside the folder is read, and
+nothing in it is run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def read_folder(name: str) -> ModelConfig:
         name: "local-dir:" and the folder.
 
     Raises:
-        ModelError: no model in the folder, or one that is not read.
+        ModelError: no model in the folder, or one that cannot be read.
     """
     folder = Path(name.removeprefix("local-dir:"))
     ours = (folder / CONFIG_FILE).is_file()
@@ -41,25 +41,22 @@ def read_folder(name: str) -> ModelConfig:
             "local-dir: expects a folder that holds one of the two and a weight file "
             "(.safetensors, .bin or .pth)."
         )
-    file = CONFIG_FILE if ours else HF_CONFIG_FILE
-    _check_inside(folder / file, folder)
-    if not ours:
-        for beside in PREPROCESS_FILES:
-            _check_inside(folder / beside, folder)
-    config = read_config(folder / file, name) if ours else read_model_config(folder, name)
+    for file in [CONFIG_FILE] if ours else [HF_CONFIG_FILE, *PREPROCESS_FILES]:
+        _check_inside(folder / file, folder)
+    config = read_config(folder / CONFIG_FILE, name) if ours else read_model_config(folder, name)
     weights = find_weights(folder, config.kind)
     if weights is None:
         names = "(.safetensors, .bin or .pth)" if ours else f"({', '.join(HF_NAMES)})"
         raise ModelError(
             f'"{folder}" holds a config but no weight file {names}. Put the weights beside the '
-            "config; a random model is never made in their place."
+            "config; they are never replaced by random ones."
         )
     _check_inside(weights, folder)
     return config
 
 
 def check_folder(folder: Path, name: str, config: ModelConfig) -> None:
-    """Refuse links out of the folder, and a tokenizer that brings Python of its own."""
+    """Refuse links out of the folder, and a tokenizer that needs Python code of its own."""
     if config.kind in FAMILIES:
         weights = find_weights(folder, config.kind)
         beside = [folder / file for file in (*FILES, *OLD_FILES)]
@@ -74,14 +71,13 @@ def check_folder(folder: Path, name: str, config: ModelConfig) -> None:
 
 
 def _check_inside(file: Path, folder: Path) -> None:
-    """Refuse a link out of a model folder; the hub's cache keeps its files in `blobs`, two up."""
+    """Refuse a link out of a model folder, except to `blobs` of the hub's cache, two folders up."""
     home = folder.resolve()
     homes = [home] + [home.parent.parent / "blobs"] * (home.parent.name == "snapshots")
     if not any(file.resolve().is_relative_to(home) for home in homes):
         raise ModelError(
             f'"{file}" is a link to a file outside its model folder, which is not read. Put the '
-            "file itself there; the weights of an open_clip model can also be given by "
-            "pretrained=FILE."
+            "file itself there, or give the weights of an open_clip model as pretrained=FILE."
         )
 
 
@@ -92,16 +88,16 @@ def fetch_repository(name: str) -> tuple[ModelConfig, Path | None, Path]:
         name: "hf-hub:" and the repository.
 
     Raises:
-        ModelError: a config that is not read.
+        ModelError: a config that cannot be read.
         OSError: nothing could be fetched.
     """
     repository = name.removeprefix("hf-hub:")
     fetch = factory.download_pretrained_from_hf
     try:
         path = Path(fetch(repository, filename=CONFIG_FILE))
-    except FileNotFoundError as error:
+    except FileNotFoundError:
         if _fetch_some(repository, HF_CONFIG_FILE) is None:
-            raise error
+            raise
         return _fetch_foreign(repository, name)
     config = read_config(path, name)
     check_installed(config.text, name)
@@ -110,7 +106,7 @@ def fetch_repository(name: str) -> tuple[ModelConfig, Path | None, Path]:
 
 
 def _fetch_foreign(repository: str, name: str) -> tuple[ModelConfig, Path, Path]:
-    """The files of a repository that `transformers` wrote, all in one folder of the hub's cache."""
+    """The files of a repository in transformers' format, all in one folder of the hub's cache."""
     folder = Path(factory.download_pretrained_from_hf(repository, filename=HF_CONFIG_FILE)).parent
     for file in PREPROCESS_FILES:
         _fetch_some(repository, file)
@@ -121,7 +117,7 @@ def _fetch_foreign(repository: str, name: str) -> tuple[ModelConfig, Path, Path]
     if weights is None:
         raise ModelError(
             f'"{name}" holds a config but none of the weight files {", ".join(HF_NAMES)}. Choose '
-            "another repository; a random model is never made in their place."
+            "another repository; weights are never replaced by random ones."
         )
     for file in list_names(weights):
         _fetch_some(repository, file)
@@ -130,7 +126,7 @@ def _fetch_foreign(repository: str, name: str) -> tuple[ModelConfig, Path, Path]
 
 
 def _fetch_some(repository: str, file: str) -> Path | None:
-    """A file of a repository, or None where it has none of that name."""
+    """A file of a repository, or None if it has no file of that name."""
     try:
         return Path(factory.download_pretrained_from_hf(repository, filename=file))
     except FileNotFoundError:

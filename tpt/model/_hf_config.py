@@ -1,8 +1,8 @@
-"""What a folder of `transformers` says of its model, in the words of an open_clip config.
+"""Translate a `config.json` of `transformers` into an open_clip config.
 
-Read is the `config.json` of `CLIPModel`, `SiglipModel` (SigLIP 2 at a fixed size is one too) and
-`ChineseCLIPModel`. Only the settings named here are looked at, each within bounds; what they leave
-out has the default that `transformers` gives it. `transformers` itself is not imported.
+It reads the configs of `CLIPModel`, `SiglipModel` (also SigLIP 2 at a fixed size) and
+`ChineseCLIPModel`. Only the settings named here are read, each within bounds; a missing setting has
+the default of `transformers`, which is not imported.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ _DEFAULTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # text, image
 
 
 def is_model_folder(folder: Path) -> bool:
-    """Whether a folder's `config.json` says that it is a model of `transformers`."""
+    """Whether a folder has a `config.json` of `transformers`, or one that cannot be read."""
     try:
         return isinstance(read_settings(folder / CONFIG_FILE, str(folder)).get("model_type"), str)
     except ModelError:
@@ -85,23 +85,20 @@ def read_model_config(folder: Path, name: str) -> ModelConfig:
     """The config of a folder that `transformers` wrote.
 
     Raises:
-        ModelError: another kind of model, a setting out of its bounds, one that names code, or
-            preprocessing that is not resize, centre crop and normalisation.
+        ModelError: another kind of model, a setting out of bounds or one that names code, or
+            preprocessing other than resize, centre crop and normalisation.
     """
     found = read_settings(folder / CONFIG_FILE, name)
     family = found.get("model_type")
     if not isinstance(family, str) or family not in FAMILIES:
         raise ModelError(
-            f'The config of "{name}" is of the kind {show(family)}; of transformers\' models '
-            f"those of {', '.join(FAMILIES.values())} are read (SigLIP 2 at a fixed picture size, "
+            f'The config of "{name}" is of the kind {show(family)}; expected a '
+            f"{', '.join(FAMILIES.values())} of transformers (SigLIP 2 at a fixed picture size, "
             "not NaFlex). Choose another model, or the same one in open_clip's format."
         )
-    text, vision = (
-        _settings(found, part, checks, defaults, name)
-        for part, checks, defaults in zip(
-            ("text_config", "vision_config"), (_TEXT, _VISION), _DEFAULTS[family], strict=True
-        )
-    )
+    text_defaults, vision_defaults = _DEFAULTS[family]
+    text = _settings(found, "text_config", _TEXT, text_defaults, name)
+    vision = _settings(found, "vision_config", _VISION, vision_defaults, name)
     make = {"clip": _clip, "siglip": _siglip, "chinese_clip": _chinese_clip}[family]
     width = found.get("projection_dim")
     width = 512 if width is None else width
@@ -119,16 +116,15 @@ def _clip(text: dict[str, Any], vision: dict[str, Any], width: int, name: str) -
             f"{vision['hidden_act']}), which open_clip's CLIP cannot have. Choose another model."
         )
     tower = _text_tower(text, name)
-    # transformers reads old configs, which give 2, at the largest id: PR 24773 there.
+    # Old configs say 2, which transformers takes for the largest id: its pull request 24773.
     end = text["eos_token_id"]
     if end not in (2, text["vocab_size"] - 1):
         tower |= {"pool_type": "eos", "eos_id": end}
-    quick = {"quick_gelu": True} if text["hidden_act"] == "quick_gelu" else {}
     return {
         "embed_dim": width,
         "vision_cfg": _image_tower(vision, name),
         "text_cfg": tower,
-        **quick,
+        **_quick_gelu(vision),
     }
 
 
@@ -140,10 +136,10 @@ def _siglip(text: dict[str, Any], vision: dict[str, Any], width: int, name: str)
     if width != vision["hidden_size"]:
         raise ModelError(
             f'The towers of "{name}" give features of width {width} and {vision["hidden_size"]}; '
-            "expected the same. The config is of no whole SiglipModel."
+            "expected the same. The config is not of a whole SiglipModel."
         )
     plain = {"no_causal_mask": True, "proj_bias": True, "pool_type": "last"}
-    # open_clip's word for it; our own tower is built where the sizes stand beside it (_towers).
+    # Beside sizes these words mean our own tower (`_building`, `_towers`).
     timm = {"timm_model_name": "siglip", "timm_pool": "map", "timm_proj": "none"}
     return {
         "embed_dim": width,
@@ -170,7 +166,12 @@ def _chinese_clip(
         "custom_text": True,
         "vision_cfg": _image_tower(vision, name),
         "text_cfg": tower,
-    } | ({"quick_gelu": True} if vision["hidden_act"] == "quick_gelu" else {})
+        **_quick_gelu(vision),
+    }
+
+
+def _quick_gelu(vision: Mapping[str, Any]) -> dict[str, bool]:
+    return {"quick_gelu": True} if vision["hidden_act"] == "quick_gelu" else {}
 
 
 def _image_tower(facts: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -180,7 +181,7 @@ def _image_tower(facts: Mapping[str, Any], name: str) -> dict[str, Any]:
         "patch_size": facts["patch_size"],
         "head_width": width // heads,
     }
-    if not 0 < facts["patch_size"] <= facts["image_size"]:  # what is left at the edges is not seen
+    if not 0 < facts["patch_size"] <= facts["image_size"]:  # pixels left at the edges are not used
         raise ModelError(
             f'The pictures of "{name}" are {facts["image_size"]} pixels wide with patches of '
             f"{facts['patch_size']}; expected at least one patch. The config is damaged."
@@ -208,7 +209,7 @@ def _tower(facts: Mapping[str, Any], name: str) -> dict[str, Any]:
     tower: dict[str, Any] = {"width": width, "layers": facts["num_hidden_layers"]}
     if inner != 4 * width:
         tower["mlp_ratio"] = inner / width
-        if int(width * tower["mlp_ratio"]) != inner:  # rounded down to less
+        if int(width * tower["mlp_ratio"]) != inner:  # open_clip would round down to less
             tower["mlp_ratio"] = (inner + 0.5) / width
     if facts["layer_norm_eps"] != 1e-5:
         tower["norm_kwargs"] = {"eps": facts["layer_norm_eps"]}
@@ -224,12 +225,10 @@ def _settings(
     defaults: Mapping[str, Any],
     name: str,
 ) -> dict[str, Any]:
-    """The settings of a tower that are read, each within its bounds."""
+    """The known settings of a tower, each within bounds."""
     # Configs of before 2023 repeat a tower's settings under a second name, which wins.
-    said = [table(found, key, name) for key in (part, f"{part}_dict")]
-    layers = [dict(defaults), said[0]]
-    if said[1]:
-        layers += [dict(defaults), said[1]]
+    given, repeated = (table(found, key, name) for key in (part, f"{part}_dict"))
+    layers = [defaults, given] + [defaults, repeated] * bool(repeated)
     settings: dict[str, Any] = {}
     for layer in layers:
         settings |= {k: v for k, v in layer.items() if k in checks and v is not None}

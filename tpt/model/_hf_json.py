@@ -1,7 +1,7 @@
-"""The JSON files of `transformers` that say what a model is: read as data, within bounds.
+"""Read the JSON files of `transformers` that describe a model, as data of a bounded size.
 
-What is found in them is looked at by name alone (`tpt.model._hf_config`, `_hf_preprocess`); a file
-that names Python code is refused.
+Callers pick settings by name (`tpt.model._hf_config`, `_hf_preprocess`); a file that names Python
+code is refused.
 """
 
 from __future__ import annotations
@@ -16,25 +16,29 @@ from tpt.text import read_json
 
 FAMILIES = {"clip": "CLIPModel", "siglip": "SiglipModel", "chinese_clip": "ChineseCLIPModel"}
 CODE = ("auto_map", "custom_pipelines", "trust_remote_code")
-"""Settings that name Python code of the folder's own."""
+"""Settings that name Python code in the folder."""
 
 
 def read_settings(path: Path, name: str) -> dict[str, Any]:
-    advice = "Expected the file that transformers writes; copy it again."
-    found = read_table(path, name, LARGEST, advice)
+    """The settings of a config, without code.
+
+    Raises:
+        ModelError: the file cannot be read, or names Python code.
+    """
+    found = read_table(path, name, LARGEST)
     refuse_code(found, name)
     return found
 
 
-def read_table(path: Path, name: str, largest: int, advice: str) -> dict[str, Any]:
-    """The settings of a file of at most `largest` bytes, code or not."""
+def read_table(path: Path, name: str, largest: int) -> dict[str, Any]:
+    """The settings of a file of at most `largest` bytes, whether they name code or not."""
     try:
         found = read_json(path, largest)
         if not isinstance(found, dict):
-            raise ValueError("it is no table of settings")
+            raise ValueError("it is not a table of settings")
     except (OSError, ValueError) as error:
         raise ModelError(
-            f'"{path.name}" of "{name}" cannot be read ({why(error)}). {advice}'
+            f'"{path.name}" of "{name}" cannot be read ({why(error)}). Copy it again.'
         ) from error
     return found
 
@@ -50,16 +54,18 @@ def refuse_code(found: Mapping[str, Any], name: str, where: str = "") -> None:
 
 def refused(name: str, key: str, value: object) -> ModelError:
     return ModelError(
-        f'The config of "{name}" sets "{key}" to {show(value)}, which is no value that is read. '
+        f'The config of "{name}" sets "{key}" to {show(value)}, which is not supported. '
         "Choose another model, or correct the config if it is yours."
     )
 
 
 def show(value: object) -> str:
+    """An untrusted value, short and on one line."""
     return f"{value!r:.60}".encode("unicode_escape").decode()
 
 
 def table(found: Mapping[str, Any], key: str, name: str) -> dict[str, Any]:
+    """The settings under a key, {} if there are none."""
     value = found.get(key)
     if value is None:
         return {}

@@ -1,7 +1,7 @@
-"""The tensors of `transformers`' CLIP models under the names and shapes that open_clip gives them.
+"""Rename and reshape the tensors of `transformers`' CLIP models as open_clip has them.
 
-A conversion moves numbers and computes none: queries, keys and values are laid end to end and the
-projections turned, so a model has the same digest in both forms.
+No number changes: queries, keys and values are concatenated and the projections transposed, so a
+model has the same digest in both forms.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ _TRUNK_BLOCK = {
     ".layer_norm2.": ".norm2.",
     ".self_attn.out_proj.": ".attn.proj.",
 }
-_TURNED = ("text_projection", "visual.proj")
-_DROPPED = (".position_ids", ".token_type_ids")  # counted, not learned; old files hold them
+_TRANSPOSED = ("text_projection", "visual.proj")
+_DROPPED = (".position_ids", ".token_type_ids")  # counters in old files, not learned
 _POOLER = "text_model.pooler."  # Chinese-CLIP's files may hold one that is never used
 
 
 def to_open_clip(state: Mapping[str, Tensor], family: str) -> dict[str, Tensor]:
-    """The tensors under open_clip's names; one that is not known keeps its own.
+    """The tensors under open_clip's names; an unknown tensor keeps its name.
 
     Args:
         state: by their names in `transformers`.
@@ -78,7 +78,7 @@ def to_open_clip(state: Mapping[str, Tensor], family: str) -> dict[str, Tensor]:
     named: dict[str, Tensor] = {}
     for name, tensor in parts.items():
         if ".self_attn.k_proj." in name or ".self_attn.v_proj." in name:
-            continue  # joined to its query
+            continue  # concatenated to its query
         if ".self_attn.q_proj." in name:
             each = [parts.get(name.replace(".q_proj.", f".{kind}_proj.")) for kind in "qkv"]
             kind = name.rsplit(".", 1)[1]
@@ -90,7 +90,7 @@ def to_open_clip(state: Mapping[str, Tensor], family: str) -> dict[str, Tensor]:
             named[f"{_TRUNK}attn_pool.q.{kind}"] = tensor[:third]
             named[f"{_TRUNK}attn_pool.kv.{kind}"] = tensor[third:]
             continue
-        if name in _TURNED:
+        if name in _TRANSPOSED:
             tensor = tensor.T
         elif name == f"{_TRUNK}pos_embed":
             tensor = tensor.unsqueeze(0)

@@ -1,7 +1,7 @@
-"""How a model of `transformers` wants its pictures, in the words of open_clip's config.
+"""Translate the preprocessing of a `transformers` model into open_clip's config.
 
-Read is `preprocessor_config.json`, or the processor's file around it. A resize of the short side
-with a centre crop and a resize to a square are known; anything else is refused.
+It reads `preprocessor_config.json`, else `processor_config.json`. It knows a resize of the short
+side with a centre crop and a resize to a square; anything else is refused.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ _log = logging.getLogger(__name__)
 
 
 def read_preprocess(folder: Path, name: str, family: str, image_size: int) -> dict[str, Any]:
-    """Size, channel statistics and resizing, as open_clip writes them."""
+    """Size, channel statistics and resizing, as open_clip's config has them.
+
+    Raises:
+        ModelError: a step or value that is not supported.
+    """
     for file in FILES:
         if (folder / file).is_file():
             found = read_settings(folder / file, name)
@@ -32,8 +36,7 @@ def read_preprocess(folder: Path, name: str, family: str, image_size: int) -> di
                 break
     else:
         _log.warning(
-            '"%s" has no preprocessor_config.json; its pictures are prepared as %s prepares them '
-            "by default.",
+            '"%s" has no preprocessor_config.json; pictures get the default preprocessing of %s.',
             name,
             FAMILIES[family],
         )

@@ -1,13 +1,13 @@
 """Text towers of `transformers` in open_clip's models: RoBERTa, XLM-R, mT5, NLLB, BERT.
 
-open_clip wraps them in its `HFTextEncoder`, which is used here with two differences: a tower is
-built from facts (those of the towers that open_clip lists stand below, others are read from a
-`config.json` through an allow-list), never from a download of weights that the checkpoint replaces
-anyway, and an encoder-decoder's decoder is not built. It needs the extra `hf`.
+open_clip wraps them in its `HFTextEncoder`. We use it with two differences: a tower is built from
+facts (below for the towers that open_clip lists, else from a `config.json` through an allow-list),
+not by downloading weights that the checkpoint replaces anyway; and the decoder of an
+encoder-decoder is not built. It needs the extra `hf`.
 
-Context vectors enter where the tower looks up its token embeddings, in place of `inputs_embeds`:
-the tower then still sees the ids, from which RoBERTa and NLLB count positions, and NLLB scales the
-vectors as it scales its words.
+Context vectors enter where the tower looks up its token embeddings, not as `inputs_embeds`: the
+tower still sees the ids, from which RoBERTa and NLLB count positions, and NLLB scales the vectors
+as it scales its words.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from open_clip import factory, hf_model
 from torch import nn
 
-from tpt.errors import ModelError
+from tpt.errors import ModelError, why
 from tpt.model._config import DEPTH, SIZE, Check, ModelConfig, number, whole, words
 from tpt.model._hf_json import read_settings, refused, show
 
@@ -51,7 +51,7 @@ DEFAULTS = {
     "mt5": _MT5,
     "m2m_100": _NLLB,
 }
-"""Facts of each architecture, which a `config.json` may change; all that is read of one."""
+"""Facts of each architecture. A `config.json` may change these, and nothing else of it is read."""
 
 _LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
 _BIOMED = "microsoft/BiomedNLP-{}BERT-base-uncased-abstract"
@@ -73,16 +73,15 @@ KNOWN: dict[str, tuple[str, dict[str, Any]]] = {
         for name in (_BIOMED.format(made), f"{_BIOMED.format(made)}-fulltext")
     },
 }
+_ID = whole(4_000_000)
 _ACTIVATIONS = words("gelu", "gelu_new", "gelu_pytorch_tanh", "relu")
 _CHECKS: dict[str, Check] = {
     **dict.fromkeys(("hidden_size", "num_attention_heads", "d_model", "d_kv", "num_heads"), SIZE),
     **dict.fromkeys(("encoder_attention_heads", "type_vocab_size"), SIZE),
     **dict.fromkeys(("num_hidden_layers", "num_layers", "encoder_layers"), DEPTH),
     **dict.fromkeys(("intermediate_size", "d_ff", "encoder_ffn_dim"), whole(2**20)),
-    **dict.fromkeys(("vocab_size", "pad_token_id", "bos_token_id"), whole(4_000_000)),
-    "eos_token_id": whole(4_000_000),
-    "max_position_embeddings": whole(8_192),
-    **dict.fromkeys(("relative_attention_num_buckets",), whole(8_192)),
+    **dict.fromkeys(("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id"), _ID),
+    **dict.fromkeys(("max_position_embeddings", "relative_attention_num_buckets"), whole(8_192)),
     "relative_attention_max_distance": whole(8_192),
     **dict.fromkeys(("layer_norm_eps", "layer_norm_epsilon"), number(most=1)),
     **dict.fromkeys(("hidden_act", "activation_function"), _ACTIVATIONS),
@@ -92,11 +91,11 @@ _CHECKS: dict[str, Check] = {
 
 
 def check_installed(text: Mapping[str, Any], name: str, form: str = "") -> None:
-    """Refuse a model whose text tower or tokenizer cannot be made here, before it is fetched.
+    """Refuse, before it is fetched, a model whose text tower or tokenizer needs transformers.
 
     Args:
         text: its `text_cfg`.
-        form: what follows the name, for a form of a model that has others too.
+        form: text after the name in the message, for a model that has several forms.
 
     Raises:
         ModelError: transformers is not installed.
@@ -105,8 +104,8 @@ def check_installed(text: Mapping[str, Any], name: str, form: str = "") -> None:
     needs = text.get("hf_model_name") or text.get("hf_tokenizer_name")
     if needs and hf_model.transformers is None:
         raise ModelError(
-            f'The {part} of "{name}"{form} is one of transformers, which is not installed here. '
-            'Install it with: pip install "tpt-runtime[hf]".'
+            f'The {part} of "{name}"{form} needs transformers, which is not installed. '
+            'Install it: pip install "tpt-runtime[hf]".'
         )
 
 
@@ -115,11 +114,11 @@ def find_facts(tower: str, folder: Path | None, name: str) -> dict[str, Any]:
 
     Args:
         tower: the name, as open_clip's configs have it ("roberta-base").
-        folder: a model folder that may hold the tower's `config.json`, for other names than known.
+        folder: a model folder that may hold the `config.json` of a tower that is not in `KNOWN`.
         name: of the whole model, for the errors.
 
     Raises:
-        ModelError: a tower whose config cannot be found or is not read.
+        ModelError: the tower's config cannot be found or is refused.
     """
     if tower in KNOWN:
         kind, changes = KNOWN[tower]
@@ -131,7 +130,7 @@ def find_facts(tower: str, folder: Path | None, name: str) -> dict[str, Any]:
         except OSError as error:
             raise ModelError(
                 f'The text tower of "{name}" is "{tower}", whose config could not be fetched '
-                f"({' '.join(str(error).split())[:200]}). Without a network, put its config.json "
+                f"({why(error)[:200]}). Without a network, put its config.json "
                 "beside open_clip_config.json and use local-dir:."
             ) from error
     found = read_settings(path, name)
@@ -139,20 +138,20 @@ def find_facts(tower: str, folder: Path | None, name: str) -> dict[str, Any]:
     kind = said if isinstance(said, str) else ""
     if kind not in DEFAULTS:
         raise ModelError(
-            f'The text tower of "{name}" is of the kind {show(said)}; those that are read are '
+            f'The text tower of "{name}" is of the kind {show(said)}; expected one of '
             f"{', '.join(DEFAULTS)}. Choose another model."
         )
-    facts = dict(DEFAULTS[kind])
-    for key in facts:
-        value = found.get(key)
-        if value is not None and not _CHECKS[key](value):
-            raise refused(name, key, value)
-        facts[key] = facts[key] if value is None else value
-    return {"model_type": kind, **facts}
+    facts = {"model_type": kind, **DEFAULTS[kind]}
+    for key in DEFAULTS[kind]:
+        if (value := found.get(key)) is not None:
+            if not _CHECKS[key](value):
+                raise refused(name, key, value)
+            facts[key] = value
+    return facts
 
 
 def with_text_facts(config: ModelConfig, folder: Path | None, name: str) -> ModelConfig:
-    """The config with the facts of its text tower, where that is one of transformers.
+    """The config with the facts of its text tower, if that is one of transformers.
 
     Raises:
         ModelError: see `find_facts`.
@@ -191,7 +190,7 @@ def build_text_tower(text: Mapping[str, Any], width_out: int) -> nn.Module:
         proj_type=text.get("hf_proj_type") or "mlp",
         output_tokens=bool(text.get("output_tokens")),
     )
-    # What open_clip leaves out when it builds a tower by its name.
+    # open_clip leaves these out too when it builds a tower by its name.
     if decoder:
         tower.transformer = tower.transformer.encoder
     elif pooler != "cls_pooler":

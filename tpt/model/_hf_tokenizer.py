@@ -1,8 +1,8 @@
 """A tokenizer from the files that `transformers` keeps beside a model, read as data.
 
-`tokenizer.json` is read by the tokenizers library. Where only the older files are, the tokenizer
-is put together from them as `transformers` does: byte-pair merges for CLIP (`vocab.json`,
-`merges.txt`), word pieces for BERT (`vocab.txt`).
+The tokenizers library reads `tokenizer.json`. A folder with only older files has its tokenizer
+built from them as `transformers` does: byte-pair merges for CLIP (`vocab.json`, `merges.txt`), word
+pieces for BERT (`vocab.txt`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from open_clip.tokenizer import get_clean_fn
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 
-from tpt.errors import ModelError
+from tpt.errors import ModelError, why
 from tpt.model._config import ModelConfig
 from tpt.model._hf_json import read_table
 
@@ -36,14 +36,14 @@ _PAD = {"clip": "<|endoftext|>", "siglip": "</s>", "chinese_clip": "[PAD]"}  # t
 
 @dataclass(eq=False)
 class FileTokenizer:
-    """`tokenizer(texts, length)` -> ids (n, L), filled up and cut as `transformers` does."""
+    """`tokenizer(texts, length)` -> ids (n, L), padded and cut as `transformers` does."""
 
-    inner: Any  # what makes ids of a text, with the start and end marks
-    context_length: int  # L where a call does not say
-    pad_id: int  # what fills a short text up
-    left: bool  # whether that goes ahead of the text
-    clean: Callable[[str], str]  # what is done to a text first
-    folder: Path  # where its files are
+    inner: Any  # the tokenizers library's object; its ids include the start and end marks
+    context_length: int  # L if a call does not give it
+    pad_id: int
+    left: bool  # whether padding goes before the text
+    clean: Callable[[str], str]  # applied to a text first
+    folder: Path  # of its files
 
     def __post_init__(self) -> None:
         self.inner.no_padding()
@@ -53,7 +53,7 @@ class FileTokenizer:
         length = context_length or self.context_length
         texts = [texts] if isinstance(texts, str) else list(texts)
         ids = torch.full((len(texts), length), self.pad_id)
-        for row, text in enumerate(texts):  # a batch would start threads, which a fork cannot have
+        for row, text in enumerate(texts):  # a batch would start threads, which break a later fork
             found = self.inner.encode(self.clean(text))
             kept = found.ids
             if len(kept) > length:
@@ -65,7 +65,7 @@ class FileTokenizer:
 
 
 def read_tokenizer(folder: Path, config: ModelConfig, name: str) -> Any:
-    """The tokenizer of a model folder that `transformers` wrote, or whose config is open_clip's.
+    """The tokenizer of a model folder in the format of `transformers` or open_clip.
 
     Raises:
         ModelError: no tokenizer in the folder, or one that cannot be read.
@@ -73,7 +73,7 @@ def read_tokenizer(folder: Path, config: ModelConfig, name: str) -> Any:
     said: dict[str, Any] = {}
     for file in reversed(FILES[1:]):  # tokenizer_config.json has the last word
         if (folder / file).is_file():
-            found = read_table(folder / file, name, LARGEST, "Copy it again.")
+            found = read_table(folder / file, name, LARGEST)
             if found.get("auto_map"):
                 raise names_code(folder / file, name)
             said |= found
@@ -84,9 +84,9 @@ def read_tokenizer(folder: Path, config: ModelConfig, name: str) -> Any:
         if family == "clip" and words == 49_408:
             return factory.SimpleTokenizer(context_length=length)
         raise ModelError(
-            f'"{name}" has no tokenizer that is read here (tokenizer.json; for CLIP also '
-            "vocab.json with merges.txt, for Chinese-CLIP vocab.txt). Where transformers is "
-            "installed, AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) may write "
+            f'"{name}" has no tokenizer file that can be read (tokenizer.json; for CLIP also '
+            "vocab.json with merges.txt, for Chinese-CLIP vocab.txt). With transformers installed, "
+            "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) may write "
             "tokenizer.json."
         )
     pad_id = inner.token_to_id(_word(said.get("pad_token"), _PAD.get(family, "[PAD]")))
@@ -100,14 +100,14 @@ def read_tokenizer(folder: Path, config: ModelConfig, name: str) -> Any:
         )
     if family in _PAD:
         clean = _cleaning(family, said.get("tokenizer_class"))
-    else:  # open_clip says it in its config
+    else:  # open_clip's config names it
         clean = get_clean_fn((config.text.get("tokenizer_kwargs") or {}).get("clean", "whitespace"))
     left = said.get("padding_side") == "left"
     return FileTokenizer(inner, length, pad_id, left, clean, folder)
 
 
 def _read_inner(folder: Path, family: str, said: dict[str, Any], name: str) -> Any:
-    """The tokenizers library's object of the folder's files, or None where they are not there."""
+    """The tokenizers library's object for the folder's files, or None if there are none."""
     there = [f for f in (FILES[0], *OLD_FILES) if (folder / f).is_file()]
     for file in there:
         if (folder / file).stat().st_size > LARGEST:
@@ -124,14 +124,13 @@ def _read_inner(folder: Path, family: str, said: dict[str, Any], name: str) -> A
             return _word_pieces(folder, said)
     except Exception as error:  # the library raises Exception itself
         raise ModelError(
-            f'The tokenizer of "{name}" cannot be read ({" ".join(str(error).split())[:200]}). '
-            "Copy its files again."
+            f'The tokenizer of "{name}" cannot be read ({why(error)[:200]}). Copy its files again.'
         ) from error
     return None
 
 
 def _byte_pairs(folder: Path) -> Any:
-    """CLIP's tokenizer of two files, as `transformers` builds it."""
+    """CLIP's tokenizer from its two files, as `transformers` builds it."""
     start, end = "<|startoftext|>", "<|endoftext|>"
     model = models.BPE.from_file(
         str(folder / "vocab.json"),
@@ -156,14 +155,13 @@ def _byte_pairs(folder: Path) -> Any:
 
 
 def _word_pieces(folder: Path, said: dict[str, Any]) -> Any:
-    """BERT's tokenizer of a list of words, as `transformers` builds it."""
+    """BERT's tokenizer from a list of words, as `transformers` builds it."""
     inner = Tokenizer(models.WordPiece.from_file(str(folder / "vocab.txt"), unk_token="[UNK]"))
-    lower = said.get("do_lower_case") is not False
     inner.normalizer = normalizers.BertNormalizer(
         clean_text=True,
         handle_chinese_chars=said.get("tokenize_chinese_chars") is not False,
         strip_accents=None,
-        lowercase=lower,
+        lowercase=said.get("do_lower_case") is not False,
     )
     inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     inner.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
@@ -175,11 +173,11 @@ def _word_pieces(folder: Path, said: dict[str, Any]) -> Any:
 
 
 def _cleaning(family: str, kind: object) -> Callable[[str], str]:
-    """What is done to a text ahead of tokenizer.json; all of it is harmless to do twice."""
+    """The cleaning of a text before `tokenizer.json` applies; doing it twice does no harm."""
     if family != "siglip":
         return str
-    # SigLIP's own class drops case and punctuation. SigLIP 2 was trained on small letters, which
-    # the files of its tokenizer, Gemma's, do not say.
+    # SigLIP's tokenizer class drops case and punctuation. SigLIP 2 was trained on lower case, which
+    # its tokenizer's files (Gemma's) do not say.
     if kind in ("GemmaTokenizer", "GemmaTokenizerFast", "Siglip2Tokenizer"):
         return str.lower
     return _canonical if kind in (None, "SiglipTokenizer") else str
@@ -190,13 +188,13 @@ def _canonical(text: str) -> str:
 
 
 def _word(value: object, default: str) -> str:
-    """A special token's text, however it is written down."""
+    """The text of a special token: a string, or a table that holds it."""
     value = value.get("content") if isinstance(value, dict) else value
     return value if isinstance(value, str) else default
 
 
 def names_code(file: Path, name: str) -> ModelError:
-    """The error for a tokenizer that brings Python of its own."""
+    """The error for a tokenizer that needs Python code of its own."""
     return ModelError(
         f'"{file.name}" of "{name}" names Python code of its own (auto_map), which is never run. '
         "Choose a model whose tokenizer is plain data (tokenizer.json), or remove the entry if the "

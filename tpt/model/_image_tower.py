@@ -1,9 +1,9 @@
-"""An image tower that stops where nobody looks: exact, a twelfth shorter for a ViT-B.
+"""An image tower that skips what its feature does not need: exact, 6.9 % less work for a ViT-B.
 
 A vision transformer whose feature is the class token needs, in its last block, only that token's
-query, projection and MLP; the patches are still its keys and values, but what they would become
-is never read. That is 10 of the 12 D x D products of one block: 6.9 percent of a 12-block tower.
-Towers built otherwise (pooling over patches, convolutions, timm) run as open_clip wrote them.
+query, projection and MLP. The patches are still keys and values, but their outputs are never read.
+That saves 10 of the 12 D x D products of one of 12 blocks. Other towers (pooling over patches,
+convolutions, timm) run as open_clip wrote them.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
+
+from tpt.model._text_tower import is_plain_block
 
 
 def find_image_tower(model: Any) -> Callable[[Tensor], Tensor]:
-    """Pictures (n, 3, H, W) -> features (n, E), not yet unit: the short way where it applies."""
-    visual = model.visual
-    if not _reads_class_token_alone(visual):
-        encode: Callable[[Tensor], Tensor] = model.encode_image
-        return encode
-    return partial(encode_class_token, visual)
+    """Pictures (n, 3, H, W) -> features (n, E), not yet unit; without unused work if possible."""
+    if _reads_class_token_alone(model.visual):
+        return partial(encode_class_token, model.visual)
+    encode: Callable[[Tensor], Tensor] = model.encode_image
+    return encode
 
 
 def _reads_class_token_alone(visual: Any) -> bool:
@@ -33,9 +34,7 @@ def _reads_class_token_alone(visual: Any) -> bool:
         and visual.pool_type == "tok"
         and not visual.output_tokens
         and visual.transformer.batch_first
-        and type(visual.transformer.resblocks[-1]) is ResidualAttentionBlock
-        and isinstance(visual.transformer.resblocks[-1].attn, nn.MultiheadAttention)
-        and visual.transformer.resblocks[-1].attn.in_proj_weight is not None
+        and is_plain_block(visual.transformer.resblocks[-1])
     )
 
 
@@ -52,7 +51,7 @@ def encode_class_token(visual: Any, images: Tensor) -> Tensor:
 
 
 def _attend_first(attention: nn.MultiheadAttention, h: Tensor) -> Tensor:
-    """Self-attention of (n, L, D), asked by the first token alone: (n, 1, D)."""
+    """Self-attention of (n, L, D) with the first token as the only query: (n, 1, D)."""
     width, heads = h.shape[-1], attention.num_heads
     weight, bias = attention.in_proj_weight, attention.in_proj_bias
     q = F.linear(h[:, :1], weight[:width], None if bias is None else bias[:width])

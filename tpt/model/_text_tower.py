@@ -1,4 +1,4 @@
-"""Where a model keeps its text tower, and whether prompts can share its computation."""
+"""Find a model's text tower, and whether prompts can share its computation."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from tpt.model._towers import BertTower
 
 @dataclass(frozen=True)
 class TextTower:
-    """The parts of a text tower, wherever its model class keeps them.
+    """The parts of a text tower, the same for every model class.
 
     `packable` says whether the exact fast path applies: causal attention, the feature read at the
-    end token, plain residual attention blocks. Others take the full-length path, which needs the
-    token embedding alone.
+    end token, plain residual attention blocks. Other towers take the full-length path, which needs
+    only the token embedding.
     """
 
     token_embedding: nn.Embedding
     context_length: int
     embedding_width: int
-    masked_id: int | None = None  # of padding that no token sees, if the tower masks it
+    masked_id: int | None = None  # the padding's id, if the tower masks padding
     packable: bool = False
-    # Of a tower that is no open_clip transformer nothing below is looked at.
+    # The fields below are used for open_clip's own transformers only.
     positional_embedding: Tensor = field(default_factory=lambda: torch.empty(0))  # (L, D)
     transformer: nn.Module = field(default_factory=nn.Identity)
     ln_final: nn.Module = field(default_factory=nn.Identity)
@@ -42,10 +42,10 @@ def find_text_tower(model: nn.Module, length: int | None = None) -> TextTower:
     """Locate the text tower's parts in an open_clip model object.
 
     Args:
-        length: the tokenizer's context length, which towers of transformers do not know.
+        length: the tokenizer's context length; only towers of transformers need it.
 
     Raises:
-        ModelError: the model has no text tower of open_clip (it is one of another library).
+        ModelError: the model has no text tower of open_clip.
     """
     home: Any = getattr(model, "text", model)
     if isinstance(home, HFTextEncoder) and hasattr(model, "visual"):
@@ -54,19 +54,19 @@ def find_text_tower(model: nn.Module, length: int | None = None) -> TextTower:
         return TextTower(table, length, home.output_dim, home.config.pad_token_id)
     if isinstance(home, BertTower):
         return TextTower(home.token_embedding, home.context_length, home.output_dim, home.pad_id)
-    pool = getattr(home, "pool_type" if isinstance(home, TextTransformer) else "text_pool_type", "")
+    prefix = "" if isinstance(home, TextTransformer) else "text_"
+    pool = getattr(home, f"{prefix}pool_type", "")
     if not pool or not hasattr(home, "transformer") or not hasattr(model, "visual"):
         raise ModelError(
             f"The text tower of {type(model).__name__} is a {type(home).__name__}; context vectors "
             "can only enter the text towers of open_clip's models, not a model of another library. "
             "Save it and load its folder with tpt.load_clip, or choose another: `tpt models`."
         )
-    eos = home.eos_id if isinstance(home, TextTransformer) else getattr(home, "text_eos_id", None)
     packable = (
         home.attn_mask is not None
         and getattr(home, "cls_emb", None) is None
         and pool in ("argmax", "eos")
-        and all(_is_plain_block(block) for block in home.transformer.resblocks)
+        and all(is_plain_block(block) for block in home.transformer.resblocks)
     )
     projection, width = home.text_projection, home.token_embedding.embedding_dim
     if projection is not None:
@@ -79,14 +79,15 @@ def find_text_tower(model: nn.Module, length: int | None = None) -> TextTower:
         ln_final=home.ln_final,
         projection=projection,
         pool=pool,
-        eos_id=eos,
+        eos_id=getattr(home, f"{prefix}eos_id", None),
         context_length=home.context_length,
         packable=packable,
         embedding_width=width,
     )
 
 
-def _is_plain_block(block: nn.Module) -> bool:
+def is_plain_block(block: nn.Module) -> bool:
+    """Whether a transformer block is open_clip's usual one, whose steps can be taken apart."""
     return (
         type(block) is ResidualAttentionBlock
         and isinstance(block.attn, nn.MultiheadAttention)

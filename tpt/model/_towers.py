@@ -1,9 +1,9 @@
-"""Two towers that open_clip has no size-free class for: SigLIP's image tower and BERT.
+"""Two towers that open_clip builds only at fixed sizes: SigLIP's image tower and BERT.
 
-`ImageTower` is timm's vision transformer with attention pooling at any size and activation, under
-the names that open_clip's own SigLIP models give their weights. `BertTower` is the text encoder of
-Chinese-CLIP (An Yang et al., 2211.01335) under the names of open_clip's Hugging Face towers: BERT
-(Jacob Devlin et al., 1810.04805), whose feature is the first token's last state, projected.
+`ImageTower` is timm's vision transformer with attention pooling, at any size and activation; its
+weights have the names of open_clip's SigLIP models. `BertTower` is the text encoder of Chinese-CLIP
+(An Yang et al., 2211.01335): BERT (Jacob Devlin et al., 1810.04805), whose feature is the first
+token's last state, projected. Its weights have the names of open_clip's Hugging Face towers.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ImageTower(nn.Module):
             norm_layer=partial(nn.LayerNorm, eps=(facts.get("norm_kwargs") or {}).get("eps", 1e-5)),
             act_layer=partial(nn.GELU, approximate=act),
         )
-        self.head = nn.Sequential()  # open_clip has one; with no projection it is empty
+        self.head = nn.Sequential()  # as in open_clip: empty without a projection
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.trunk(images)
@@ -46,7 +46,7 @@ class ImageTower(nn.Module):
 
 
 class BertTower(nn.Module):
-    """Token ids (n, L) -> features (n, E). Padding is masked, so rows may be cut behind it."""
+    """Token ids (n, L) -> features (n, E). Padding is masked, so its columns may be cut off."""
 
     def __init__(self, facts: dict[str, Any], width_out: int) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class BertTower(nn.Module):
         places = torch.arange(ids.shape[1], device=ids.device)
         x = self.token_embedding(ids) + parts["token_type_embeddings"].weight[0]
         x = parts["LayerNorm"](x + parts["position_embeddings"](places))  # (n, L, D)
-        seen = (ids != self.pad_id)[:, None, None, :]  # by every token of every head
+        seen = (ids != self.pad_id)[:, None, None, :]  # (n, 1, 1, L): for every head and query
         encoder: Any = self.transformer["encoder"]
         for layer in encoder["layer"]:
             x = self._step(layer, x, seen)

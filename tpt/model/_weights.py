@@ -1,4 +1,4 @@
-"""Weight files: which of a folder's is the model's, what is in it, and whether it fits the model.
+"""Weight files: find a folder's, read it, and check that it fits the model.
 
 Tensors are read as safetensors or by torch's restricted reader; nothing in a file is executed.
 """
@@ -20,7 +20,7 @@ from tpt.text import read_json, some
 
 SUFFIXES = (".safetensors", ".bin", ".pth")
 INDEX = ".index.json"
-_PREFERRED = (  # open_clip's order where a folder holds several
+_PREFERRED = (  # open_clip's order if a folder holds several
     *("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors"),
     *("open_clip_pytorch_model.bin", "open_clip_pytorch_model.pth"),
     *("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth"),
@@ -34,9 +34,9 @@ _SHARD = pattern(r"[\w-][\w.-]*\.(safetensors|bin)")
 
 
 def find_weights(folder: Path, kind: str = "open_clip") -> Path | None:
-    """The weight file of a model folder, the one that the model's own library would take.
+    """The weight file of a model folder that the model's own library would take.
 
-    Of `transformers` it may be the index of several files.
+    For `transformers` it may be the index of several files.
     """
     if kind != "open_clip":
         files = [folder / name for name in HF_NAMES]
@@ -51,7 +51,7 @@ def list_files(weights: Path) -> list[Path]:
     """The files that hold the tensors: the file itself, or those that an index names.
 
     Raises:
-        ValueError: an index that is damaged, or names a file that is not beside it.
+        ValueError: the index is damaged, or a file that it names is missing.
     """
     names = list_names(weights)
     missing = [name for name in names if not (weights.parent / name).is_file()]
@@ -61,7 +61,11 @@ def list_files(weights: Path) -> list[Path]:
 
 
 def list_names(weights: Path) -> list[str]:
-    """The names of the files that hold the tensors, as a weight file or an index says."""
+    """The names of the files that hold the tensors: the file's own, or those in an index.
+
+    Raises:
+        ValueError: the index is damaged.
+    """
     if not weights.name.endswith(INDEX):
         return [weights.name]
     found = read_json(weights, _LARGEST_INDEX)
@@ -73,33 +77,33 @@ def list_names(weights: Path) -> list[str]:
 
 
 def load_weights(model: nn.Module, config: ModelConfig, weights: Path) -> None:
-    """Put the tensors of a file into a model.
+    """Load the tensors of a file into a model.
 
     Raises:
-        ValueError: tensors that the model has not, that are missing, or of another shape.
+        ValueError: a tensor is missing, unknown to the model or of another shape.
     """
     if config.kind == "open_clip":
         factory.load_checkpoint(model, str(weights), weights_only=True)
         return
     if config.kind == KIND:
-        fill(model, read_archive(weights))
+        _fill(model, read_archive(weights))
         return
     state: dict[str, Tensor] = {}
     for file in list_files(weights):
         state |= _read_file(file)
-    fill(model, to_open_clip(state, config.kind))
+    _fill(model, to_open_clip(state, config.kind))
 
 
-def fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Put tensors into a model that has exactly these.
+def _fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load tensors into a model that has exactly these.
 
     Raises:
-        ValueError: it has others, or of another shape.
+        ValueError: a tensor is missing, unknown to the model or of another shape.
     """
     wanted = model.state_dict()
     for what, names in (
         ("it lacks", wanted.keys() - state.keys()),
-        ("it holds what such a model has not", state.keys() - wanted.keys()),
+        ("it holds unknown tensors", state.keys() - wanted.keys()),
     ):
         if names:
             raise ValueError(f"{what}: {some(sorted(names))}")

@@ -1,8 +1,8 @@
 """An open_clip model, frozen, seen as an image tower, a text tower and the facts about them.
 
-`tpt.model.load` finds and builds a model; `tpt.prompts` tunes a prompt. This module answers: what
-size and statistics the pictures need, what unit features they give, and whether prompts can share
-the text tower's computation.
+`tpt.model.load` finds and builds a model; `tpt.prompts` tunes a prompt. This module gives the size
+and statistics that pictures need, their unit features, and whether prompts can share the text
+tower's computation.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _WORDS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How the model wants its pictures: `(height, width)`, channel statistics, resizing."""
+    """How the model's pictures are preprocessed."""
 
-    size: tuple[int, int]
+    size: tuple[int, int]  # height, width
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     interpolation: str  # "bicubic" or "bilinear"
     resize_mode: str  # "shortest", "longest" or "squash"
     fill: int  # grey level of the border that "longest" leaves
-    centre: str = "round"  # a crop's half pixel: "round" to the even one (open_clip), or "floor"
+    centre: str = "round"  # rounds a crop's half pixel: "round" to even (open_clip), or "floor"
 
 
 class Clip:
@@ -49,19 +49,19 @@ class Clip:
         model: an open_clip model object (`CLIP`, `CustomTextCLIP`, `CoCa`). It is put in eval
             mode and its weights are frozen; pass a copy if it is still being trained.
         tokenizer: open_clip's tokenizer for it: `tokenizer(list of str) -> (n, L)` token ids.
-        name: what `load_clip` would call the model; stored in prompt files.
-        pretrained: the weights' tag, likewise.
-        micro_batch: most views a pass of the image tower takes; default 4 views of 224 x 224 on a
-            CPU (large batches are slower there) and 256 elsewhere, scaled to the picture's size.
-        precision: what `load_clip` was asked for; default: what the weights' type says.
-        digest: of the weights, if it is known (`digest_weights`); default: looked at when needed.
-        config: what the model was built of, where `load_clip` built it.
-        cuda_graphs: record the text side of a batch as CUDA graphs: one launch in place of
-            hundreds. Off until it has been measured on a GPU.
+        name: of the model, as `load_clip` takes it; stored in prompt files.
+        pretrained: the weights' tag; stored in prompt files.
+        micro_batch: most views in a pass of the image tower; default 4 views of 224 x 224 on a CPU
+            (large batches are slower there) and 256 elsewhere, scaled to the picture's size.
+        precision: as `load_clip` chose it; default: from the weights' type.
+        digest: of the weights (`digest_weights`); default: computed when needed.
+        config: of a model that `load_clip` built.
+        cuda_graphs: record the text side of a batch as CUDA graphs: one launch instead of hundreds.
+            Off until it has been measured on a GPU.
 
     Raises:
-        ModelError: the text tower is of a kind that context vectors cannot enter; `cuda_graphs`
-            where the device has none, or prompts share no work.
+        ModelError: context vectors cannot enter this kind of text tower; `cuda_graphs` on a device
+            that has none, or where prompts share no work.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Clip:
         cuda_graphs: bool = False,
     ) -> None:
         length = getattr(tokenizer, "context_length", None)
-        find_text_tower(model, length)  # a refused model is left as it was
+        find_text_tower(model, length)  # first, so that a refused model is unchanged
         leave_inference_mode(model)
         self.text = find_text_tower(model, length)
         self._digest, self.config = digest, config
@@ -87,13 +87,15 @@ class Clip:
         self.tokenizer = tokenizer
         self.name, self.pretrained = name, pretrained
         self.preprocess = read_preprocess(model)
-        # exp(logit_scale), the factor in front of the cosine (100 for the published CLIPs). Read
-        # once: on a GPU every look at it would wait for the device.
+        # exp(logit_scale), the factor of the cosine (100 for the published CLIPs). Read once: each
+        # read would wait for a GPU.
         self.logit_scale = float(cast(Tensor, model.logit_scale).exp())
         self.precision = precision or _WORDS.get(self.image_dtype, "fp32")
         self.micro_batch = micro_batch or self._default_micro_batch()
-        self.cuda_graphs = cuda_graphs and _check_graphs(self)
-        self._has_told = False  # that the passes had to become smaller
+        if cuda_graphs:
+            _check_graphs(self)
+        self.cuda_graphs = cuda_graphs
+        self._has_warned = False  # that passes became smaller
 
     def _default_micro_batch(self) -> int:
         height, width = self.preprocess.size
@@ -115,20 +117,21 @@ class Clip:
     @property
     def dtype(self) -> torch.dtype:
         """The type in which the towers multiply matrices (the layer norms may be wider)."""
-        named = self.model.named_parameters()
-        matrices = (p.dtype for name, p in named if name.endswith("c_fc.weight"))
-        return next(matrices, self.text.token_embedding.weight.dtype)
+        return self._matrix_dtype(self.model)
 
     @property
     def text_dtype(self) -> torch.dtype:
         """The type in which the text tower multiplies matrices; wider than `dtype` in fp16."""
-        named = self.text.transformer.named_parameters()
+        return self._matrix_dtype(self.text.transformer)
+
+    def _matrix_dtype(self, tower: nn.Module) -> torch.dtype:
+        named = tower.named_parameters()
         matrices = (p.dtype for name, p in named if name.endswith("c_fc.weight"))
         return next(matrices, self.text.token_embedding.weight.dtype)
 
     @property
     def image_dtype(self) -> torch.dtype:
-        """The type in which the image tower takes pictures: that of its convolutions."""
+        """The type of the image tower's pictures: that of its convolutions."""
         weights = self.model.visual.parameters()  # type: ignore[union-attr]
         return next((p.dtype for p in weights if p.ndim == 4), self.dtype)
 
@@ -144,20 +147,20 @@ class Clip:
 
     @property
     def context_length(self) -> int:
-        """L, the number of tokens a prompt may have, the two end marks included."""
+        """L, the most tokens of a prompt, start and end marks included."""
         return self.text.context_length
 
     @property
     def digest(self) -> str | None:
-        """What the model is, by its weights; None where they were rounded before we saw them."""
+        """The model's identity by its weights; None if they are not float32 any more."""
         if self._digest is None and all(p.dtype == torch.float32 for p in self.model.parameters()):
             self._digest = digest_weights(self.model)
         return self._digest
 
     def is_model(self, name: str | None, pretrained: str | None, digest: str | None) -> bool:
-        """Whether something was made for this model: by its weights' digest, else by its names.
+        """Whether something was made for this model: by the weights' digest, else by the names.
 
-        The same file elsewhere is the same model. What does not say what it is for fits all.
+        The same file elsewhere is the same model. Something without names fits every model.
         """
         if digest is not None and self.digest is not None:
             return digest == self.digest
@@ -182,37 +185,33 @@ class Clip:
             self._halve(min(size, len(images)))
 
     def _halve(self, size: int) -> None:
-        """Let passes of the image tower be half of what was too many views, from now on."""
+        """Halve the image tower's passes from now on; `size` views were too many."""
         self.micro_batch = max(1, size // 2)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        if not self._has_told:
-            self._has_told = True
+        if not self._has_warned:
+            self._has_warned = True
             warnings.warn(
-                f"The device ran out of memory with {size} views a pass of the image tower; passes "
-                "are smaller from here on.",
+                f"The device ran out of memory with {size} views in a pass of the image tower; "
+                "passes are smaller from now on.",
                 stacklevel=4,
             )
 
     def images_a_pass(self, waiting: int) -> int:
-        """How many of the images that wait are computed together.
+        """How many of the waiting images are computed together: on a CPU one, elsewhere all.
 
-        One on a CPU, where more gain nothing: an image's numbers are then the same to the last bit
-        whatever shares its batch. Elsewhere all.
+        On a CPU more gain nothing, and an image's numbers stay bit-identical in every batch.
         """
         return 1 if self.device.type == "cpu" else waiting
 
     @property
     def works_ahead(self) -> bool:
-        """Whether the device works on its own, so that the next batch is launched before a wait.
-
-        A CPU has done its work when the call returns.
-        """
+        """Whether the next batch can be launched while the device works; not on a CPU."""
         return self.device.type != "cpu"
 
     @property
     def batch_size(self) -> int:
-        """The default number of images that a stream adapts together."""
+        """The default number of images that a stream adapts together: 1 on a CPU, else 8."""
         return self.images_a_pass(8)
 
     def encode_views(self, views: Tensor) -> Tensor:
@@ -227,11 +226,11 @@ class Clip:
         return F.normalize(self._image_tower(images).float(), dim=-1)
 
 
-def _check_graphs(clip: Clip) -> bool:
-    """True where the text side can be recorded as CUDA graphs.
+def _check_graphs(clip: Clip) -> None:
+    """Refuse CUDA graphs if the device has none, or the text tower shares no work.
 
     Raises:
-        ModelError: where it cannot.
+        ModelError: see above.
     """
     if not has_streams(clip.device):
         raise ModelError(
@@ -243,12 +242,11 @@ def _check_graphs(clip: Clip) -> bool:
             "CUDA graphs are recorded for text towers whose prompts share work; this model's do "
             "not. Go without them (no --cuda-graphs)."
         )
-    return True
 
 
 @torch.inference_mode(False)
 def leave_inference_mode(model: nn.Module) -> None:
-    """Exchange weights made in inference mode, through which no gradient can pass, for copies."""
+    """Replace weights made in inference mode, through which no gradient can pass, by copies."""
     for module in model.modules():
         for name, weight in list(module.named_parameters(recurse=False)):
             if weight.is_inference():

@@ -1,17 +1,15 @@
 """Write any model that `load_clip` loads as a folder of open_clip's format.
 
-The weights keep their numbers, so the digest, and with it every prompt made for the model, stays
-valid; they are written as fp16 where that loses nothing. What open_clip cannot say is refused, or
-written beside what it reads: an activation of SigLIP's image tower and the rule for a crop's half
-pixel are keys that this package reads and open_clip passes over.
+The weights keep their numbers, so the digest and every prompt made for the model stay valid; they
+are written as fp16 if that loses nothing. A model that open_clip's format cannot describe is
+refused. Two facts are written as keys that this package reads and open_clip ignores: the activation
+of SigLIP's image tower and the rule for a crop's half pixel.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +19,16 @@ from safetensors.torch import save_file
 
 from tpt.errors import ModelError, OutputError, why
 from tpt.model._building import build_model
-from tpt.model._config import read_config
+from tpt.model._config import ModelConfig, read_config
 from tpt.model._folders import CONFIG_FILE
 from tpt.model._hf_text import check_installed, with_text_facts
 from tpt.model._hf_tokenizer import FILES, OLD_FILES, FileTokenizer
-from tpt.model.clip import Clip
-from tpt.runs.whole_files import write_whole
+from tpt.model.clip import Clip, Preprocess
+from tpt.runs.whole_files import replacing, write_whole
 
 WEIGHTS_FILE = "open_clip_model.safetensors"
 _SIGLIP = {(768, 12): "base", (1024, 24): "large", (1152, 27): "so400m", (1536, 40): "giantopt"}
-_BERT = "bert-base-chinese"  # the architecture is Chinese-CLIP's; its facts stand in config.json
+_BERT = "bert-base-chinese"  # Chinese-CLIP's architecture; the folder's config.json has its facts
 
 
 def convert_model(clip: Clip, target: Path) -> list[str]:
@@ -38,20 +36,20 @@ def convert_model(clip: Clip, target: Path) -> list[str]:
 
     Args:
         clip: a model that `load_clip` loaded in fp32.
-        target: a folder that is not there yet, or is empty.
+        target: a new or empty folder.
 
     Returns:
-        What is different where open_clip itself reads the folder; often nothing.
+        What differs when open_clip itself reads the folder; often nothing.
 
     Raises:
-        ModelError: a model that open_clip's format cannot describe, or whose text tower needs
-            transformers in it, which is not installed.
-        OutputError: the folder exists and is not empty, or the disk refused.
+        ModelError: open_clip's format cannot describe the model, or its text tower would need
+            transformers, which is not installed.
+        OutputError: the folder is not empty or cannot be written.
     """
     if clip.config is None:
         raise ModelError(
-            "Only a model that tpt.load_clip loaded can be converted; this one came as an object. "
-            "Save it with open_clip's own functions."
+            "Only a model that tpt.load_clip loaded can be converted, not a model object. Save it "
+            "with open_clip's own functions."
         )
     if clip.digest is None or clip.dtype != torch.float32:
         raise ModelError(
@@ -59,19 +57,25 @@ def convert_model(clip: Clip, target: Path) -> list[str]:
             'precision="fp32".'
         )
     notes: list[str] = []
-    beside: dict[str, Any] = {}
-    text = _text_config(clip, notes, beside)
+    text, facts = _text_config(clip.config, notes)
     if text.get("hf_model_name"):  # Chinese-CLIP's becomes one
         check_installed(text, str(clip.name), " in open_clip's format")
-    model = {**clip.config.model, "vision_cfg": _image_config(clip, notes), "text_cfg": text}
-    preprocess = _preprocess(clip, notes)
+    files = _tokenizer_files(clip.tokenizer)
+    if files:
+        clean = _name_cleaning(clip.tokenizer)
+        text |= {"hf_tokenizer_name": "tokenizer", "tokenizer_kwargs": {"clean": clean}}
+    vision = _image_config(clip, clip.config, notes)
+    config = {
+        "model_cfg": {**clip.config.model, "vision_cfg": vision, "text_cfg": text},
+        "preprocess_cfg": _preprocess(clip.preprocess, notes),
+    }
     try:
         target.mkdir(parents=True, exist_ok=True)
         if any(target.iterdir()):
             raise OutputError(f'"{target}" is not empty. Choose a folder that is not there yet.')
         _write_weights(clip, target / WEIGHTS_FILE)
-        for name in _tokenizer_files(clip):
-            shutil.copyfile(name, target / name.name)
+        for file in files:
+            shutil.copyfile(file, target / file.name)
         if hasattr(clip.tokenizer, "save_pretrained"):  # open_clip's around one of transformers
             clip.tokenizer.save_pretrained(target)
     except OSError as error:
@@ -79,10 +83,9 @@ def convert_model(clip: Clip, target: Path) -> list[str]:
             f'The model could not be written to "{target}": {why(error)}. Choose another '
             "place or make room."
         ) from error
-    if beside:
-        write_whole(target / "config.json", json.dumps(beside, indent=1).encode(), "config")
-    config = {"model_cfg": model, "preprocess_cfg": preprocess}
-    # Last, so that a folder with a config is whole.
+    if facts:
+        write_whole(target / "config.json", json.dumps(facts, indent=1).encode(), "config")
+    # Last, so that a folder with this config is whole.
     write_whole(target / CONFIG_FILE, json.dumps(config, indent=1).encode(), "config")
     _check(clip, target)
     return notes
@@ -95,7 +98,7 @@ def _check(clip: Clip, target: Path) -> None:
     if digest != clip.digest:
         (target / CONFIG_FILE).unlink()
         raise ModelError(
-            f'What was written to "{target}" is not the same model ({digest} in place of '
+            f'The model written to "{target}" differs from the original (digest {digest}, expected '
             f"{clip.digest}); its config was removed. Please report this with the model's name."
         )
 
@@ -105,17 +108,12 @@ def _write_weights(clip: Clip, path: Path) -> None:
     floats = [t for t in state.values() if t.is_floating_point()]
     if all(torch.equal(t.half().float(), t) for t in floats):
         state = {name: t.half() if t.is_floating_point() else t for name, t in state.items()}
-    temporary = path.parent / f".tpt-{uuid.uuid4().hex}"
-    try:
+    with replacing(path) as temporary:
         save_file(state, temporary, metadata={"format": "pt"})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
-def _image_config(clip: Clip, notes: list[str]) -> dict[str, Any]:
-    assert clip.config is not None
-    facts = dict(clip.config.model["vision_cfg"])
+def _image_config(clip: Clip, config: ModelConfig, notes: list[str]) -> dict[str, Any]:
+    facts = dict(config.model["vision_cfg"])
     if facts.get("timm_model_name") != "siglip":
         return facts
     size = _SIGLIP.get((facts["width"], facts["layers"]))
@@ -134,7 +132,7 @@ def _image_config(clip: Clip, notes: list[str]) -> dict[str, Any]:
 
 
 def _is_timm(name: str, clip: Clip) -> bool:
-    """Whether timm has a tower of this name with the weights' names and shapes."""
+    """Whether timm has a tower of this name whose weights have the same names and shapes."""
     import timm
 
     if name not in timm.list_models():
@@ -145,11 +143,11 @@ def _is_timm(name: str, clip: Clip) -> bool:
     return {k: v.shape for k, v in there.items()} == {k: v.shape for k, v in ours.items()}
 
 
-def _text_config(clip: Clip, notes: list[str], beside: dict[str, Any]) -> dict[str, Any]:
-    assert clip.config is not None
-    text = {k: v for k, v in clip.config.text.items() if k not in ("tower", "hf_facts")}
-    facts = clip.config.text.get("hf_facts")
-    if clip.config.text.get("tower") == "bert":
+def _text_config(config: ModelConfig, notes: list[str]) -> tuple[dict[str, Any], Any]:
+    """The `text_cfg`, and the facts of a text tower of transformers for its `config.json`."""
+    text = config.text
+    tower, facts = text.pop("tower", None), text.pop("hf_facts", None)
+    if tower == "bert":
         facts = _bert_facts(text)
         text = {"context_length": text["context_length"], "hf_model_name": _BERT}
         text |= {"hf_proj_type": "linear", "hf_pooler_type": "cls_last_hidden_state_pooler"}
@@ -157,11 +155,7 @@ def _text_config(clip: Clip, notes: list[str], beside: dict[str, Any]) -> dict[s
             f"open_clip itself reads the text tower's facts from {_BERT} on the hub, which suits "
             "Chinese-CLIP's base models alone; this package reads them from config.json beside."
         )
-    if facts:
-        beside |= facts
-    if isinstance(clip.tokenizer, FileTokenizer) and _tokenizer_files(clip):
-        text |= {"hf_tokenizer_name": "tokenizer", "tokenizer_kwargs": {"clean": _clean(clip)}}
-    return text
+    return text, facts
 
 
 def _bert_facts(text: dict[str, Any]) -> dict[str, Any]:
@@ -180,31 +174,28 @@ def _bert_facts(text: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _clean(clip: Clip) -> str:
-    """open_clip's word for what is done to a text ahead of its tokenizer."""
-    tried = clip.tokenizer.clean("A.")  # type: ignore[attr-defined]
-    return {"a": "canonicalize", "a.": "lower"}.get(tried, "whitespace")
+def _name_cleaning(tokenizer: Any) -> str:
+    """open_clip's name for the cleaning of a text before a `FileTokenizer`'s."""
+    return {"a": "canonicalize", "a.": "lower"}.get(tokenizer.clean("A."), "whitespace")
 
 
-def _tokenizer_files(clip: Clip) -> list[Path]:
-    """The files to copy: none where CLIP's own tokenizer gives the same tokens."""
-    if not isinstance(clip.tokenizer, FileTokenizer) or _is_clips_own(clip.tokenizer):
+def _tokenizer_files(tokenizer: Any) -> list[Path]:
+    """A `FileTokenizer`'s files; none if CLIP's own tokenizer gives the same tokens."""
+    if not isinstance(tokenizer, FileTokenizer) or _is_clips_own(tokenizer):
         return []
-    folder = clip.tokenizer.folder
-    return [folder / name for name in (*FILES, *OLD_FILES) if (folder / name).is_file()]
+    files = [tokenizer.folder / name for name in (*FILES, *OLD_FILES)]
+    return [file for file in files if file.is_file()]
 
 
 def _is_clips_own(tokenizer: FileTokenizer) -> bool:
     names = [f"a photo of a {name}." for name in open_clip.IMAGENET_CLASSNAMES]
     own = open_clip.SimpleTokenizer(context_length=tokenizer.context_length)(names)
     ours = tokenizer(names)
-    end = own.argmax(1, keepdim=True)
-    seen = torch.arange(own.shape[1]) <= end
+    seen = torch.arange(own.shape[1]) <= own.argmax(1, keepdim=True)  # up to the end mark
     return torch.equal(own[seen], ours[seen])
 
 
-def _preprocess(clip: Clip, notes: list[str]) -> dict[str, Any]:
-    facts = clip.preprocess
+def _preprocess(facts: Preprocess, notes: list[str]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "size": list(facts.size),
         "mean": list(facts.mean),

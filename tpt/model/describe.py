@@ -1,9 +1,10 @@
-"""What a loaded model is: its kind, towers and sizes, preprocessing, digest, and its image tower's
-cost; the text side's is `tpt.prompts.operations`."""
+"""Describe a loaded model: kind, towers, sizes, preprocessing, digest and its image tower's cost.
+
+The text side's cost is in `tpt.prompts.operations`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from tpt.model._archive import KIND
 from tpt.model._hf_json import FAMILIES
+from tpt.model._towers import ImageTower
 from tpt.model.clip import Clip
 
 VIEWS = 64
@@ -23,7 +25,7 @@ class ModelCard:
 
     name: str
     pretrained: str | None
-    kind: str  # whose format the weights were in
+    kind: str  # the format of the weights
     image_tower: str
     text_tower: str
     image_parameters: int
@@ -40,11 +42,11 @@ class ModelCard:
     resize: str
     precision: str
     digest: str | None
-    operations: int  # of the image tower for 64 views; a multiplication and an addition are two
+    operations: int  # of the image tower for 64 views; a multiply-add counts as two
 
 
 def describe_model(clip: Clip) -> ModelCard:
-    """The facts of a model that `load_clip` loaded. One picture is run through it, to count."""
+    """The facts of a model that `load_clip` loaded. It encodes one picture, to count operations."""
     visual: Any = clip.model.visual
     image = sum(p.numel() for p in visual.parameters())
     facts = clip.preprocess
@@ -75,18 +77,17 @@ def describe_model(clip: Clip) -> ModelCard:
 def count_operations(clip: Clip) -> int:
     """Operations of the matrix products that one view costs in the image tower."""
     view = torch.zeros(1, 3, *clip.preprocess.size, device=clip.device, dtype=clip.dtype)
-    run: Callable[[Any], Any] = clip._image_tower
     with torch.enable_grad(), count_products() as counter:
-        run(view.requires_grad_())  # with a gradient no attention is one fused, uncounted call
+        # With a gradient, attention is not one fused call, which would not be counted.
+        clip._image_tower(view.requires_grad_())
     return int(counter.get_total_flops())
 
 
 def count_products() -> FlopCounterMode:
-    """A counter of the operations of matrix products; it lacks those of attention on a CPU."""
+    """A counter of the operations of matrix products, attention included."""
     fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     back = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-    # Of shapes; the counter itself knows those of other devices.
-    mapping = {
+    mapping = {  # torch's counter lacks a CPU's fused attention
         fused: lambda *shapes, **others: int(sdpa_flop_count(*shapes[:3])),
         back: lambda *shapes, **others: int(sdpa_backward_flop_count(*shapes[:4])),
     }
@@ -103,11 +104,12 @@ def _kind(clip: Clip) -> str:
 def _image_tower(clip: Clip) -> str:
     visual: Any = clip.model.visual
     facts = clip.config.model["vision_cfg"] if clip.config is not None else {}
-    made = type(visual).__name__
     layers, width = facts.get("layers"), facts.get("width")
     if "timm_model_name" in facts and not width:
         return f"timm {facts['timm_model_name']}"
-    name = {"ImageTower": "VisionTransformer with attention pooling"}.get(made, made)
+    name = type(visual).__name__
+    if isinstance(visual, ImageTower):
+        name = "VisionTransformer with attention pooling"
     if isinstance(layers, (list, tuple)):
         return f"{name}, layers {'-'.join(map(str, layers))}, width {width}"
     if not facts:

@@ -1,8 +1,8 @@
-"""Find, load and describe models: open_clip names, hub names, local folders, the embedded model.
+"""Find, load and list models: open_clip names, hub names, local folders, the embedded model.
 
 Weights are read by open_clip with `weights_only=True` or as safetensors, and configs through an
 allow-list (`tpt.model._config`); nothing in them is executed. A model without its weights is an
-error, never a random model: those are made only for `pretrained="random"`.
+error; random weights are made only for `pretrained="random"`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from open_clip import factory
 
 from tpt.errors import ModelError, suggest
 from tpt.model._archive import KIND, is_archive, read_archive_config
-from tpt.model._building import build_model, check_size, has_tokenizer, make_tokenizer
+from tpt.model._building import build_model, check_size, make_tokenizer, reads_tokenizer
 from tpt.model._config import ModelConfig, read_config
 from tpt.model._folders import CONFIG_FILE, check_folder, fetch_repository, read_folder
 from tpt.model._hf_text import check_installed, width_of, with_text_facts
@@ -37,7 +37,7 @@ _OFFLINE = (
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """One row of `tpt models`: what is known of a model before it is built."""
+    """One row of `tpt models`: what is known of a model before it is loaded."""
 
     name: str
     image_size: int
@@ -61,10 +61,10 @@ def load_clip(
     """Load a model, frozen and in eval mode.
 
     Args:
-        name: an open_clip name ("ViT-B-16"), "hf-hub:org/repo" or "local-dir:/path" (open_clip's
-            format, or a CLIPModel, SiglipModel or ChineseCLIPModel of transformers), or "lite",
-            the small model inside this package; or the path of an archive of OpenAI's
-            ("/home/me/.cache/clip/ViT-B-16.pt"), which is read without running it.
+        name: an open_clip name ("ViT-B-16"); "hf-hub:org/repo" or "local-dir:/path" (open_clip's
+            format, or a CLIPModel, SiglipModel or ChineseCLIPModel of transformers); "lite", the
+            small model inside this package; or the path of one of OpenAI's archives
+            ("/home/me/.cache/clip/ViT-B-16.pt"), whose code is not run.
         pretrained: for an open_clip name, a tag ("openai"), a local weight file, or "random" for
             random weights drawn from `seed`. Not used with the other kinds of name.
         device: "auto" (a CUDA device, else Apple's, else the CPU), "cpu", "cuda", "cuda:1", "mps".
@@ -75,8 +75,8 @@ def load_clip(
         micro_batch, cuda_graphs: see `Clip`.
 
     Raises:
-        ModelError: unknown name or tag, missing or unreachable weights, a device or precision that
-            this machine does not have, a text tower that context vectors cannot enter.
+        ModelError: unknown name or tag; missing or unreachable weights; a device or precision that
+            this machine does not have; a text tower that context vectors cannot enter.
     """
     place = find_device(device)
     precision = choose_precision(precision, place)
@@ -103,22 +103,29 @@ def load_clip(
 
 
 def resolve_name(name: str, pretrained: str | None) -> tuple[str, str | None]:
-    """(model, weights) as `load_clip` would spell them in a prompt file; nothing is loaded.
+    """(model, weights) as `load_clip` writes them in a prompt file; nothing is loaded.
 
     Raises:
-        ModelError: what `load_clip` would refuse without looking at weights.
+        ModelError: what `load_clip` refuses before it reads weights.
     """
     return _resolve(name, pretrained)[:2]
 
 
 def name_folder(name: str) -> str:
-    """A name as `load_clip` takes it: "local-dir:" goes ahead of a folder's path."""
-    known = ":" in name or name in EMBEDDED or name in open_clip.list_models()
-    return name if known or not Path(name).is_dir() else f"local-dir:{name}"
+    """A name as `load_clip` takes it: with "local-dir:" before a folder's path."""
+    return f"local-dir:{name}" if _may_be_path(name) and Path(name).is_dir() else name
+
+
+def _may_be_path(name: str) -> bool:
+    return ":" not in name and name not in EMBEDDED and name not in open_clip.list_models()
 
 
 def find_device(device: str | torch.device) -> torch.device:
-    """The torch device meant by "auto" or a device's name, if this machine has it."""
+    """The torch device of a name ("auto": the best one), if this machine has it.
+
+    Raises:
+        ModelError: unknown, unsupported or missing.
+    """
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -129,43 +136,39 @@ def find_device(device: str | torch.device) -> torch.device:
         raise ModelError(
             f'Unknown device "{device}": expected auto, cpu, cuda, cuda:0, cuda:1, ... or mps.'
         ) from error
-    count = torch.cuda.device_count() if place.type == "cuda" else 1
-    missing = place.type == "mps" and not torch.backends.mps.is_available()
-    if missing or (place.type == "cuda" and (place.index or 0) >= count):
-        raise ModelError(
-            f'Device "{device}" is not on this machine ({torch.cuda.device_count()} CUDA devices '
-            "were found). Use --device auto or --device cpu."
-        )
     if place.type not in ("cpu", "cuda", "mps"):
         raise ModelError(f'Device "{device}" is not supported: expected auto, cpu, cuda or mps.')
+    counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if place.type != "cpu" and (place.index or 0) >= counts[place.type]:
+        raise ModelError(
+            f'Device "{device}" is not on this machine ({counts["cuda"]} CUDA devices were found). '
+            "Use --device auto or --device cpu."
+        )
     return place
 
 
 def list_models() -> list[ModelInfo]:
     """Every model that `load_clip` knows by name: the embedded ones, then open_clip's."""
-    names = [*EMBEDDED, *open_clip.list_models()]
-    return [_describe(name) for name in names]
+    return [_describe(name) for name in [*EMBEDDED, *open_clip.list_models()]]
 
 
 def _describe(name: str) -> ModelInfo:
     config = _config(name)
     size = config.model["vision_cfg"].get("image_size", 224)
-    width = config.text.get("width", 512)
-    hidden = ("hf_model_name", "no_causal_mask", "embed_cls")
-    tags = (
-        ("embedded",) if name in EMBEDDED else tuple(open_clip.list_pretrained_tags_by_model(name))
-    )
+    text = config.text
+    slow = any(map(text.get, ("hf_model_name", "no_causal_mask", "embed_cls")))
+    tags = ["embedded"] if name in EMBEDDED else open_clip.list_pretrained_tags_by_model(name)
     return ModelInfo(
         name=name,
         image_size=size if isinstance(size, int) else size[0],
-        width=width_of(config.text["hf_facts"]) if config.text.get("hf_facts") else width,
-        text_path="full-length" if any(map(config.text.get, hidden)) else "shared-prefix",
-        tags=tags,
+        width=width_of(text["hf_facts"]) if text.get("hf_facts") else text.get("width", 512),
+        text_path="full-length" if slow else "shared-prefix",
+        tags=tuple(tags),
     )
 
 
 def _config(name: str) -> ModelConfig:
-    """The config of a model that this package or open_clip brings."""
+    """The config of a model that this package or open_clip contains."""
     if name in EMBEDDED:
         return read_config(EMBEDDED[name] / CONFIG_FILE, name)
     config = ModelConfig(dict(open_clip.get_model_config(name) or {}), {})
@@ -173,24 +176,24 @@ def _config(name: str) -> ModelConfig:
 
 
 def _resolve(name: str, pretrained: str | None) -> tuple[str, str | None, ModelConfig | None]:
-    """(our name; a tag, a file, RANDOM or None; the config unless it is yet to be fetched)."""
-    listed = open_clip.list_models()
-    if ":" not in name and name not in [*EMBEDDED, *listed] and Path(name).is_dir():
+    """(our name; a tag, a file, RANDOM or None; the config unless it must be fetched)."""
+    if _may_be_path(name) and Path(name).is_dir():
         raise ModelError(f'"{name}" is a folder: write local-dir:{name} to load what is in it.')
-    if ":" not in name and name not in [*EMBEDDED, *listed] and Path(name).is_file():
+    if _may_be_path(name) and Path(name).is_file():
         return name, None, _read_file(name, pretrained)
     known = name.replace("/", "-") if ":" not in name else name
     if known in EMBEDDED:
         if pretrained not in (None, "embedded", RANDOM):
-            raise _has_weights(f'The model "{known}" carries', pretrained)
+            raise _has_weights(f'The model "{known}"', pretrained)
         return known, RANDOM if pretrained == RANDOM else None, _config(known)
     if known.startswith(("local-dir:", "hf-hub:")):
         if pretrained is not None:
-            raise _has_weights(f'"{known}" names', pretrained)
+            raise _has_weights(f'"{known}"', pretrained)
         return known, None, None if known.startswith("hf-hub:") else read_folder(known)
+    listed = open_clip.list_models()
     if known == "tiny":
         raise ModelError(
-            'The embedded model "tiny" is gone; "lite" took its place and is the default. A prompt '
+            'The embedded model "tiny" was replaced by "lite", which is the default. A prompt '
             'learned for "tiny" does not fit it: learn it again with `tpt train`.'
         )
     if known not in listed:
@@ -208,20 +211,19 @@ def _resolve(name: str, pretrained: str | None) -> tuple[str, str | None, ModelC
 
 def _has_weights(what: str, pretrained: str) -> ModelError:
     return ModelError(
-        f'{what} its own weights; pretrained="{pretrained}" does not apply to it. Leave it out.'
+        f'{what} has its own weights; pretrained="{pretrained}" does not apply. Leave it out.'
     )
 
 
 def _read_file(name: str, pretrained: str | None) -> ModelConfig:
-    """The config of an archive of OpenAI's, which holds a whole model."""
+    """The config of one of OpenAI's archives, which hold a whole model."""
     if not is_archive(Path(name)):
         raise ModelError(
-            f'"{name}" is a file; only OpenAI\'s archives (ViT-B-16.pt) say themselves which model '
-            "they are. Name the model and give the file as its weights: --model NAME --pretrained "
-            "FILE."
+            f'"{name}" is a file; only OpenAI\'s archives (ViT-B-16.pt) say which model they hold. '
+            "Name the model and give the file as its weights: --model NAME --pretrained FILE."
         )
     if pretrained is not None:
-        raise _has_weights(f'"{name}" brings', pretrained)
+        raise _has_weights(f'"{name}"', pretrained)
     try:
         return read_archive_config(Path(name), name)
     except ValueError as error:
@@ -243,8 +245,8 @@ def _resolve_weights(name: str, pretrained: str | None) -> tuple[str, bool]:
         )
     tag_config = _tag_config(name, pretrained)
     if tag_config:
-        # The published OpenAI weights want QuickGELU although the plain config does not say so;
-        # without it every feature is slightly wrong and nothing complains.
+        # OpenAI's weights need QuickGELU, which the plain config does not say. Without it every
+        # feature is slightly wrong, and no error says so.
         tag = pretrained.lower().replace("-", "_")  # as open_clip lists it
         return tag, bool(tag_config.get("quick_gelu"))
     if Path(pretrained).is_file():
@@ -256,14 +258,14 @@ def _resolve_weights(name: str, pretrained: str | None) -> tuple[str, bool]:
 
 
 def _tag_config(name: str, tag: str) -> dict[str, Any]:
-    """What open_clip knows of a tag, or {}. It takes "-" for "_" and capitals for small letters."""
+    """What open_clip knows of a tag, or {}. It reads "-" as "_" and ignores case."""
     return dict(open_clip.pretrained.get_pretrained_cfg(name, tag))
 
 
 def _fetch(
     name: str, weights: str | None, config: ModelConfig | None
 ) -> tuple[ModelConfig, Path | None, Path | None]:
-    """(config, folder of the tokenizer's files, weight file), fetched where they are elsewhere."""
+    """(config, folder of the tokenizer's files, weight file), downloaded if need be."""
     if config is None:
         config, folder, file = fetch_repository(name)
         check_size(config, file)
@@ -279,11 +281,11 @@ def _fetch(
         check_size(config, Path(name))
         return config, None, Path(name)
     folder = EMBEDDED[name] if name in EMBEDDED else Path(name.removeprefix("local-dir:"))
-    if not has_tokenizer(folder, config):
+    if not reads_tokenizer(folder, config):
         check_installed(config.text, name)
     config = with_text_facts(config, folder, name)
     found = find_weights(folder, config.kind)
-    assert found is not None  # it was there a moment ago
+    assert found is not None  # `read_folder` has found it
     if name not in EMBEDDED:
         check_size(config, found)
         check_folder(folder, name, config)
@@ -295,21 +297,21 @@ def _explain(name: str, pretrained: str | None, error: Exception) -> str:
     plain = "as .safetensors or a torch file with no code in it"
     if name.startswith("local-dir:"):
         return (
-            f'What is in "{name}" could not be loaded: {reason}. The weights have to be a state '
-            f"dict of exactly the architecture that its config describes, {plain}."
+            f'The model in "{name}" could not be loaded: {reason}. Expected weights that are a '
+            f"state dict of exactly the architecture that its config describes, {plain}."
         )
     if pretrained and not _tag_config(name, pretrained) and Path(pretrained).is_file():
         return (
-            f"The weight file {pretrained} could not be loaded into {name}: {reason}. It has to be "
-            f"a state dict of exactly this architecture, {plain}, or OpenAI's own archive of it. A "
-            "wrong model name ends here too."
+            f"The weight file {pretrained} could not be loaded into {name}: {reason}. Expected a "
+            f"state dict of exactly this architecture, {plain}, or OpenAI's own archive of it. "
+            "Check the model name too."
         )
     what = f'"{name}"' + (f' with weights "{pretrained}"' if pretrained else "")
     return f"The model {what} could not be loaded: {reason}. {_OFFLINE}"
 
 
 def _reason(error: Exception) -> str:
-    """The error's own words in one line; torch's advice to read code all the same is left out."""
+    """The error's text on one line, without torch's advice to allow code."""
     if isinstance(error, pickle.UnpicklingError):
         return "it is not a torch file, or it holds objects that would run code when read"
     text = " ".join(str(error).split())

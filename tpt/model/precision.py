@@ -1,8 +1,8 @@
-"""In which type a model multiplies: what `auto` means on a device, and TF32 only where it is asked.
+"""The type in which a model multiplies: what `auto` means on a device, and TF32 only on request.
 
-bf16 where the device has matrix units for it: NVIDIA's from Ampere on, CPUs with AVX512-BF16 or
-AMX. On older GPUs with fp16 units an fp16 image tower. Else fp32. fp16 means the image tower alone,
-because gradients through a text tower would vanish in it; residual sums, norms and softmax of the
+`auto` is bf16 if the device has matrix units for it (NVIDIA from Ampere on, CPUs with AVX512-BF16
+or AMX), fp16 on older GPUs with fp16 units, else fp32. fp16 applies to the image tower alone,
+because gradients through a text tower would vanish in it. Residual sums, norms and softmax of the
 shared-prefix text path are float32 in every precision.
 """
 
@@ -23,10 +23,10 @@ _AMPERE, _VOLTA = 8, 7  # compute capabilities
 
 
 def choose_precision(precision: str, device: torch.device) -> str:
-    """The precision that is meant on a device: "fp32", "tf32", "bf16" or "fp16".
+    """The precision to use on a device: "fp32", "tf32", "bf16" or "fp16".
 
     Raises:
-        ModelError: one that does not exist, or that the device does not compute.
+        ModelError: unknown, or not available on the device.
     """
     if precision not in PRECISIONS:
         raise ModelError(
@@ -35,13 +35,12 @@ def choose_precision(precision: str, device: torch.device) -> str:
         )
     if precision == "fp16" and device.type == "cpu":
         raise ModelError(
-            "Precision fp16 is not computed on a CPU. Use bf16 (about twice as fast as fp32 on "
+            "Precision fp16 is not available on a CPU. Use bf16 (about twice as fast as fp32 on "
             "processors that have it) or fp32."
         )
     if precision == "tf32" and device.type != "cuda":
         raise ModelError(
-            f'Precision tf32 is one of NVIDIA\'s GPUs, and the device is "{device}". Use bf16 or '
-            "fp32."
+            f'Precision tf32 needs an NVIDIA GPU, and the device is "{device}". Use bf16 or fp32.'
         )
     return precision if precision != "auto" else _choose(device)
 
@@ -55,7 +54,7 @@ def _choose(device: torch.device) -> str:
 
 @cache
 def has_bf16_units() -> bool:
-    """Whether this CPU multiplies bf16 itself (AVX512-BF16 or AMX), as far as Linux tells."""
+    """Whether Linux says that this CPU multiplies bf16 itself (AVX512-BF16 or AMX)."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -66,17 +65,17 @@ def has_bf16_units() -> bool:
 
 @contextmanager
 def multiplying(precision: str, device: torch.device) -> Iterator[None]:
-    """Multiply float32 on a GPU as the precision says: exactly, or in TF32 for "tf32".
+    """Multiply float32 on a GPU exactly, or in TF32 for the precision "tf32".
 
-    The switch belongs to the whole process, and torch's default is TF32 in convolutions; it is set
-    back at the end.
+    torch's switches belong to the whole process, and its default is TF32 in convolutions; they are
+    restored at the end.
     """
     if device.type != "cuda":
         yield
         return
+    values: tuple[Any, Any]
     switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    values: tuple[Any, Any] = (False, True)
-    name = "allow_tf32"
+    name, values = "allow_tf32", (False, True)
     if hasattr(torch.backends.cudnn, "conv"):  # from torch 2.9 on
         switches = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
         name, values = "fp32_precision", ("ieee", "tf32")

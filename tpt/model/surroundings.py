@@ -1,8 +1,8 @@
-"""What stands around a computation: torch's modes, the process it was forked in, other threads.
+"""Shield a computation from its surroundings: torch's modes, forks, other threads.
 
 A program may call us inside `torch.inference_mode()` or autocast, with another default dtype or
 device, from many threads, or in a process that was forked after torch had used several threads.
-`steady` makes all of that have no say in the numbers; nothing here changes it for anybody else.
+`steady` keeps all of these from changing the numbers, and changes none of them for the caller.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from torch.overrides import TorchFunctionMode
 from tpt.errors import ModelError
 
 _FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.randn, torch.rand, torch.linspace}
-_CONVERTERS = {torch.tensor, torch.as_tensor, torch.full}  # what they make depends on the values
+_CONVERTERS = {torch.tensor, torch.as_tensor, torch.full}  # their dtype depends on the values
 _DRAWING = {torch.randn, torch.rand, torch.Tensor.normal_, torch.Tensor.uniform_}
 _home: int | None = None  # the process in which this package first computed something
 
 
 class Defaults(TorchFunctionMode):
-    """In this thread new tensors are float32 unless said otherwise, and `rng` draws, if given.
+    """In this thread, new tensors default to float32 and random numbers to `rng`, if given.
 
-    The default dtype and the default generator belong to the whole process; this leaves both alone.
+    torch's default dtype and generator belong to the whole process; both stay unchanged.
     """
 
     def __init__(self, rng: torch.Generator | None = None) -> None:
@@ -48,7 +48,7 @@ class Defaults(TorchFunctionMode):
 
 
 def _holds_floats(value: Any) -> bool:
-    """Whether a Python float is among nested values; the first list of each level is looked at."""
+    """Whether nested values contain a Python float; only the first list of each level is read."""
     while isinstance(value, (list, tuple)):
         if any(isinstance(one, float) for one in value):
             return True
@@ -58,10 +58,10 @@ def _holds_floats(value: Any) -> bool:
 
 @contextmanager
 def steady() -> Iterator[None]:
-    """Compute as if the caller had set nothing: no autocast, float32 and CPU as the defaults.
+    """Compute without the caller's settings: no autocast, float32 and CPU as the defaults.
 
-    Also a decorator. Inference mode stays as it is: what outlives the call needs
-    `torch.inference_mode(False)` beside it.
+    Also a decorator. Inference mode stays as it is: tensors that outlive the call need
+    `torch.inference_mode(False)` too.
 
     Raises:
         ModelError: in a forked process, where torch's threads would hang.
@@ -79,32 +79,31 @@ def steady() -> Iterator[None]:
 
 
 def check_process() -> None:
-    """Refuse to compute where torch would wait for threads that a fork left behind.
+    """Refuse to compute in a fork, where torch would wait for threads that were not copied.
 
     Raises:
-        ModelError: another process computed first, this one was forked from it, and torch is to use
-            several threads.
+        ModelError: the parent process has computed, and torch is to use several threads.
     """
     global _home
     here = os.getpid()
-    _home = here if _home is None else _home
+    _home = _home or here
     if _home != here and torch.get_num_threads() > 1:
         raise ModelError(
             f"This process ({here}) was forked from one ({_home}) that had used torch's threads "
-            "already, and a fork does not copy threads: torch would wait for them for ever. Start "
+            "already, and a fork does not copy threads: torch would wait for them forever. Start "
             'processes with the method "spawn" or "forkserver" of multiprocessing, or call '
             "torch.set_num_threads(1) first in the forked process."
         )
 
 
 class Lock:
-    """A lock that can be copied, pickled and forked: a copy is a lock of its own, and free."""
+    """A lock that can be copied, pickled and forked; the copy is a free lock of its own."""
 
     def __init__(self) -> None:
         self._held = threading.Lock(), os.getpid()
 
     def _own(self) -> threading.Lock:
-        """The lock of this process: a thread of another will never free the one it had taken."""
+        """The lock of this process; a fork gets a new one, as nobody there would free the old."""
         if self._held[1] != os.getpid():
             self._held = threading.Lock(), os.getpid()
         return self._held[0]
@@ -119,9 +118,10 @@ class Lock:
         self._own().release()
 
     def take(self) -> bool:
-        """Take the lock if it is free; whether it was."""
+        """Take the lock if it is free; returns whether it was."""
         return self._own().acquire(blocking=False)
 
     def free(self) -> None:
-        if (own := self._own()).locked():  # not in a process that was forked since
+        """Release the lock, unless this process was forked since it was taken."""
+        if (own := self._own()).locked():
             own.release()

@@ -1,8 +1,8 @@
-"""Copies to the device that do not make the host wait.
+"""Copy to the device without making the host wait.
 
-A copy from ordinary memory to a CUDA device waits until the device has done all that was launched
-before. A copy from pinned (page-locked) memory is only queued, and on a stream of its own it runs
-beside what the device computes. On a CPU nothing is copied.
+A copy from ordinary memory to a CUDA device waits until the device has done all earlier work. A
+copy from pinned (page-locked) memory is only queued, and on a stream of its own it runs while the
+device computes. On a CPU nothing is copied.
 """
 
 from __future__ import annotations
@@ -15,16 +15,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-_KINDS = frozenset({"cuda"})
-
 
 def has_streams(device: torch.device) -> bool:
-    """Whether the device copies beside what it computes, and records CUDA graphs."""
-    return device.type in _KINDS
+    """Whether the device copies while it computes, and records CUDA graphs."""
+    return device.type == "cuda"
 
 
 def pin(pixels: npt.NDArray[Any], device: torch.device) -> npt.NDArray[Any]:
-    """An array of any shape in pinned memory; itself where the device has no streams."""
+    """An array of any shape in pinned memory; the array itself for a device without streams."""
     if not has_streams(device):
         return pixels
     pinned: npt.NDArray[Any] = _pin(torch.from_numpy(pixels)).numpy()
@@ -39,7 +37,7 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def _pin(tensor: Tensor) -> Tensor:
-    """The tensor in pinned memory; where there is none left, the tensor itself."""
+    """The tensor in pinned memory; the tensor itself if none is left."""
     try:
         return tensor.pin_memory()
     except RuntimeError:
@@ -61,7 +59,7 @@ class Sender:
         """Pictures (H, W, 3) as tensors on the device; the current stream waits for the copies."""
         tensors = [torch.from_numpy(array) for array in arrays]
         if not has_streams(device):
-            return [send(tensor, device) for tensor in tensors]
+            return [tensor.to(device) for tensor in tensors]
         gpu: Any = torch.get_device_module(device)
         if self._side is None or self._side[0] != device:
             self._side = device, gpu.Stream(device)
@@ -70,5 +68,5 @@ class Sender:
             sent = [send(tensor, device) for tensor in tensors]
         current.wait_stream(side)
         for tensor in sent:
-            tensor.record_stream(current)  # its memory is free when `current` has used it
+            tensor.record_stream(current)  # its memory is not reused before `current` is done
         return sent

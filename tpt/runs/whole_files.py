@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: a full disk leaves the old one as it was."""
+"""Write files whole or not at all: a full disk leaves the old file unchanged."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tpt.errors import OutputError, why
 
 
 def write_whole(target: Path, content: bytes, what: str) -> None:
-    """Write beside the target, then rename over it.
+    """Write a file, whole or not at all.
 
     Args:
         what: names the content in the message, for example "prompt".
 
     Raises:
-        OutputError: the disk refused; a file that was there before is unchanged.
+        OutputError: it cannot be written; an earlier file is unchanged.
     """
     try:
         with staged(target, content):
@@ -35,40 +35,44 @@ def write_whole(target: Path, content: bytes, what: str) -> None:
 def staged(
     target: Path, content: bytes, *, beside: Path | None = None, sync: bool = True
 ) -> Iterator[None]:
-    """Write beside the target, and rename over it when the block has ended without an error.
+    """Write beside the target; rename over it when the block ends without an error.
 
     Args:
-        beside: the file to write first, in the same folder; by default one of its own.
+        beside: the temporary file, in the same folder; default: a name of its own.
         sync: wait until the disk has the content, so that even a power cut leaves a whole file.
 
     Raises:
-        OSError: the disk refused; a file that was there before is unchanged.
+        OSError: it cannot be written; an earlier file is unchanged.
     """
-    temporary = beside or target.parent / f".tpt-{uuid.uuid4().hex}"
-    try:
+    with replacing(target, beside) as temporary:
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             if sync:
                 os.fsync(file.fileno())
         yield
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def open_whole(target: str) -> Iterator[BinaryIO]:
-    """A file to write in parts, which takes its name when the block has ended without an error.
+    """A file to write in parts; it gets its name when the block ends without an error.
 
     Raises:
-        OSError: the disk refused; a file that was there before is unchanged.
+        OSError: it cannot be written; an earlier file is unchanged.
     """
-    folder = os.path.dirname(os.path.abspath(target))
-    temporary = Path(folder, f".tpt-{uuid.uuid4().hex}")
+    with replacing(Path(target)) as temporary, temporary.open("wb") as file:
+        yield file
+
+
+@contextmanager
+def replacing(target: Path, temporary: Path | None = None) -> Iterator[Path]:
+    """The path of a temporary file beside the target; it replaces the target at the block's end.
+
+    After an error in the block it is removed, and the target is unchanged.
+    """
+    temporary = temporary or target.absolute().parent / f".tpt-{uuid.uuid4().hex}"
     try:
-        with temporary.open("wb") as file:
-            yield file
+        yield temporary
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
