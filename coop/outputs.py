@@ -26,7 +26,7 @@ from coop.loop import State
 from coop.sampling import draw_shots
 from coop.train_job import TrainJob, shots_text
 from tpt.errors import OutputError, why
-from tpt.runs.journal import GO_ON_OR_START_AGAIN, check_same, open_lines, read_lines
+from tpt.runs.journal import RESUME_OR_OVERWRITE, check_same, open_lines, read_lines
 from tpt.runs.lock import check_free, hold
 from tpt.runs.whole_files import write_whole
 
@@ -103,7 +103,7 @@ def check_outputs(
             "another place."
         )
     if resume and overwrite:
-        raise OutputError(GO_ON_OR_START_AGAIN)
+        raise OutputError(RESUME_OR_OVERWRITE)
     log, files = outputs.log, outputs.everything(runs)
     if [*files, outputs.state].count(log) > 1:
         raise OutputError(

@@ -233,7 +233,7 @@ def test_a_folder_of_another_run_is_left_alone(run_tpt: Run, begun: tuple[object
     )
     message = refuse(run_tpt, *begun, "--resume", "--overwrite", code=2)
     assert message == (
-        "Error: --resume goes on with the output and --overwrite starts it again. Give one of them."
+        "Error: --resume continues the output and --overwrite starts it again. Give one of them."
     )
 
 

@@ -28,7 +28,10 @@ def test_a_dry_run_loads_and_checks_everything(run_tpt: Run) -> None:
         (("--method", "tqt"), 'Unknown method "tqt"'),
         (("--queue", "0"), "Invalid value for '--queue'"),
         (("--views", "4", "--method", "zero_shot"), "--views has no meaning with"),
-        (("--allow-host", "https://tpt.example"), "is no name of a host. Expected one without"),
+        (
+            ("--allow-host", "https://tpt.example"),
+            "is not the name of a host. Expected one without",
+        ),
         (("--allow-host", "tpt.example:443"), "such as tpt.example.org"),
         (("--token-file", "none.txt"), '"none.txt" cannot be read'),
         (("--token-file", "empty.txt"), "holds no token; expected one line of ASCII"),

@@ -119,7 +119,7 @@ def test_an_actor_s_records_are_those_of_a_stream(source: Path, tiny: tpt.Clip) 
 
 def test_actors_do_not_build_a_jacobian_each() -> None:
     wanted = PredictSettings(classes=("cat", "dog"), model="tiny", jacobian=True)
-    with pytest.raises(MethodError, match="would be built by each actor on its own"):
+    with pytest.raises(MethodError, match="Each actor would have to build"):
         Predictor.prepare(wanted)
 
 

@@ -221,7 +221,7 @@ def test_a_field_stands_once(serving: Running, picture: Picture) -> None:
     with serving.client() as client:
         data = {"method": ["tpt", "vte"]}
         answer = client.post("/v1/predict", files={"images": ("a.png", picture(0))}, data=data)
-    expect(answer, 422, "The field method stands 2 times")
+    expect(answer, 422, "The field method came 2 times")
 
 
 @pytest.mark.parametrize(
@@ -426,7 +426,7 @@ def test_a_fault_of_ours_is_told_without_a_traceback_to_the_client(
     running = start()
     monkeypatch.setattr(running.service, "predict", None)
     answer = running.predict(picture(0))
-    expect(answer, 500, "Its log says more")
+    expect(answer, 500, "Its log has the details")
     wait_until(lambda: bool(running.lines))
     assert "TypeError" in running.lines[-1]["error"]
     assert running.lines[-1]["id"] == answer.headers["x-request-id"]

@@ -1,9 +1,9 @@
-"""A run's lines in a file: appended as they are made, and gone on with where they end.
+"""A run's output lines in a file, which a later run can continue.
 
-Every line is flushed when it is written, so a run that was killed leaves whole lines and at most
-one broken line at the end, which `read_lines` cuts off. Beside FILE stands `FILE.settings.json`
-with every setting that made it, so that a run is never continued with others; and while a run
-writes it, no other run may (`tpt.runs.lock`).
+Every line is flushed when it is written, so a killed run leaves whole lines and at most one broken
+line at the end, which `read_lines` cuts off. `FILE.settings.json` beside FILE holds every setting
+that made it, so that no run continues with others. Only one run at a time may write the file
+(`tpt.runs.lock`).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from tpt.runs.whole_files import staged
 from tpt.text import read_json
 
 T = TypeVar("T")
-GO_ON_OR_START_AGAIN = (
-    "--resume goes on with the output and --overwrite starts it again. Give one of them."
+RESUME_OR_OVERWRITE = (
+    "--resume continues the output and --overwrite starts it again. Give one of them."
 )
 
 
 @dataclass(frozen=True)
 class Journal:
-    """A file of lines that can be gone on with, and the settings beside it."""
+    """A file of lines that a later run can continue, and the settings beside it."""
 
     path: str
 
@@ -44,15 +44,14 @@ class Journal:
         return os.path.exists(self.path) and os.path.getsize(self.path) > 0
 
     def check(self, resume: bool, overwrite: bool) -> None:
-        """Refuse, before a model is loaded for it, a file that must not be written.
+        """Refuse, before a model is loaded, a file that must not be written.
 
         Raises:
-            MethodError: options that do not go together.
-            OutputError: another run writes it; it exists and neither `resume` nor `overwrite` was
-                asked for.
+            MethodError: both `resume` and `overwrite`.
+            OutputError: another run writes it; it exists, without `resume` or `overwrite`.
         """
         if resume and overwrite:
-            raise MethodError(GO_ON_OR_START_AGAIN)
+            raise MethodError(RESUME_OR_OVERWRITE)
         check_free(self.path)
         self._check_begun(resume, overwrite)
 
@@ -68,7 +67,7 @@ class Journal:
         """Be the only run that writes the file.
 
         Raises:
-            OutputError: as `check`, which is looked at again: a run may have ended since.
+            OutputError: as `check`, which is repeated: another run may have ended since.
         """
         with hold(self.path):
             self._check_begun(resume, overwrite)
@@ -78,8 +77,8 @@ class Journal:
         """Write the settings, whole or not at all, and empty the file.
 
         Args:
-            settings: all that decides what the lines say; must be the same to resume.
-            environment: what is worth keeping besides (device, versions).
+            settings: everything that decides the lines; must be the same to resume.
+            environment: other facts worth keeping (device, versions).
 
         Raises:
             OutputError: the disk refused.
@@ -88,7 +87,7 @@ class Journal:
         text = json.dumps(content, indent=1, ensure_ascii=True) + "\n"
         try:
             with staged(self.sidecar, text.encode(), sync=False):
-                # Lines go before their settings do: old ones must never stand beside new settings.
+                # Lines are removed first: old lines must never be beside new settings.
                 if self.is_begun:
                     os.truncate(self.path, 0)
         except OSError as error:
@@ -98,15 +97,24 @@ class Journal:
         """The settings of the run that began the file.
 
         Raises:
-            OutputError: nobody knows them.
+            OutputError: as the function `read_settings`.
         """
-        try:
-            return dict(read_json(self.sidecar)["settings"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise OutputError(
-                f'"{self.path}" cannot be continued: its settings file "{self.sidecar}" is missing '
-                "or damaged, so nobody knows how it was made. Start again with --overwrite."
-            ) from error
+        return read_settings(self.sidecar, self.path)
+
+
+def read_settings(file: Path, output: str) -> dict[str, Any]:
+    """The settings in the settings file of an output.
+
+    Raises:
+        OutputError: the file is missing or damaged.
+    """
+    try:
+        return dict(read_json(file)["settings"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(
+            f'"{output}" cannot be continued: its settings file "{file}" is missing or damaged, so '
+            "nobody knows how it was made. Start again with --overwrite."
+        ) from error
 
 
 def check_same(
@@ -118,10 +126,10 @@ def check_same(
     same: str = "the same settings",
     wording: Wording | None = None,
 ) -> None:
-    """Refuse to go on with what was begun with other settings.
+    """Refuse to continue an output that was begun with other settings.
 
     Raises:
-        OutputError: naming what changed.
+        OutputError: names what changed.
     """
     change = describe_change(*_without_names(before, json.loads(json.dumps(now))), wording)
     if change:
@@ -131,14 +139,14 @@ def check_same(
 
 
 def _without_names(before: Settings, now: Settings) -> tuple[Settings, Settings]:
-    """Both settings without the model's names where its weights' digest says that it is the same.
+    """Both settings without the model's names, if the weights' digests are the same.
 
-    A run of an earlier version says no digest; then the names decide.
+    A run of an earlier version has no digest; then the names decide.
     """
     old, new = before.get("weights"), now.get("weights")
     known = old is not None and new is not None
-    told = {"weights"} if not known else {"model", "pretrained"} if old == new else set()
-    first, second = ({k: v for k, v in one.items() if k not in told} for one in (before, now))
+    ignored = {"weights"} if not known else {"model", "pretrained"} if old == new else set()
+    first, second = ({k: v for k, v in one.items() if k not in ignored} for one in (before, now))
     return first, second
 
 
@@ -159,46 +167,41 @@ def open_lines(
 
     Args:
         path: a file, or "-" for standard output.
-        encode: makes a line, without its end, of what is to be written; bytes of file names that
-            are not UTF-8 stay what they are.
-        append: go on with the file; else it is emptied.
-        header: the first line of a file that is empty.
+        encode: makes a line, without its line break, of an item; bytes of file names that are not
+            UTF-8 are kept.
+        append: continue the file; else it is emptied.
+        header: the first line of an empty file.
         can_resume: whether a message may promise --resume.
         refuse: makes the error of a disk that refuses, here or in the function.
 
     Raises:
-        OutputError: the disk is full or gone; the lines before are whole.
+        OutputError: the disk is full or gone; the earlier lines are whole.
     """
 
     @contextmanager
     def refusing(can_resume: bool) -> Iterator[None]:
         try:
             yield
-        except BrokenPipeError:  # `| head`: the reader has seen enough
+        except BrokenPipeError:  # `| head` has read enough
             raise
         except OSError as error:
             raise refuse(path, error, can_resume) from error
 
-    def write(item: T) -> None:
-        with refusing(can_resume):
-            put(encode(item))
-
     def put(line: str) -> None:
-        file.write((line + "\n").encode("utf-8", "surrogateescape"))
-        file.flush()
+        with refusing(can_resume):
+            file.write((line + "\n").encode("utf-8", "surrogateescape"))
+            file.flush()
 
     if path == "-":
         sys.stdout.flush()
     with refusing(False):
         file = sys.stdout.buffer if path == "-" else open(path, "ab" if append else "wb")  # noqa: SIM115
     try:
-        # A run that was killed in the middle of its header left nothing.
         if header is not None and not (append and file.tell()):
-            with refusing(can_resume):
-                put(header)
-        yield write
+            put(header)
+        yield lambda item: put(encode(item))
     except BaseException:
-        with suppress(OSError):  # what could not be flushed was already reported
+        with suppress(OSError):  # a failed flush was already reported
             if path != "-":
                 file.close()
         raise
@@ -212,12 +215,12 @@ def read_lines(
     is_whole: Callable[[bytes], bool] = lambda line: True,
     lacks_end: Callable[[bytes], bool] = lambda rest: False,
 ) -> Iterator[bytes]:
-    """The lines of a file; when all are read, a broken one behind them is cut off.
+    """The lines of a file; a broken last line is cut off when all are read.
 
     Args:
-        is_whole: whether bytes that end in a line break are a line; CSV has breaks inside of some.
-        lacks_end: whether the bytes behind the last line are a line without its end, which is
-            then written.
+        is_whole: whether bytes that end in a line break are a line; in CSV a line may contain one.
+        lacks_end: whether the bytes after the last line break are a line, whose break is then
+            written.
 
     Raises:
         OutputError: the file cannot be read or cut.

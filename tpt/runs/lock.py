@@ -1,8 +1,8 @@
-"""One writer an output: a lock that is held for a run's life and dies with its process.
+"""One writer per output: a lock that a run holds and that ends with its process.
 
-The lock is the operating system's (`filelock`), on a hidden file beside the output in which the
-holder's process id and host stand. The file goes when the run ends. A killed run leaves it behind
-without a lock, and the next run takes it over.
+The lock is the operating system's (`filelock`), on a hidden file beside the output that holds the
+process id and host. The file is removed when the run ends. A killed run leaves it unlocked, and the
+next run takes it over.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from filelock import FileLock, Timeout
 from tpt.errors import OutputError, why
 
 _PATIENCE = 0.5
-"""Seconds to wait for a run that is just ending, or has not yet written down who it is."""
+"""Seconds to wait for a run that is just ending, or has not yet written its process id."""
 
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
 def cannot_write(path: str, error: OSError, can_resume: bool = False) -> OutputError:
-    """The error of a disk that refused records."""
+    """The error for records that the disk refused."""
     where = "standard output" if path == "-" else f'"{path}"'
     return OutputError(
         f"Records could not be written to {where}: {why(error)}. "
@@ -47,13 +47,13 @@ def hold(path: str, refuse: Callable[[str, OSError], OutputError] = cannot_write
         refuse: makes the error of a disk that refuses.
 
     Warns:
-        UserWarning: the file system has no locks; the run goes on without one.
+        UserWarning: the file system has no locks; the run continues without one.
 
     Raises:
-        OutputError: another run holds it; or the lock's file cannot be made.
+        OutputError: another run holds it, or the lock file cannot be written.
     """
     file = _lock_file(path)
-    # A soft lock would outlive a killed run, which the words in the file keep it from noticing.
+    # A soft lock would outlive a killed run: our text in its file would hide that its holder died.
     lock = FileLock(file, fallback_to_soft=False)
     try:
         os.stat(f"{file.parent}{os.sep}")  # `acquire` would make a missing folder
@@ -76,14 +76,14 @@ def hold(path: str, refuse: Callable[[str, OSError], OutputError] = cannot_write
             file.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         yield
     finally:
-        # While the lock is held: a run that waits for it sees that its file is gone and makes one.
+        # Before the release: a waiting run then sees that the file is gone and makes a new one.
         with suppress(OSError):
             file.unlink()
         lock.release()
 
 
 def check_free(path: str) -> None:
-    """Refuse an output that another run holds, without taking it.
+    """Refuse an output that another run holds.
 
     Raises:
         OutputError: as `hold`.

@@ -1,7 +1,7 @@
-"""What is other about a run than when its output was begun, in words.
+"""Say in words how a run's settings differ from those that its output was begun with.
 
-Settings are nested (a recipe's, methods with settings, sets with classes), so that a comparison key
-by key would show two long texts. This finds the first place that differs.
+Settings are nested (a recipe's, methods with settings, sets with classes), so comparing top-level
+keys would show two long texts. This finds the first difference.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from tpt.text import some
 
 Settings = Mapping[str, Any]
 Wording = Mapping[str, Callable[[Any, Any], str]]
-"""By the name of a setting what is said of its old and its new value."""
+"""For some settings: a function of the old and new value that describes the change."""
 
 
 def describe_change(
     before: Settings, now: Settings, wording: Wording | None = None, where: str = ""
 ) -> str:
-    """What differs between two settings, "" where nothing does.
+    """The first difference between two settings, "" if there is none.
 
-    Both as JSON has them; a setting that is missing is null. What came or went in a list of named
-    entries ([{"name": ...}, ...]) comes first, because other settings follow from it; then the
-    settings beside such lists; then the first entry that changed.
+    Both as JSON has them; a missing setting is null. Entries that were added to or removed from a
+    list of named entries ([{"name": ...}, ...]) come first, because other settings follow from
+    them; then the settings beside such lists; then the first entry that changed.
 
-    `wording` has better words for some settings than both values. `where` names the entry whose
-    settings these are.
+    Args:
+        wording: describes the change of some settings; default: both values.
+        where: names the entry that has these settings.
     """
     wording = wording or {}
     prefix = f"{where}: " if where else ""
@@ -40,8 +41,8 @@ def describe_change(
         if list(old) != list(new):
             return f"{where or key}: {compare_names(old, new)}"
     flat, flat_now = (
-        _flatten({key: value for key, value in all_.items() if key not in entries})
-        for all_ in (before, now)
+        _flatten({key: value for key, value in settings.items() if key not in entries})
+        for settings in (before, now)
     )
     if changed := [key for key in {**flat, **flat_now} if flat.get(key) != flat_now.get(key)]:
         first = changed[0]
@@ -52,22 +53,22 @@ def describe_change(
         return f"{prefix}{', '.join(sorted(changed))}; {first} was {was}, now {is_now}"
     for key, (old, new) in entries.items():
         for name in new:
-            # A set's class lists are told as the set's.
+            # A change in a set's class lists is named by the set.
             inner = where or f"{key.removesuffix('s')} {name}"
-            if told := describe_change(old[name], new[name], wording, inner):
-                return told
+            if change := describe_change(old[name], new[name], wording, inner):
+                return change
     return ""
 
 
 def compare_names(old: Collection[str], new: Collection[str]) -> str:
-    """'now without a and with b' of two lists of names that differ."""
-    gone, come = ([x for x in one if x not in two] for one, two in ((old, new), (new, old)))
-    parts = [f"without {some(gone)}"] * bool(gone) + [f"with {some(come)}"] * bool(come)
+    """'now without a and with b', for two lists of names that differ."""
+    gone, added = [x for x in old if x not in new], [x for x in new if x not in old]
+    parts = [f"without {some(gone)}"] * bool(gone) + [f"with {some(added)}"] * bool(added)
     return f"now {' and '.join(parts) or 'in another order'}"
 
 
 def _by_name(value: Any) -> dict[str, Settings]:
-    """Named entries by their names; {} where the value is none."""
+    """The entries of a list by name; {} if the value is not a list of named entries."""
     if not isinstance(value, list):
         return {}
     if not all(isinstance(x, Mapping) and isinstance(x.get("name"), str) for x in value):

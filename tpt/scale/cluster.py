@@ -1,4 +1,4 @@
-"""Connecting to Ray, and how large the pool of actors is."""
+"""Connect to Ray, and size the pool of actors."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 from tpt.errors import MethodError, describe_error
 from tpt.streaming.readers.extras import import_extra
 
-_DEFAULTS = {  # the run tells its progress itself
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+_DEFAULTS = {
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",  # we show the progress
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_raylet_start_wait_time_s": "180",  # a busy machine takes its time
 }
@@ -24,10 +24,10 @@ class Pool:
     """The actors that predict.
 
     Args:
-        least: how many there are at least.
-        most: up to how many the pool grows while work waits; default: as many as have room.
+        least: the smallest number of actors; default: as many as have room.
+        most: the largest number, while work waits; default: as many as have room.
         cpus: CPUs (threads) of each.
-        gpus: GPUs of each; 0.5 puts two on a GPU. None: one where the cluster has GPUs.
+        gpus: GPUs of each; 0.5 puts two on a GPU. None: one if the cluster has GPUs, else none.
 
     Raises:
         MethodError: a number out of its range.
@@ -42,27 +42,26 @@ class Pool:
         least = 1 if self.least is None else self.least
         if least < 1 or (self.most is not None and self.most < least):
             raise MethodError(
-                f"A pool has at least one actor, and at most no fewer; got {self.least} to "
-                f"{self.most}."
+                f"A pool has at least one actor, and its maximum is not below its minimum; got "
+                f"{self.least} to {self.most}."
             )
         if self.cpus < 0 or (self.gpus or 0) < 0:
             raise MethodError("An actor has 0 or more CPUs and GPUs.")
 
     def fit(self, resources: dict[str, float], units: int) -> Pool:
-        """The pool with every number said, for a cluster of these resources and so much work."""
+        """The pool with every number set, for a cluster's resources and the units of work."""
         there = resources.get("GPU", 0.0)
         gpus = self.gpus if self.gpus is not None else float(there > 0)
         cpus = min(self.cpus, max(resources.get("CPU", 1.0), 1.0))
         rooms = [resources.get("CPU", 1.0) / cpus] if cpus else []
         rooms += [there / gpus] if gpus else []
         room = max(1, int(min(rooms, default=1.0)))
-        most = self.most or max(room, self.least or 1)
-        most = min(most, units)
+        most = min(self.most or max(room, self.least or 1), units)
         return Pool(min(self.least or room, most), most, cpus, gpus)
 
 
 def read_pool(text: str | None, cpus: float, gpus: float | None) -> Pool:
-    """The pool that `--actors N` or `--actors MIN:MAX` means.
+    """The pool of `--actors N` or `--actors MIN:MAX`.
 
     Raises:
         MethodError: it is neither.
@@ -77,7 +76,7 @@ def read_pool(text: str | None, cpus: float, gpus: float | None) -> Pool:
 
 @contextmanager
 def connect(address: str) -> Iterator[Any]:
-    """Ray, connected to a cluster for the block; one that the process is connected to is used.
+    """Ray, connected to a cluster during the block; an existing connection is used and kept.
 
     Args:
         address: "local" (all cores and GPUs of this machine), "auto" (the cluster of this machine)

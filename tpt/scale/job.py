@@ -1,4 +1,4 @@
-"""A prediction on a cluster as a stream of records."""
+"""Predict on a cluster: sources in, a stream of records out."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tpt.scale.reading import digest_keys, make_units, read_unit
 from tpt.streaming.items import Reading
 from tpt.streaming.sources import Found
 
-_BLOCK = 1  # byte: every row is a block of its own, as a row is a group of pictures already
-_IN_FLIGHT = 2  # groups that an actor has at most: one at work, and one that waits for it
-_READERS = 8  # tasks that read at a time; they need little of a CPU
+_BLOCK = 1  # byte, so that every row is a block; a row is a group of pictures
+_IN_FLIGHT = 2  # most groups of an actor: one at work and one waiting
+_READERS = 8  # tasks that read at a time; they need little CPU time
 
 
 def predict(
@@ -26,17 +26,17 @@ def predict(
     reading: Reading | None = None,
     done: set[str] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """The records of sources as plain data, in the order in which they come.
+    """The records of sources as plain data, in order of arrival.
 
-    Tasks read pictures, a pool of actors predicts, this process takes the records. A node that dies
-    takes its open groups with it, which others compute again.
+    Tasks read pictures, a pool of actors predicts, and this process collects the records. If a node
+    dies, others compute its open groups again.
 
     Args:
         found: the sources.
-        prepared: what `Predictor.prepare` gave.
+        prepared: from `Predictor.prepare`.
         pool: the actors.
         reading: how files that hold many pictures are read.
-        done: keys that are not to be computed again.
+        done: keys to skip.
 
     Raises:
         ModelError: the actors cannot start, or the cluster has failed.
@@ -62,7 +62,7 @@ def predict(
             ),
             batch_size=1,
             batch_format="pyarrow",
-            num_cpus=0,  # else they would wait for ever where actors hold all CPUs
+            num_cpus=0,  # else they would wait forever when actors hold all CPUs
             compute=ray.data.TaskPoolStrategy(min(_READERS, len(units))),
         )
         rows = rows.map_batches(
@@ -86,6 +86,6 @@ def predict(
                     yield from map(json.loads, group)
         except ray.exceptions.RayError as error:
             raise ModelError(
-                f"The cluster could not go on ({describe_error(error)[:500]}). What was recorded "
-                "is whole; put this right, then go on with --resume."
+                f"The cluster failed ({describe_error(error)[:500]}). The records so far are "
+                "whole; put this right, then go on with --resume."
             ) from error

@@ -1,10 +1,10 @@
-"""A folder of Parquet parts that grows while a cluster predicts.
+"""Write the records of a cluster as a folder of Parquet parts.
 
     out/settings.json        every setting that made the records
     out/part-000000.parquet  records, `RECORDS_A_PART` each
     out/open.jsonl           the records since the last part, a line each, flushed as they come
 
-A run that was broken off leaves whole parts and whole lines, and `--resume` goes on behind them.
+A killed run leaves whole parts and whole lines, and `--resume` continues after them.
 """
 
 from __future__ import annotations
@@ -18,20 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from tpt.errors import MethodError, OutputError
-from tpt.runs.journal import GO_ON_OR_START_AGAIN, check_same, open_lines, read_lines
+from tpt.runs.journal import RESUME_OR_OVERWRITE, check_same, open_lines, read_lines, read_settings
 from tpt.runs.lock import cannot_write, hold
 from tpt.runs.whole_files import write_whole
 from tpt.streaming.output import FinishedRecords
 from tpt.streaming.record_parquet import read_parquet, write_parquet
 from tpt.streaming.records import to_line
-from tpt.text import read_json
 
 RECORDS_A_PART = 10_000
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The folder that a run on a cluster writes into."""
+    """The output folder of a run on a cluster."""
 
     folder: str
 
@@ -44,14 +43,14 @@ class Parts:
         return os.path.join(self.folder, "open.jsonl")
 
     def check(self, resume: bool, overwrite: bool) -> None:
-        """Refuse, before a model is loaded for it, a folder that must not be written.
+        """Refuse, before a model is loaded, a folder that must not be written.
 
         Raises:
-            MethodError: options that do not go together, or no folder.
-            OutputError: it holds a run, and neither `resume` nor `overwrite` was asked for.
+            MethodError: both `resume` and `overwrite`, or no folder.
+            OutputError: it holds a run, without `resume` or `overwrite`.
         """
         if resume and overwrite:
-            raise MethodError(GO_ON_OR_START_AGAIN)
+            raise MethodError(RESUME_OR_OVERWRITE)
         if self.folder == "-" or os.path.isfile(self.folder):
             raise MethodError("--ray writes a folder of Parquet files. Give --output FOLDER.")
         if self.settings.exists() and not (resume or overwrite):
@@ -75,19 +74,13 @@ class Parts:
             yield
 
     def prepare(self, about: dict[str, Any], resume: bool) -> FinishedRecords:
-        """Begin, or say what is there already.
+        """Begin, or return what an earlier run has finished.
 
         Raises:
             OutputError: it was made with other settings; a part cannot be read.
         """
         if resume and self.settings.exists():
-            try:
-                before = dict(read_json(self.settings)["settings"])
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise OutputError(
-                    f'"{self.settings}" cannot be read, so nobody knows how the records were made. '
-                    "Start again with --overwrite."
-                ) from error
+            before = read_settings(self.settings, self.folder)
             check_same(before, about["settings"], self.folder)
             return self._read_done()
         for old in [*self._list_parts(), self.lines]:
@@ -98,7 +91,7 @@ class Parts:
 
     @contextmanager
     def write(self, about: dict[str, Any]) -> Iterator[Callable[[dict[str, Any]], None]]:
-        """A function that writes a record; at the end all stand in parts.
+        """A function that writes a record; at the end all records are in parts.
 
         Raises:
             OutputError: the disk refused.
@@ -140,7 +133,7 @@ class Parts:
         fresh = []
         for line in self._read_open():
             record = json.loads(line)
-            if record["path"] not in paths:  # a part may have been made of it just before the end
+            if record["path"] not in paths:  # else the run was killed just after it wrote a part
                 fresh.append(line)
                 paths.add(record["path"])
                 failed += "error" in record

@@ -3,9 +3,9 @@
     model = tpt.scale.Predictor.prepare(PredictSettings(classes=("cat", "dog")))
     rows.map_batches(tpt.scale.Predictor, fn_constructor_args=(model,), compute=pool, num_cpus=1)
 
-A batch is a dict of columns or an Arrow table: `bytes` holds image files, `path` their names.
-What comes out has the other columns and `label`, `score`, `error` and `record`, the whole record as
-JSON. A bad picture is a row with an error, never an error of the block.
+A batch is a dict of columns or an Arrow table: `bytes` holds image files, `path` their names. The
+result has the other columns and `label`, `score`, `error` and `record` (the whole record as JSON).
+A bad picture gives a row with an error; it does not fail the block.
 """
 
 from __future__ import annotations
@@ -25,12 +25,11 @@ from tpt.streaming.predict_job import PredictJob, assemble_job, load_model
 from tpt.streaming.predict_settings import PredictSettings, check_method_options
 
 _VIEWS_A_GROUP = 512
-NO_PICTURE = "its bytes are NULL or empty"
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What every actor needs, ready for the object store."""
+    """An actor's arguments, with the model in the object store."""
 
     wanted: PredictSettings
     context: Context | None
@@ -40,17 +39,17 @@ class Prepared:
     batch_size: int | None = None
     num_workers: int = 2
     time_limit: float | None = TIME_LIMIT
-    group: int = 8  # pictures that an actor is given at a time, and that a kill loses
+    group: int = 8  # pictures that an actor gets at a time; a kill loses at most these
 
 
 class Predictor:
     """Predict batches of encoded pictures with a model that all actors of a node share.
 
     Args:
-        prepared: what `Predictor.prepare` gave.
-        column: of the encoded pictures.
-        key: of their names; where it is missing, pictures are numbered.
-        device: what the actor computes on; default: its GPU if Ray gave it one, else the CPU.
+        prepared: from `Predictor.prepare`.
+        column: the name of the column of encoded pictures.
+        key: the name of the column of picture names; if it is missing, pictures are numbered.
+        device: to compute on; default: the GPU if Ray gave the actor one, else the CPU.
     """
 
     def __init__(
@@ -82,12 +81,12 @@ class Predictor:
         """Load the model once, and put its weights into the object store.
 
         Args:
-            wanted: the settings, as `tpt predict` has them.
-            job: the job, where it is there already; its model must be on the CPU.
-            options: `top_k`, `batch_size`, `num_workers`, `time_limit`, as `tpt.stream` has them.
+            wanted: the settings of `tpt predict`.
+            job: an existing job for these settings; its model must be on the CPU.
+            options: `top_k`, `batch_size`, `num_workers`, `time_limit`, as for `tpt.stream`.
 
         Raises:
-            MethodError: a method whose images decide about one another; `jacobian=True`.
+            MethodError: a method whose result for an image depends on others; `jacobian=True`.
             TptError: as `tpt.streaming.predict_job.build_predict_job`.
         """
         import ray
@@ -95,8 +94,8 @@ class Predictor:
         check_method_options(wanted)
         if wanted.jacobian:
             raise MethodError(
-                "The start's Jacobian (jacobian=True) would be built by each actor on its own. "
-                "Leave it out, or predict without Ray."
+                "Each actor would have to build the start's Jacobian (jacobian=True). Leave it "
+                "out, or predict without Ray."
             )
         context = Context.load(wanted.init) if wanted.init is not None else None
         wanted = replace(wanted, device="cpu")
@@ -105,13 +104,13 @@ class Predictor:
         method = job.method
         if method.keeps_state or method.together is not None:
             raise MethodError(
-                f"--method {wanted.method} learns from the images before, or decides on several "
+                f"--method {wanted.method} learns from earlier images or decides on several "
                 "together, so its results depend on their order, which many machines do not keep. "
                 "Use another method, or run it without Ray."
             )
         weights = ray.put(split((clip.model, clip.tokenizer)))
         names = clip.name, clip.pretrained, clip.digest
-        # So much work that Ray's own is small beside it, so little that actors end together.
+        # Enough work to make Ray's overhead small, and so little that actors end together.
         group = max(8, _VIEWS_A_GROUP // (job.views.n if method.reads_views else 1))
         return Prepared(wanted, context, weights, names, group=group, **options)
 
@@ -148,18 +147,18 @@ class Predictor:
 
 
 class GroupPredictor(Predictor):
-    """A predictor of folded tables, so that groups go through Ray Data as they are."""
+    """A predictor of folded tables, so that Ray Data keeps groups whole."""
 
     def __call__(self, batch: Any) -> Any:
         return fold(super().__call__(unfold(batch)))
 
 
 def make_item(key: str, data: Any, error: str | None) -> Item:
-    """One row as an item: its bytes, or why there are none."""
+    """One row as an item: its bytes or its error."""
     if error:
         return fail_item(key, error)
     if data is None or len(data) == 0:
-        return fail_item(key, f"{key!r} has no picture: {NO_PICTURE}. Fill them in.")
+        return fail_item(key, f"{key!r} has no picture: its bytes are NULL or empty. Fill them in.")
     return hold_bytes(key, bytes(data))
 
 

@@ -1,11 +1,11 @@
-"""Sources as groups of pictures: tables with a row a picture, its bytes or why there are none.
+"""Read sources as groups of pictures: tables with one row per picture, with its bytes or error.
 
-Ray Data joins small tables and cuts large ones as it likes. So that a group stays what an actor is
-given at a time, it travels as a table of one row, whose columns are lists.
+Ray Data joins small tables and cuts large ones as it likes. To stay whole, a group travels as a
+table of one row whose columns are lists.
 
-Units of work are some paths, or an archive, table or address. A unit is read by a task on any node,
-so the nodes must see the same paths (a shared disk, or addresses). What an earlier run has recorded
-is passed over by the digest of its key.
+A unit of work is some paths, or one archive, table or address. A task on any node reads it, so the
+nodes must see the same paths (a shared disk, or addresses). Pictures that an earlier run has
+recorded are skipped by the digest of their key.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from tpt.errors import MethodError, TptError, describe_error
+from tpt.errors import MethodError, name_failure
 from tpt.images.decode import read_encoded
 from tpt.streaming.items import Item, Reading
 from tpt.streaming.readers.containers import Opened, is_container, open_each
@@ -23,14 +23,17 @@ from tpt.streaming.readers.video import is_video
 from tpt.streaming.sources import Found
 
 PATHS_A_UNIT = 32
-_MOST_UNITS = 20_000  # of paths; beyond that a unit has more of them
-_BYTES = 2**20  # of pictures in a group that is full
+_MOST_UNITS = 20_000  # of paths; with more paths, units get larger
+_BYTES = 2**20  # of pictures that fill a group
 
 
 def make_units(found: Found, done: set[str]) -> list[dict[str, list[str]]]:
     """The units of work of sources, without files that are done.
 
-    Paths of a pipe are waited for.
+    It waits for paths from a pipe.
+
+    Raises:
+        MethodError: a source is a film.
     """
     paths: list[str] = []
     containers: list[str] = []
@@ -40,7 +43,7 @@ def make_units(found: Found, done: set[str]) -> list[dict[str, list[str]]]:
             if is_video(str(name)):
                 raise MethodError(
                     f"The film {str(name)!r} cannot be read with --ray, because its frames depend "
-                    "on those before. Run it without."
+                    "on earlier ones. Run it without --ray."
                 )
             many = isinstance(part, Opened) and is_container(name)
             (containers if many else paths).append(str(name))
@@ -52,17 +55,17 @@ def make_units(found: Found, done: set[str]) -> list[dict[str, list[str]]]:
 
 
 def digest_keys(keys: Iterable[str]) -> Any:
-    """Sorted digests (n,) of 16 bytes: a set that all tasks of a node share without a copy."""
+    """Sorted 16-byte digests (n,): a set that all tasks of a node share without a copy."""
     import numpy as np
 
     return np.sort(np.array([_digest(key) for key in keys], dtype="S16"))
 
 
 def read_unit(table: Any, reading: Reading, done: Any, most: int) -> Iterator[Any]:
-    """The pictures of a unit (an Arrow table of one row) in groups, folded.
+    """The pictures of a unit (an Arrow table of one row) in folded groups.
 
-    A group has at most `most` pictures and is full at about a megabyte. Columns: path (bytes: names
-    may be no UTF-8), bytes, error.
+    A group has at most `most` pictures and about a megabyte. Columns: path (bytes, as names may not
+    be UTF-8), bytes, error.
     """
     rows: list[tuple[bytes, bytes | None, str | None]] = []
     held = 0
@@ -82,7 +85,7 @@ def read_unit(table: Any, reading: Reading, done: Any, most: int) -> Iterator[An
 
 
 def fold(table: Any) -> Any:
-    """A table as one row, with a list in place of every column."""
+    """A table as one row: each column becomes a list."""
     import pyarrow as pa
 
     columns = (column.combine_chunks() for column in table.columns)
@@ -93,7 +96,7 @@ def fold(table: Any) -> Any:
 
 
 def unfold(table: Any) -> Any:
-    """The table that was folded; of several rows one below the other."""
+    """The table that was folded; several rows are concatenated."""
     import pyarrow as pa
 
     return pa.table(
@@ -103,14 +106,9 @@ def unfold(table: Any) -> Any:
 
 def _read(item: str | Item) -> tuple[bytes | None, str | None]:
     try:
-        if isinstance(item, str):
-            return read_encoded(item), None
-        data: bytes = item.read().read()
-        return data, None
-    except TptError as error:
-        return None, str(error)
+        return (read_encoded(item) if isinstance(item, str) else item.read().read()), None
     except Exception as error:
-        return None, f"Reading failed for this image: {describe_error(error)}."
+        return None, name_failure(error, "Reading")[1]
 
 
 def _make_table(rows: list[tuple[bytes, bytes | None, str | None]]) -> Any:

@@ -1,9 +1,9 @@
-"""A model's weights once a node: arrays in the object store that all of a node's actors map.
+"""Hold a model's weights once per node: arrays in the object store that all its actors map.
 
-Ray hands out numpy arrays without a copy, torch tensors not. So an object is pickled with its
-tensors taken out, as bytes and arrays; an actor puts tensors on the mapped memory in their places.
-They are read-only, which frozen weights are anyway. Between a driver and its own actors only:
-pickles of strangers are never read.
+Ray shares numpy arrays without a copy, but not torch tensors. So an object is pickled without its
+tensors, which become arrays; an actor makes tensors on the mapped memory. They are read-only, as
+frozen weights are anyway. Used only between a driver and its own actors: untrusted pickles are
+never read.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def split(value: Any) -> Shared:
     arrays: list[Any] = []
     facts: list[tuple[Any, ...]] = []
     seen: dict[int, int] = {}
-    kept: list[Tensor] = []  # so that no other tensor gets the address of one
+    kept: list[Tensor] = []  # keeps ids unique
 
     class Splitter(cloudpickle.CloudPickler):
         def persistent_id(self, part: Any) -> int | None:
@@ -46,7 +46,7 @@ def split(value: Any) -> Shared:
                 kept.append(part)
                 plain = part.detach().cpu()
                 strides = plain.stride()
-                # The order of axes in memory is kept: it chooses the kernel, and so the last bits.
+                # The order of axes in memory chooses the kernel, and so the last bits.
                 axes = sorted(range(plain.ndim), key=lambda axis: -strides[axis])
                 flat = plain.permute(axes).contiguous().reshape(-1)
                 arrays.append(flat.view(torch.uint8).numpy())
@@ -59,7 +59,7 @@ def split(value: Any) -> Shared:
 
 
 def join(shared: Shared) -> Any:
-    """The object again, its tensors on the arrays' own memory."""
+    """The object again, with its tensors on the arrays' memory."""
     tensors = [_restore(a, f) for a, f in zip(shared.arrays, shared.facts, strict=True)]
 
     class Joiner(pickle.Unpickler):

@@ -1,9 +1,9 @@
-"""Reading a request's body: never more of it than is allowed."""
+"""Read a request's body, within its limits."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -15,10 +15,10 @@ from tpt.serve.settings import Upload
 
 
 async def read_chunks(request: Request, most: int, held: Hold) -> AsyncGenerator[bytes, None]:
-    """The body as it comes.
+    """The body, chunk by chunk.
 
     Raises:
-        TooLargeError: at the first byte too many, or before the body where its length is declared.
+        TooLargeError: at the first byte over the limit, or at once if the declared length is.
         BusyError: all requests together hold too much.
         GoneError: the client went away.
     """
@@ -39,8 +39,7 @@ async def read_chunks(request: Request, most: int, held: Hold) -> AsyncGenerator
 
 def _too_large(most: int) -> TooLargeError:
     return TooLargeError(
-        f"The body is larger than {most:,} bytes, the most that is taken. Send fewer pictures, or "
-        "smaller ones."
+        f"The body is larger than {most:,} bytes, the limit. Send fewer or smaller pictures."
     )
 
 
@@ -50,8 +49,9 @@ async def read_form(
     """The files called `images`, and the other fields by name.
 
     Raises:
-        ParameterError: no multipart form, or a file of another name.
-        TooLargeError, BusyError, GoneError: as `read_chunks`; too many files.
+        ParameterError: not a multipart form, or a file of another name.
+        TooLargeError: too many files.
+        TooLargeError, BusyError, GoneError: as `read_chunks`.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
@@ -82,14 +82,13 @@ async def read_form(
 
 
 async def read_json_body(request: Request, most: int, held: Hold) -> Any:
-    """What a JSON body holds.
+    """The content of a JSON body.
 
     Raises:
-        ParameterError: it is no JSON.
+        ParameterError: it is not JSON.
         TooLargeError, BusyError, GoneError: as `read_chunks`.
     """
-    chunks: AsyncIterator[bytes] = read_chunks(request, most, held)
-    body = b"".join([chunk async for chunk in chunks])
+    body = b"".join([chunk async for chunk in read_chunks(request, most, held)])
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:

@@ -1,7 +1,7 @@
-"""Uploads become pictures: a few at a time, a few ahead, each in a bounded time and size.
+"""Decode uploads: a few at a time, a few ahead, each in a bounded time and size.
 
-A decoder that hangs cannot be stopped. Its thread is left behind and ends with its work; the place
-it held is free again.
+A decoder that hangs cannot be stopped. Its thread runs on, but its place is free for the next
+upload.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from tpt.streaming.loading import Loaded, load_as
 
 
 class Decoder:
-    """Decodes uploads, and holds back those for which there is no room yet.
+    """Decodes uploads; those without room wait.
 
     Args:
         num_workers: pictures decoded at a time.
-        ahead: decoded pictures that wait, besides.
+        ahead: more pictures that may wait, decoded.
         max_pixels: of one picture.
         time_limit: seconds for one picture.
     """
@@ -36,7 +36,7 @@ class Decoder:
 
     @asynccontextmanager
     async def decode(self, upload: Upload) -> AsyncIterator[Loaded]:
-        """The picture of an upload, or why there is none; inside, it holds its room."""
+        """The picture of an upload, or its error; the block holds its room."""
         async with self._change:
             await self._change.wait_for(self._has_room)
             self._count += 1
@@ -49,12 +49,12 @@ class Decoder:
             yield loaded
         finally:
             self._count, self._bytes = self._count - 1, self._bytes - size
-            await asyncio.shield(self._tell())
+            await asyncio.shield(self._notify())
 
     def _has_room(self) -> bool:
         return self._count < self._most and (self._bytes < MOST_BYTES or not self._count)
 
-    async def _tell(self) -> None:
+    async def _notify(self) -> None:
         async with self._change:
             self._change.notify_all()
 

@@ -1,4 +1,4 @@
-"""What the page shows besides a record: all zero-shot answers, and the kept views as thumbnails."""
+"""What the page shows beside a record: the zero-shot answers, and the kept views as thumbnails."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def describe_details(picture: Picture, out: Adapted, job: PredictJob, top_k: int
 
     Returns:
         "picture": the decoded picture as a JPEG in base64; "zero_shot": the untuned prompt's
-        answers on the plain view; "views": how many there were; "kept": each kept view's place,
-        entropy in nats and JPEG in base64, the most confident first, at most 12 of them.
+        answers on the plain view; "views": their number; "kept": index, entropy in nats and JPEG in
+        base64 of at most 12 kept views, the most confident first.
     """
     classes = job.engine.classes
     selected = out.selected.tolist() if job.method.reads_views else []

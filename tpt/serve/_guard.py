@@ -1,4 +1,4 @@
-"""What stands around every request: its id, who may call, its error's answer, its line in the log.
+"""Wrap every request: its id, who may call, the answer to an error, a line in the log.
 
 A line of the log is a JSON object. It holds neither pictures nor their names.
 """
@@ -38,11 +38,11 @@ from tpt.serve.service import Service
 Log: TypeAlias = Callable[[Mapping[str, Any]], None]
 
 PUBLIC = ("/", "/v2/health/live", "/v2/health/ready")
-"""What needs no token: the page holds nothing, and who looks after processes has none."""
+"""Paths that need no token: the page is static, and a process monitor has no token."""
 
-CLIENT_GONE = 499  # what nginx calls it; nobody reads it but the log and the metrics
+CLIENT_GONE = 499  # nginx's status; only the log and the metrics show it
 _ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
-_LINGER = 2.0  # seconds in which the rest of a refused body is read, so that the answer is
+_LINGER = 2.0  # seconds to read the rest of a refused body, so that the client reads the answer
 _HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -60,9 +60,9 @@ class Guard:
 
     Args:
         app: the routes.
-        service: whose settings say who may call, and whose metrics are told.
-        routes: the paths that there are.
-        log: takes a line.
+        service: its settings say who may call; its metrics count requests.
+        routes: the existing paths.
+        log: called with each line.
     """
 
     def __init__(self, app: ASGIApp, service: Service, routes: tuple[str, ...], log: Log) -> None:
@@ -79,10 +79,10 @@ class Guard:
         except Exception as error:
             await self._answer(call, error)
         finally:
-            self._tell(call)
+            self._record(call)
 
     def _check(self, headers: Headers, scope: Scope) -> None:
-        """Who calls, and from where.
+        """Refuse a request by its host, origin or token.
 
         Raises:
             HostError, OriginError, TokenError.
@@ -92,14 +92,14 @@ class Guard:
         if host and settings.hosts is not None and not is_known(host, settings.hosts):
             raise HostError(
                 f'This service does not answer as "{host:.100}". Call it by its own address; if '
-                "that is a name of it, start it with --allow-host and the name."
+                "this is one of its names, start it with --allow-host and the name."
             )
         origin = headers.get("origin")
         own = origin is not None and urlsplit(origin).netloc == headers.get("host")
         if origin is not None and not own and origin not in settings.origins:
             raise OriginError(
-                f'A page of "{origin:.100}" called, which this service does not serve. Start it '
-                "with --allow-origin, or call from its own page."
+                f'Pages of "{origin:.100}" may not call this service. Start it with '
+                "--allow-origin, or call from its own page."
             )
         if settings.token is None or scope["path"] in PUBLIC:
             return
@@ -113,7 +113,7 @@ class Guard:
             )
 
     async def _answer(self, call: _Call, error: Exception) -> None:
-        """What a client is told of an error; nobody is told a traceback."""
+        """Answer an error; a traceback goes to the log only."""
         if isinstance(error, GoneError):
             call.status = CLIENT_GONE
             return
@@ -123,7 +123,7 @@ class Guard:
             status, kind, message = find_status(error), type(error).__name__, str(error)
         else:
             status, kind = 500, "InternalError"
-            message = "The service failed at this request. Its log says more, under this id."
+            message = "The service failed at this request. Its log has the details under this id."
             call.notes["traceback"] = "".join(traceback.format_exception(error))
         call.notes["error"] = kind if isinstance(error, TptError) else describe_error(error)
         if call.status is not None:  # the answer has begun
@@ -147,7 +147,8 @@ class Guard:
             error.status_code,
         )
 
-    def _tell(self, call: _Call) -> None:
+    def _record(self, call: _Call) -> None:
+        """Count and time the request, and log its line."""
         seconds = time.perf_counter() - call.started
         path = call.scope["path"]
         route = path if path in self.routes else "other"
@@ -172,7 +173,7 @@ class Guard:
 
 
 class _Call:
-    """One request on its way: what was received, what was sent."""
+    """The state of one request: what was received and sent."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope, self._receive, self._send = scope, receive, send
@@ -180,7 +181,7 @@ class _Call:
         self.headers = Headers(scope=scope)
         given = self.headers.get("x-request-id", "")
         self.id = given if _ID.fullmatch(given) else uuid.uuid4().hex
-        self.size = 0  # bytes of the body, as far as they were read
+        self.size = 0  # bytes of the body that were read
         self.status: int | None = None
         self.notes: dict[str, Any] = {}
         self._more = True
@@ -202,13 +203,13 @@ class _Call:
                 headers.setdefault(name, value)
             length = self.headers.get("content-length", "0")
             if self._more and ("transfer-encoding" in self.headers or length != "0"):
-                headers["connection"] = "close"  # else whatever still comes would be read
+                headers["connection"] = "close"  # else the rest of the body would be read
         await self._send(message)
 
     async def linger(self, most: int) -> None:
-        """Read on and forget, a little: a client that still sends would not see an answer.
+        """Read and drop some more of the body: a client that still sends would miss the answer.
 
-        One that asked whether it may send (Expect: 100-continue) waits for the answer.
+        A client that asked before sending (Expect: 100-continue) waits for the answer.
         """
         if self.headers.get("expect", "").lower() == "100-continue" and not self.size:
             return

@@ -1,7 +1,7 @@
-"""Which names a service answers to: no page may reach it under a name of its own (DNS rebinding).
+"""The names that a service answers to, as a protection from DNS rebinding.
 
-A browser on this machine can be made to call 127.0.0.1 under the name of a stranger's page, for
-which this service would then be that page's own. The Host header still has the stranger's name.
+A stranger's page can point its own name at 127.0.0.1. A browser on this machine then takes the
+service for a part of that page, but the Host header still has the stranger's name.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ ANY = "*"
 def choose_hosts(host: str, allowed: Sequence[str]) -> tuple[str, ...] | None:
     """The names besides the loopback's that a service on `host` answers to; None for any.
 
-    One that listens on loopback alone has no other names but those that are allowed. Elsewhere its
-    names are not known, so that they are compared only where some are given.
+    A service on the loopback has only the allowed names. The names of another address are unknown,
+    so they are checked only if some are allowed.
 
     Raises:
-        MethodError: what is allowed is no name.
+        MethodError: an allowed name is not a host's name.
     """
     wrong = next((name for name in allowed if name != ANY and not _is_name(name)), None)
     if wrong is not None:
         raise MethodError(
-            f'--allow-host "{wrong}" is no name of a host. Expected one without scheme and port, '
-            "such as tpt.example.org, *.example.org for all below it, or * for any."
+            f'--allow-host "{wrong}" is not the name of a host. Expected one without scheme and '
+            "port, such as tpt.example.org, *.example.org for all below it, or * for any."
         )
     if ANY in allowed or not (allowed or is_loopback(host)):
         return None
@@ -44,7 +44,7 @@ def _is_name(text: str) -> bool:
 
 
 def is_loopback(name: str) -> bool:
-    """Whether a name or address is this machine's alone."""
+    """Whether a name or address is the loopback's."""
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
@@ -57,7 +57,7 @@ def is_known(header: str, hosts: Sequence[str]) -> bool:
     """Whether a Host header names the loopback or one of `hosts` ("*.example.org": those below)."""
     try:
         name = (urlsplit(f"//{header}").hostname or "").rstrip(".")
-    except ValueError:  # no address
+    except ValueError:
         return False
     below = (known[1:] for known in hosts if known.startswith("*."))
     return is_loopback(name) or name in hosts or any(name.endswith(end) for end in below)

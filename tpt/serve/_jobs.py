@@ -1,4 +1,4 @@
-"""From what a request asks to a method made ready: the sentences are those of the command line."""
+"""Make the method that a request asks for ready; errors have the command line's messages."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tpt.streaming.predict_job import PredictJob, assemble_job, load_model
 from tpt.streaming.predict_settings import PredictSettings, check_method_options
 
 _OWN = ("keep", "steps", "lr", "reset", "gate", "gate_views", "reject")
-"""Options that belong to the method that the service was started with."""
+"""Options that apply only to the method that the service was started with."""
 
 
 @dataclass(frozen=True, eq=False)
 class Base:
-    """What all requests share: the settings, the model, the prompt file's context."""
+    """The settings, the model and the prompt file's context, which all requests share."""
 
     wanted: PredictSettings
     clip: Clip
@@ -31,7 +31,7 @@ class Base:
 
     @property
     def classes(self) -> tuple[str, ...] | None:
-        """The service's own class names, if it has some."""
+        """The service's own class names, if any."""
         if self.wanted.classes is not None or self.context is None:
             return self.wanted.classes
         return self.context.info.classes
@@ -52,30 +52,29 @@ def load_base(wanted: PredictSettings) -> Base:
 
 
 def name_fully(asked: Asked, base: Base) -> Asked:
-    """The same with the service's own in place of what is not said, so that equals are equal.
+    """Fill in the service's own class names and method, so that equal requests compare equal.
 
     Raises:
-        MethodError: no such method, or no class names on either side.
+        MethodError: no such method, or neither side has class names.
     """
     classes = asked.classes if asked.classes is not None else base.classes
     if classes is None:
         raise MethodError(
-            "No class names were given, and the service has none of its own. Send classes, a JSON "
-            'list of names: ["cat", "dog"].'
+            "Neither the request nor the service has class names. Send classes, a JSON list of "
+            'names: ["cat", "dog"].'
         )
     name = find_method(base.wanted.method if asked.method is None else asked.method).name
     return Asked(classes, asked.templates, name)
 
 
 def make_job(asked: Asked, base: Base) -> PredictJob:
-    """The method that a request asks for, with all that its pictures share computed.
+    """The method that a request asks for, warmed up: what its pictures share is computed.
 
     Args:
-        asked: named fully.
-        base: what all requests share.
+        asked: from `name_fully`.
 
     Raises:
-        TptError: in the words of the command line.
+        TptError: with the command line's message.
     """
     info = find_method(asked.method or base.wanted.method)
     if info.keeps_state:
@@ -89,7 +88,7 @@ def make_job(asked: Asked, base: Base) -> PredictJob:
 
 
 def _translate(asked: Asked, info: MethodInfo, own: PredictSettings) -> PredictSettings:
-    """The settings of a request. The service's own for another method have no place in it."""
+    """The settings of a request, without the service's own that are for another method."""
     changes: dict[str, Any] = {"method": info.name, "classes": asked.classes}
     if find_method(own.method).name != info.name:
         changes |= dict.fromkeys(_OWN) | {"options": {}}
@@ -104,7 +103,7 @@ def _translate(asked: Asked, info: MethodInfo, own: PredictSettings) -> PredictS
 
 @torch.no_grad()
 def _warm(job: PredictJob) -> None:
-    """Let the method compute what is made once a class list, and its kernels be chosen."""
+    """Compute once what the method keeps for a class list, and let torch choose its kernels."""
     job.method.start_stream()
     count = job.views.n if job.method.reads_views else 1
     features = torch.ones(count, job.clip.embedding_width, device=job.clip.device)
@@ -121,7 +120,7 @@ def list_servable() -> Iterator[MethodInfo]:
 
 def _refuse_state(info: MethodInfo) -> MethodError:
     return MethodError(
-        f"The method {info.name} keeps state between images with these settings, so that one "
-        "client's pictures would decide about another's. Use one of "
+        f"The method {info.name} keeps state between images with these settings, so one client's "
+        "pictures would change another's results. Use one of "
         f"{', '.join(one.name for one in list_servable())}."
     )

@@ -1,7 +1,7 @@
-"""Class lists made ready beside the batch loop, and a bounded number of them kept.
+"""Prepare class lists beside the batch loop, and keep a bounded number of them.
 
-A list of 1,000 classes of ViT-B/16 holds about 1.5 GB (`PromptEngine.start_graph`). So the bound
-is on all that are alive: a new list waits until one that nobody uses can go.
+A list of 1,000 classes of ViT-B/16 holds about 1.5 GB (`PromptEngine.start_graph`). So the bound is
+on all lists in memory: a new list waits until an unused one can be dropped.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from tpt.serve._threads import run_in_thread
 from tpt.serve.settings import Asked
 from tpt.streaming.predict_job import PredictJob
 
-_MAKERS = 2  # at a time: a list of three names need not wait for one of a thousand
+_MAKERS = 2  # lists made at a time: one of three names need not wait for one of a thousand
 
 
 @dataclass(eq=False)
 class _Entry:
     made: asyncio.Future[PredictJob]
-    users: int = 1  # the making counts as one
+    users: int = 1  # its making counts as one
 
 
 class ClassLists:
-    """Jobs by what was asked for.
+    """Jobs by their class list, templates and method.
 
     Args:
-        make: makes one; called in a thread.
-        most: jobs alive at a time.
+        make: makes a job; called in a thread.
+        most: jobs in memory at a time.
     """
 
     def __init__(self, make: Callable[[Asked], PredictJob], most: int) -> None:
         self._make, self._most = make, most
-        self._entries: OrderedDict[Asked, _Entry] = OrderedDict()  # the one used last at the end
+        self._entries: OrderedDict[Asked, _Entry] = OrderedDict()  # least recently used first
         self._makers = asyncio.Semaphore(_MAKERS)
         self._change = asyncio.Condition()
 
@@ -48,7 +48,7 @@ class ClassLists:
         """The job of a request, kept alive while it is used.
 
         Raises:
-            TptError: whatever is wrong with what was asked for.
+            TptError: the request's classes, templates or method cannot be used.
         """
         entry = await self._claim(asked)
         try:
@@ -82,7 +82,7 @@ class ClassLists:
         return idle is not None
 
     def _watch(self, asked: Asked, entry: _Entry) -> None:
-        """When it is made, the making no longer holds it; what failed is forgotten."""
+        """When the entry is made, release the making's hold; drop a failed entry."""
 
         def forget(made: asyncio.Future[PredictJob]) -> None:
             if made.cancelled() or made.exception() is not None:

@@ -1,4 +1,4 @@
-"""A multipart form, read as it comes and kept in memory: nothing is written to the disk."""
+"""Read a multipart form as it arrives, into memory: nothing is written to the disk."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from tpt.errors import why
 from tpt.serve.errors import ParameterError, TooLargeError
 
 _MOST_FIELDS = 64
-_MOST_TEXT = 2**22  # bytes of a field that is no file: a thousand names, and room
+_MOST_TEXT = 2**22  # bytes of a field that is not a file: enough for a thousand names
 _MOST_HEAD = 2**13  # bytes of a part's head
 
 
@@ -24,7 +25,7 @@ class Part:
 
 
 class Form:
-    """Takes the body piece by piece.
+    """Parses the body piece by piece.
 
     Args:
         content_type: of the request, with its boundary.
@@ -57,22 +58,22 @@ class Form:
                 },
             )
         except FormParserError as error:
-            raise _broken(str(error)) from error
+            raise _broken(why(error)) from error
 
     def write(self, chunk: bytes) -> None:
         """Take the next piece.
 
         Raises:
-            ParameterError: it is no multipart form, or one of too many fields.
+            ParameterError: not a multipart form, or one of too many fields.
             TooLargeError: too many files.
         """
         try:
             self._parser.write(chunk)
         except FormParserError as error:
-            raise _broken(str(error)) from error
+            raise _broken(why(error)) from error
 
     def finish(self) -> list[Part]:
-        """The parts, when all is taken.
+        """The parts, after the last piece.
 
         Raises:
             ParameterError: the end is missing.
@@ -81,7 +82,7 @@ class Form:
             raise _broken("its end is missing")
         return self.parts
 
-    # --- what the parser tells ---
+    # --- called by the parser ---
 
     def _begin(self) -> None:
         self.parts.append(Part())
@@ -132,7 +133,5 @@ class Form:
         self._ended = True
 
 
-def _broken(why: str) -> ParameterError:
-    return ParameterError(
-        f"The body is not a whole multipart form: {why.rstrip('.')}. Send it again."
-    )
+def _broken(reason: str) -> ParameterError:
+    return ParameterError(f"The body is not a whole multipart form: {reason}. Send it again.")

@@ -1,9 +1,8 @@
-"""The parameters of a request, from text and JSON to what the service understands."""
+"""Read the parameters of a request from form fields and JSON."""
 
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ FIELDS = ("images", "classes", "template", "method", "top_k", "details")
 
 @dataclass(frozen=True)
 class Parameters:
-    """What a request says besides its pictures."""
+    """A request without its pictures."""
 
     asked: Asked
     top_k: int | None
@@ -29,7 +28,7 @@ def read_fields(fields: Mapping[str, Sequence[str]], max_classes: int) -> Parame
     """The fields of `POST /v1/predict`.
 
     Raises:
-        ParameterError: an unknown field, one that stands twice, or one of another form.
+        ParameterError: an unknown or repeated field, or a value of another form.
     """
     for name in fields:
         if name not in FIELDS:
@@ -38,7 +37,7 @@ def read_fields(fields: Mapping[str, Sequence[str]], max_classes: int) -> Parame
                 f"{', '.join(FIELDS)}."
             )
         if len(fields[name]) > 1 and name != "template":
-            raise ParameterError(f"The field {name} stands {len(fields[name])} times; give one.")
+            raise ParameterError(f"The field {name} came {len(fields[name])} times; send one.")
     first = {name: values[0] for name, values in fields.items()}
     details = first.get("details", "0").lower()
     if details not in ("0", "1", "false", "true"):
@@ -65,10 +64,10 @@ def _read_classes(text: str | None, most: int) -> tuple[str, ...] | None:
 
 
 def check_classes(field: str, names: Any, most: int, came: str | None = None) -> tuple[str, ...]:
-    """Class names as they came in JSON.
+    """Check class names from JSON.
 
     Raises:
-        ParameterError: no list of texts, or too many.
+        ParameterError: not a list of texts, or too many.
     """
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ParameterError(
@@ -84,18 +83,19 @@ def check_classes(field: str, names: Any, most: int, came: str | None = None) ->
 
 
 def _read_top_k(text: str | None) -> int | None:
-    if text is None or not text.strip():
+    digits = (text or "").strip()
+    if not digits:
         return None
-    if not (text.strip().isascii() and text.strip().isdecimal() and int(text[:9]) > 0):
-        raise ParameterError(f'top_k is "{text:.60}"; expected a whole number of at least 1.')
-    return int(text.strip()[:9])
+    if not (digits.isascii() and digits.isdecimal() and int(digits[:9]) > 0):
+        raise ParameterError(f'top_k is "{digits:.60}"; expected a whole number of at least 1.')
+    return int(digits[:9])
 
 
 def read_task(body: Any, max_classes: int) -> tuple[Upload, Asked]:
     """The picture and parameters of Hugging Face's zero-shot-image-classification task.
 
     Raises:
-        ParameterError: another form.
+        ParameterError: a body of another form.
     """
     if not isinstance(body, dict) or not isinstance(body.get("inputs"), str):
         raise ParameterError(
@@ -104,7 +104,7 @@ def read_task(body: Any, max_classes: int) -> tuple[Upload, Asked]:
         )
     parameters = body.get("parameters") or {}
     if not isinstance(parameters, dict):
-        raise ParameterError(f"parameters is an object of JSON; got {parameters!r:.60}.")
+        raise ParameterError(f"parameters is a JSON object; got {parameters!r:.60}.")
     labels = parameters.get("candidate_labels")
     classes = None if labels is None else check_classes("candidate_labels", labels, max_classes)
     template = parameters.get("hypothesis_template")
@@ -120,7 +120,7 @@ def _read_base64(text: str) -> Upload:
         text = text.partition(",")[2]
     try:
         return Upload("inputs", base64.b64decode(text, validate=True))
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise ParameterError(
             f"inputs is not base64 ({error}). Encode the file's bytes in base64."
         ) from error

@@ -1,4 +1,4 @@
-"""The page as one HTML file: its text with the report's style, its own style and its script."""
+"""Render the page as one HTML file, with the report's style, its own style and its script."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib import resources
 
 
 def render_page() -> tuple[str, str]:
-    """(the page, its Content-Security-Policy: no other host, no other script)."""
+    """(the page, its Content-Security-Policy, which allows no other host and no other script)."""
     style = _read("tpt.report.page", "report.css") + _read("tpt.serve.page", "page.css")
     script = _read("tpt.serve.page", "page.js")
     page = _read("tpt.serve.page", "page.html")

@@ -1,4 +1,4 @@
-"""What /openapi.json says of the two calls whose bodies are read by hand."""
+"""The OpenAPI schemas of the two calls whose bodies we parse ourselves."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ _REFUSALS = {
     421: "meant for another host",
     422: "wrong parameters",
     429: "the queue is full",
-    503: "the model loads, or the service ends",
-    504: "too late",
+    503: "the model is loading, or the service is ending",
+    504: "not answered in time",
 }
 
 
@@ -85,9 +85,9 @@ def _json(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _describe(body: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
-    told = {"type": "object", "properties": {"error": _ERROR}}
+    refusal = {"type": "object", "properties": {"error": _ERROR}}
     refusals = {
-        str(status): {"description": about, "content": _json(told)}
+        str(status): {"description": about, "content": _json(refusal)}
         for status, about in _REFUSALS.items()
     }
     return {

@@ -1,15 +1,15 @@
-"""Work beside the event loop, in threads that end with it.
+"""Run work beside the event loop, each in a thread that ends with the work.
 
-A thread that has computed with torch keeps a pool of threads for as long as it lives. Where there
-are more of these than cores, OpenMP lets all of them sleep between operations, and the thread that
-adapts takes 1.6 times as long (two cores, 64 views of the embedded model in bf16). So no thread but
-that one lives on.
+A thread that has computed with torch keeps a pool of threads while it lives. With more of these
+than cores, OpenMP makes all of them sleep between operations, and the thread that adapts takes 1.6
+times as long (two cores, 64 views of the embedded model in bf16). So only that thread is kept.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Future
 from threading import Thread
 from typing import TypeVar
 
@@ -19,30 +19,21 @@ T = TypeVar("T")
 
 
 async def run_in_thread(work: Callable[[], T], time_limit: float | None = None) -> T:
-    """What `work` returns. A thread without a time limit is waited for when the process ends.
+    """What `work` returns. The process waits at its end for work without a time limit.
 
     Raises:
         TimeoutError: it takes longer than `time_limit` seconds.
     """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if done.done():  # given up
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(result)  # type: ignore[arg-type]
+    result: Future[T] = Future()
+    result.set_running_or_notify_cancel()  # a thread cannot be cancelled
 
     def run() -> None:
         try:
-            outcome = work(), None
+            result.set_result(work())
         except BaseException as error:
-            outcome = None, error  # type: ignore[assignment]
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, *outcome)
+            result.set_exception(error)
 
+    done = asyncio.wrap_future(result)
     Thread(target=run, name="tpt-work", daemon=time_limit is not None).start()
     try:
         return await asyncio.wait_for(done, time_limit)

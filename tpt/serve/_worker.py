@@ -1,7 +1,7 @@
-"""The one thread that adapts: it takes decoded pictures of all clients, in batches.
+"""The one thread that adapts: it takes the decoded pictures of all clients in batches.
 
 A batch may mix class lists and methods: its pictures' views are encoded together, and each method
-sees its own. Views come from a picture's content, so who shares a batch does not matter.
+gets its own. Views depend only on a picture's content, so results do not depend on the batch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tpt.streaming.records import Failure, Record
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """A picture's record, and what the method gave, if it gave something."""
+    """A picture's record, and the method's result if there is one."""
 
     record: Record
     adapted: Adapted | None
@@ -44,12 +44,12 @@ class Ticket:
 
 
 class Worker:
-    """Answers tickets in the order in which they come.
+    """Answers tickets in order of arrival.
 
     Args:
-        max_batch: pictures computed together.
+        max_batch: most pictures computed together.
         max_wait: seconds that a picture waits for others to share its batch.
-        metrics: told of batches and times.
+        metrics: counts batches and times.
     """
 
     def __init__(self, max_batch: int, max_wait: float, metrics: Metrics) -> None:
@@ -57,19 +57,19 @@ class Worker:
         self._change = Condition()
         self._waiting: deque[Ticket] = deque()
         self._closed = False
-        self.seconds = 0.1  # a picture, of late
+        self.seconds = 0.1  # per picture, a running average
         self._thread = Thread(target=self._run, name="tpt-adapt", daemon=True)
         self._thread.start()
 
     def submit(self, ticket: Ticket) -> Future[Outcome]:
-        """What comes of a ticket; cancelling it drops the work if it has not begun."""
+        """The outcome of a ticket; cancelling it drops work that has not begun."""
         with self._change:
             self._waiting.append(ticket)
             self._change.notify()
         return ticket.done
 
     def close(self) -> None:
-        """End when the batch at work is done."""
+        """End after the current batch."""
         with self._change:
             self._closed = True
             self._change.notify()
@@ -83,7 +83,7 @@ class Worker:
             self._metrics.batch.observe(len(batch))
             try:
                 outcomes = predict_mixed(batch)
-            except BaseException as error:  # the thread must live, and nobody wait for ever
+            except BaseException as error:  # the thread must go on, and no client wait forever
                 for ticket in batch:
                     ticket.done.set_exception(error)
                 continue
@@ -93,10 +93,10 @@ class Worker:
                 self.seconds += 0.1 * (spent / len(batch) - self.seconds)
             for ticket, outcome in zip(batch, outcomes, strict=True):
                 ticket.done.set_result(outcome)
-            del batch, outcomes, ticket, outcome  # or pictures would live until the next come
+            del batch, outcomes, ticket, outcome  # else pictures would live until the next batch
 
     def _take(self) -> list[Ticket]:
-        """The next batch, of tickets that somebody still waits for; empty at the end."""
+        """The next batch of tickets that were not cancelled; empty at the end."""
         batch: list[Ticket] = []
         with self._change:
             while not self._closed:
@@ -120,18 +120,18 @@ class Worker:
 
 
 def predict_mixed(batch: Sequence[Ticket]) -> list[Outcome]:
-    """What comes of each ticket of a batch, in order."""
+    """The outcomes of a batch, in order."""
     started = time.perf_counter()
     items = [replace(ticket.loaded, index=place) for place, ticket in enumerate(batch)]
     outcomes = _adapt_mixed(batch, items)
     ms = (time.perf_counter() - started) * 1e3 / len(batch)
-    told = []
+    results = []
     for item, ticket in zip(items, batch, strict=True):
         outcome = outcomes[item.index]
         record = make_record(item, outcome, ticket.method, ticket.top_k, ms)
         adapted = outcome if isinstance(outcome, Adapted) and record.error is None else None
-        told.append(Outcome(record, adapted))
-    return told
+        results.append(Outcome(record, adapted))
+    return results
 
 
 def _adapt_mixed(batch: Sequence[Ticket], items: Sequence[Loaded]) -> dict[int, Adapted | Failure]:
@@ -151,7 +151,7 @@ def _adapt_mixed(batch: Sequence[Ticket], items: Sequence[Loaded]) -> dict[int, 
 
 
 def _group(batch: Sequence[Ticket], key: Callable[[Ticket], Hashable]) -> list[list[int]]:
-    """Places of the batch's tickets, those of one key together."""
+    """The batch's positions, grouped by the tickets' keys."""
     groups: dict[Hashable, list[int]] = {}
     for place, ticket in enumerate(batch):
         groups.setdefault(key(ticket), []).append(place)

@@ -41,11 +41,10 @@ TASK = "/v1/zero-shot-image-classification"
 
 
 def build_app(service: Service, log: Log = write_line) -> FastAPI:
-    """The ASGI application of a service.
+    """The ASGI application of a service, which may still be loading.
 
     Args:
-        service: loading, or open.
-        log: takes the lines of the access log.
+        log: called with each line of the access log.
     """
     app = FastAPI(title="tpt serve", version=__version__, docs_url=None, redoc_url=None)
     origins = service.settings.origins
@@ -54,8 +53,10 @@ def build_app(service: Service, log: Log = write_line) -> FastAPI:
     @app.post(PREDICT, openapi_extra=schema.PREDICT, summary="Classify pictures")
     async def predict(request: Request) -> Response:
         answers = await _answer_form(request, service)
-        more = [{} if one.details is None else {"details": one.details} for one in answers]
-        records = [one.record.to_dict() | told for one, told in zip(answers, more, strict=True)]
+        records = [
+            one.record.to_dict() | ({"details": one.details} if one.details else {})
+            for one in answers
+        ]
         return _respond({"records": records})
 
     @app.post(TASK, openapi_extra=schema.TASK, summary="Hugging Face's task of this name")
@@ -144,10 +145,10 @@ async def _predict(
 async def _in_time(
     request: Request, service: Service, work: Coroutine[Any, Any, T], stage: str | None = None
 ) -> T:
-    """What `work` gives, while the client waits for it and there is time.
+    """What `work` returns, if the client still waits and there is time.
 
     Raises:
-        LateError: `timeout_s` since the request's head are over.
+        LateError: `timeout_s` have passed since the request's head.
         GoneError: the client went away; the work is dropped.
     """
     loop = asyncio.get_running_loop()
@@ -155,7 +156,7 @@ async def _in_time(
     if not hasattr(request.state, "until"):
         request.state.until = started + service.settings.timeout_s
     task = asyncio.ensure_future(work)
-    # While the body is read, reading it tells that the client is gone.
+    # While the body is read, its reader notices that the client is gone.
     gone = asyncio.ensure_future(_wait_gone(request)) if stage is None else None
     waiting = {task} if gone is None else {task, gone}
     try:
@@ -165,10 +166,10 @@ async def _in_time(
             return task.result()
         if done:
             raise GoneError
-        what = "The body was not here" if stage else "The answer was not ready"
+        what = "The body had not arrived" if stage else "The answer was not ready"
         raise LateError(
             f"{what} within {service.settings.timeout_s:g} s. Send fewer pictures or class names "
-            "at a time, or try again when there is less to do."
+            "at a time, or try again when the service is less busy."
         )
     finally:
         for one in waiting:
@@ -203,7 +204,7 @@ def _respond(content: Any, status: int = 200) -> Response:
 
 
 def _to_label(one: Prediction, answer: Answer) -> dict[str, Any]:
-    """Hugging Face's element. Where the method votes, the score is the share of the votes."""
+    """Hugging Face's element; the score of a method that votes is the share of the votes."""
     if one.score is not None:
         return {"label": one.label, "score": round(one.score, PLACES)}
     total = sum(other.votes or 0 for other in answer.record.predictions)
@@ -211,10 +212,9 @@ def _to_label(one: Prediction, answer: Answer) -> dict[str, Any]:
 
 
 def describe_model(service: Service) -> dict[str, Any]:
-    """What `GET /v1/model` tells."""
+    """The answer of `GET /v1/model`."""
     base, limits = service.base, asdict(service.settings)
     own = base.wanted
-    words = base.context.info.words if base.context is not None else None
     return {
         "model": base.clip.name,
         "pretrained": base.clip.pretrained,
@@ -226,7 +226,7 @@ def describe_model(service: Service) -> dict[str, Any]:
         "classes": None if base.classes is None else list(base.classes),
         "start": {
             "learned": own.init is not None,
-            "words": words,
+            "words": base.context.info.words if base.context is not None else None,
             "templates": list(own.templates),
         },
         "method": own.method,

@@ -1,4 +1,4 @@
-"""What a request can be refused for: each error is a status and a sentence."""
+"""The errors of a request: each has an HTTP status and a message."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class RequestError(TptError):
 
     Args:
         message: what was expected, what came, what to do next.
-        retry_after: seconds after which it may be tried again.
+        retry_after: seconds until it may be tried again.
     """
 
     status = 400
@@ -40,15 +40,15 @@ class BusyError(RequestError, status=429):
 
 
 class UnavailableError(RequestError, status=503):
-    """The service loads its model, or ends."""
+    """The service is loading its model, or ending."""
 
 
 class LateError(RequestError, status=504):
-    """The answer was not there in time."""
+    """The answer was not ready in time."""
 
 
 class TokenError(RequestError, status=401):
-    """The bearer token is missing or another."""
+    """The bearer token is missing or wrong."""
 
 
 class OriginError(RequestError, status=403):
@@ -56,7 +56,7 @@ class OriginError(RequestError, status=403):
 
 
 class HostError(RequestError, status=421):
-    """The request was meant for a name that is not this service's."""
+    """The request names a host that is not this service's."""
 
 
 class RouteError(RequestError):
@@ -68,15 +68,15 @@ class RouteError(RequestError):
 
 
 class PredictionError(RequestError, status=500):
-    """The only picture of a request was read, and could not be predicted."""
+    """The only picture of a request was read, but could not be predicted."""
 
 
 class GoneError(Exception):
-    """The client went away: there is nobody to answer."""
+    """The client went away, so nobody gets an answer."""
 
 
 def find_status(error: TptError) -> int:
-    """The status of an error; what the command line calls wrong usage is 422."""
+    """The HTTP status of an error; 422 for what the command line calls wrong usage."""
     if isinstance(error, RequestError):
         return error.status
     return 422 if isinstance(error, (MethodError, PromptError, SourceError)) else 500

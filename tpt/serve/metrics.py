@@ -1,4 +1,4 @@
-"""What a service counts and times, in the form that Prometheus reads."""
+"""The counts and times of a service, in Prometheus' format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Listening: the socket, uvicorn, and an end that answers what was accepted."""
+"""Run the service: the socket, uvicorn, and an end that answers what was accepted."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tpt.serve.service import Service
 from tpt.serve.settings import ServeSettings
 from tpt.streaming.predict_settings import PredictSettings
 
-_FAREWELL = 10  # seconds in which answers that are made are sent, at the end
-_HEAD_S = 20.0  # seconds in which the first request's head has to be here
+_FAREWELL = 10  # seconds to send the last answers, at the end
+_HEAD_S = 20.0  # seconds for the head of a connection's first request
 
 
 def serve(
@@ -41,8 +41,8 @@ def serve(
         settings: what it allows.
         host: the address to listen on.
         port: 0 for any that is free.
-        say: told what a person wants to know: where it listens, that it is ready, that it ends.
-        log: takes the lines of the access log.
+        say: called with messages for a person: where it listens, that it is ready, that it ends.
+        log: called with each line of the access log.
 
     Raises:
         ServeError: the address cannot be listened on.
@@ -53,10 +53,10 @@ def serve(
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens.
+    """A listening socket.
 
     Raises:
-        ServeError: why it cannot.
+        ServeError: the address cannot be listened on.
     """
     try:
         (family, _, _, _, address), *_ = socket.getaddrinfo(
@@ -66,7 +66,7 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError, UnicodeError) as error:
         raise ServeError(
             f"{host}:{port} cannot be listened on ({describe_error(error)}). Choose another --port "
-            "or --host, or end what listens there."
+            "or --host, or end the program that listens there."
         ) from error
 
 
@@ -133,7 +133,7 @@ def make_server(service: Service, log: Log = write_line) -> uvicorn.Server:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, without its handling of signals: it would stop listening at once."""
+    """uvicorn without its signal handlers, which would stop listening at once."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -160,7 +160,7 @@ def _signals(stop: Callable[[], None]) -> Iterator[None]:
 
 
 def _make_patient() -> type[asyncio.Protocol]:
-    """uvicorn's protocol, which leaves alone who does not send a request's head in time."""
+    """uvicorn's protocol, which closes a connection whose first head does not come in time."""
     from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
     base: Any = AutoHTTPProtocol
@@ -184,7 +184,7 @@ def _make_patient() -> type[asyncio.Protocol]:
 
 @contextlib.contextmanager
 def _log_of_uvicorn(log: Log) -> Iterator[None]:
-    """What uvicorn has to say are lines of the same log."""
+    """Write uvicorn's warnings as lines of the same log."""
 
     class Lines(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

@@ -1,9 +1,9 @@
-"""The service without HTTP: what is accepted, what it costs, who waits, how it ends.
+"""The service without HTTP: admission, the queue, prediction and shutdown.
 
     accept -> the class list is made ready -> decode -> batch -> record
 
-Every stage is bounded: pictures accepted, bytes held, pictures decoded ahead, lists alive, time.
-All methods but `load` belong to the event loop.
+Every stage is bounded: accepted pictures, held bytes, pictures decoded ahead, class lists, time.
+Call all methods but `load` in the event loop.
 """
 
 from __future__ import annotations
@@ -37,19 +37,15 @@ State = Literal["loading", "ready", "draining"]
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What is said of one picture."""
+    """The result for one picture."""
 
     record: Record
-    details: dict[str, Any] | None  # what the page shows besides
+    details: dict[str, Any] | None  # for the page
     adapted: Adapted | None
 
 
 class Service:
-    """One model, one queue, one thread that adapts.
-
-    Args:
-        settings: what it allows.
-    """
+    """One model, one queue, one thread that adapts."""
 
     def __init__(self, settings: ServeSettings) -> None:
         self.settings = settings
@@ -60,20 +56,20 @@ class Service:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    # --- its life ---
+    # --- start and end ---
 
     def load(self, wanted: PredictSettings) -> Base:
         """Load the model and make the service's own class list ready; blocks.
 
         Raises:
-            TptError: whatever is wrong with the settings.
+            TptError: the settings cannot be used.
         """
         base = load_base(wanted)
         self._own = make_job(name_fully(Asked(), base), base) if base.classes is not None else None
         return base
 
     def open(self, base: Base) -> None:
-        """Begin to answer."""
+        """Start to answer requests."""
         own = self.settings
         self.base = base
         size = base.clip.batch_size if own.max_batch is None else own.max_batch
@@ -85,7 +81,7 @@ class Service:
             self.state = "ready"
 
     async def drain(self) -> None:
-        """Accept nothing from now on; returns when all that was accepted is answered."""
+        """Accept nothing more, and wait until everything accepted is answered."""
         self.state = "draining"
         await self._idle.wait()
 
@@ -94,22 +90,22 @@ class Service:
             self._worker.close()
             self._lists.close()
 
-    # --- what is accepted ---
+    # --- admission ---
 
     def check_loaded(self) -> None:
-        """Refuse what needs the model while there is none.
+        """Refuse requests that need the model while it is loading.
 
         Raises:
-            UnavailableError: the model loads.
+            UnavailableError: the model is loading.
         """
         if not hasattr(self, "base"):
             raise UnavailableError("The model is loading. Try again in a few seconds.", 5)
 
     def check_open(self) -> None:
-        """Refuse work that would not be accepted, before its body is read.
+        """Refuse, before its body is read, a request that would not be accepted.
 
         Raises:
-            UnavailableError: it loads or drains.
+            UnavailableError: the service is loading or draining.
             BusyError: the queue is full.
         """
         self.check_loaded()
@@ -120,7 +116,7 @@ class Service:
 
     @contextmanager
     def accept(self, count: int) -> Iterator[None]:
-        """A place in the queue for each of a request's pictures.
+        """Hold a place in the queue for each of a request's pictures.
 
         Raises:
             UnavailableError, BusyError: as `check_open`.
@@ -141,28 +137,28 @@ class Service:
         seconds = max(1, math.ceil(self.taken * self._worker.seconds))
         return BusyError(
             f"The queue is full: {self.taken} of {self.settings.queue} places are taken, and "
-            f"{count} would be needed. Try again in about {seconds} s.",
+            f"{count} more are needed. Try again in about {seconds} s.",
             seconds,
         )
 
     @contextmanager
     def hold(self) -> Iterator[Hold]:
-        """Count the bytes of a request while it is not answered."""
+        """Count the bytes of a request until it is answered."""
         held = Hold(self)
         try:
             yield held
         finally:
             self.held -= held.size
 
-    # --- what is answered ---
+    # --- prediction ---
 
     async def predict(
         self, uploads: Sequence[Upload], asked: Asked, top_k: int | None, details: bool = False
     ) -> list[Answer]:
-        """The answers of a request that was accepted, in the order of its pictures.
+        """The answers to an accepted request, in the order of its pictures.
 
         Raises:
-            TptError: whatever is wrong with what was asked for.
+            TptError: the request's classes, templates or method cannot be used.
         """
         asked = name_fully(asked, self.base)
         if self._own is not None and asked == name_fully(Asked(), self.base):
@@ -204,22 +200,22 @@ class Service:
             return Answer(Record(loaded.path, 0, error=loaded.error), None, None)
         ticket = Ticket(loaded, job.method, job.views, top_k)
         outcome = await asyncio.wrap_future(self._worker.submit(ticket))
-        told = None
+        shown = None
         if details and outcome.adapted is not None:
-            tell = partial(describe_details, loaded.picture, outcome.adapted, job, top_k)
-            told = await run_in_thread(tell, self.settings.timeout_s)
-        return Answer(outcome.record, told, outcome.adapted)
+            describe = partial(describe_details, loaded.picture, outcome.adapted, job, top_k)
+            shown = await run_in_thread(describe, self.settings.timeout_s)
+        return Answer(outcome.record, shown, outcome.adapted)
 
 
 @dataclass(eq=False)
 class Hold:
-    """The bytes that one request holds."""
+    """The bytes of one request."""
 
     service: Service
     size: int = 0
 
     def add(self, size: int) -> None:
-        """Hold so many more.
+        """Count more bytes.
 
         Raises:
             BusyError: all requests together would hold too much.
@@ -227,8 +223,8 @@ class Hold:
         service = self.service
         if service.held + size > service.settings.max_held:
             raise BusyError(
-                f"The service holds {service.held:,} bytes of requests, and no more than "
-                f"{service.settings.max_held:,} are allowed. Try again in a few seconds.",
+                f"The service holds {service.held:,} bytes of requests; the limit is "
+                f"{service.settings.max_held:,}. Try again in a few seconds.",
                 2,
             )
         service.held += size

@@ -1,4 +1,4 @@
-"""How a service is run, and what one request asks of it."""
+"""The settings of a service, and what one request asks for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class ServeSettings:
-    """What a service allows and how it works; the prediction itself is `PredictSettings`.
+    """A service's limits and operation; `PredictSettings` has the prediction.
 
     Raises:
         MethodError: a number out of its range.
@@ -29,7 +29,7 @@ class ServeSettings:
     cached_lists: int = 8  # class lists held ready, besides the service's own
     num_workers: int = 2  # decoding threads
     top_k: int = 5  # predictions a record, unless the request says otherwise
-    token: str | None = None  # what a request has to bear
+    token: str | None = None  # that a request must send
     origins: tuple[str, ...] = ()  # other sites whose pages may call
     hosts: tuple[str, ...] | None = None  # names it answers to besides the loopback's; None: any
 
@@ -46,7 +46,7 @@ class ServeSettings:
 
 @dataclass(frozen=True)
 class Asked:
-    """What decides which class list, start and method a picture meets; None: the service's own."""
+    """The class list, templates and method of a request; None: the service's own."""
 
     classes: tuple[str, ...] | None = None
     templates: tuple[str, ...] = ()
@@ -54,4 +54,4 @@ class Asked:
 
 
 Upload = NamedBytes
-"""One picture of a request, as it came, with the file name that the client gave."""
+"""One encoded picture of a request, with the client's file name."""
