@@ -1,7 +1,7 @@
-"""The errors this package raises for a user's mistake: one line each, in full sentences.
+"""The errors of this package: one line each, in full sentences.
 
-Every message says what was expected, what came, and what to do next. The command line prints
-them without a traceback; a program that imports `tpt` catches `TptError` for all of them.
+Every message says what was expected, what came, and what to do next. The command line prints them
+without a traceback; a program that imports `tpt` catches `TptError` for all of them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 
 class TptError(Exception):
-    """Base of every error that a user can put right."""
+    """Base of all errors that a user can correct."""
 
 
 class ModelError(TptError):
@@ -56,27 +56,27 @@ def why(error: BaseException) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """Somebody else's error on one line, for a sentence of ours: "KeyError: 'x'".
+    """Another library's error on one line, for use in a message: "KeyError: 'x'".
 
-    Its beginning says what is wrong; torch's can be pages long, and may come with every picture.
+    It is cut to 600 characters; torch's errors can be pages long, and come with every picture.
     """
     return textwrap.shorten(f"{type(error).__name__}: {error}", 600, placeholder=" ...")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device, or the machine, has no memory left; torch need not be imported."""
+    """Whether an error means that a device or the machine has no memory left; without torch."""
     name = type(error).__name__
     return name in ("OutOfMemoryError", "MemoryError") or (
-        isinstance(error, RuntimeError)  # on a CPU torch has no class of its own
+        isinstance(error, RuntimeError)  # torch has no class of its own for a CPU
         and ("DefaultCPUAllocator" in str(error) or "out of memory" in str(error))
     )
 
 
 def name_failure(error: Exception, what: str) -> tuple[str, str]:
-    """(the public type, a message with what can be done) of what one image fails with.
+    """(public error type, message) for an image that failed.
 
     Args:
-        what: the stage, as the beginning of a sentence.
+        what: the stage, as the beginning of a sentence: "Decoding".
     """
     if isinstance(error, TptError):
         return _public_type(error), str(error)
@@ -90,14 +90,14 @@ def name_failure(error: Exception, what: str) -> tuple[str, str]:
 
 
 def _public_type(error: TptError) -> str:
-    """The error's type, or the public one that a private type of ours stands for."""
+    """The name of the error's type, or of the public base of a private type of ours."""
     kinds = type(error).__mro__
     public = (k for k in kinds if not k.__module__.startswith("tpt.") or k.__module__ == __name__)
     return next(public).__name__
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """' Did you mean "x" or "y"?' for the known words nearest to `word`, else ''."""
+    """' Did you mean "x" or "y"?' for up to three known words close to `word`, else ''."""
     by_lower = {name.lower(): name for name in known}
     close = difflib.get_close_matches(word.lower(), by_lower, n=3, cutoff=0.6)
     if not close:

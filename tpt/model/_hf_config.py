@@ -42,32 +42,26 @@ _VISION = _TOWER | {
     "num_channels": lambda value: value == 3,
     "vision_use_head": lambda value: value is True,
 }
-_BASE = {"num_hidden_layers": 12, "num_attention_heads": 12, "layer_norm_eps": 1e-5}
-_VISION_BASE = {**_BASE, "hidden_size": 768, "intermediate_size": 3072, "image_size": 224}
+_SIZES: dict[str, Any] = {"hidden_size": 768, "intermediate_size": 3072}
+_BASE = _SIZES | {"num_hidden_layers": 12, "num_attention_heads": 12, "layer_norm_eps": 1e-5}
 _TANH = {"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6}
-_CLIP_VISION = {**_VISION_BASE, "patch_size": 32, "hidden_act": "quick_gelu"}
-_DEFAULTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # text, image
+_CLIP_VISION = _BASE | {"image_size": 224, "patch_size": 32, "hidden_act": "quick_gelu"}
+_DEFAULTS = {  # text, image
     "clip": (
-        {
-            **{**_BASE, "num_attention_heads": 8, "hidden_size": 512, "intermediate_size": 2048},
-            **{"vocab_size": 49_408, "max_position_embeddings": 77, "eos_token_id": 49_407},
-            "hidden_act": "quick_gelu",
-        },
+        _BASE
+        | {"hidden_size": 512, "intermediate_size": 2048, "num_attention_heads": 8}
+        | {"vocab_size": 49_408, "max_position_embeddings": 77, "eos_token_id": 49_407}
+        | {"hidden_act": "quick_gelu"},
         _CLIP_VISION,
     ),
     "siglip": (
-        {
-            **{**_BASE, **_TANH, "hidden_size": 768, "intermediate_size": 3072},
-            **{"vocab_size": 32_000, "max_position_embeddings": 64},
-        },
-        {**_VISION_BASE, **_TANH, "patch_size": 16},
+        _BASE | _TANH | {"vocab_size": 32_000, "max_position_embeddings": 64},
+        _BASE | _TANH | {"image_size": 224, "patch_size": 16},
     ),
     "chinese_clip": (
-        {
-            **{**_BASE, "hidden_size": 768, "intermediate_size": 3072, "layer_norm_eps": 1e-12},
-            **{"vocab_size": 30_522, "max_position_embeddings": 512, "type_vocab_size": 2},
-            **{"hidden_act": "gelu", "pad_token_id": 0},
-        },
+        _BASE
+        | {"vocab_size": 30_522, "max_position_embeddings": 512, "type_vocab_size": 2}
+        | {"hidden_act": "gelu", "layer_norm_eps": 1e-12, "pad_token_id": 0},
         _CLIP_VISION,
     ),
 }

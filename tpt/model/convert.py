@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -196,16 +197,11 @@ def _is_clips_own(tokenizer: FileTokenizer) -> bool:
 
 
 def _preprocess(facts: Preprocess, notes: list[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "size": list(facts.size),
-        "mean": list(facts.mean),
-        "std": list(facts.std),
-        "interpolation": facts.interpolation,
-        "resize_mode": facts.resize_mode,
-        "fill_color": facts.fill,
-    }
-    if facts.centre != "round":
-        found["centre"] = facts.centre
+    found = asdict(facts)
+    found["fill_color"] = found.pop("fill")
+    centre = found.pop("centre")
+    if centre != "round":
+        found["centre"] = centre
         if facts.resize_mode == "shortest":
             notes.append(
                 "open_clip itself cuts the centre of some pictures one pixel further than "
