@@ -121,11 +121,12 @@ class Guard:
             error = self._name_route(call.scope, error)
         if isinstance(error, TptError):
             status, kind, message = find_status(error), type(error).__name__, str(error)
+            call.notes["error"] = kind
         else:
             status, kind = 500, "InternalError"
             message = "The service failed at this request. Its log has the details under this id."
             call.notes["traceback"] = "".join(traceback.format_exception(error))
-        call.notes["error"] = kind if isinstance(error, TptError) else describe_error(error)
+            call.notes["error"] = describe_error(error)
         if call.status is not None:  # the answer has begun
             return
         headers = {"www-authenticate": "Bearer"} if status == 401 else {}
