@@ -28,7 +28,7 @@ class MethodError(TptError):
 
 
 class ImageError(TptError):
-    """One image cannot be read; the others can go on."""
+    """One image cannot be read; the others are not affected."""
 
 
 class LargeImageError(ImageError):

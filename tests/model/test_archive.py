@@ -115,7 +115,7 @@ def refusal(path: Path, *pretrained: str) -> str:
         (b"\xff" * 9, "is damaged"),
         (b"\x80\x02h\x05.", "is damaged"),
         (b"\x80\x02c__torch__ M\nM\n)\x81q\x00}(X\x01\x00\x00\x00ah\x00ub.", "is damaged"),
-        (b"\x80\x02c__torch__ M\nM\n)\x81}b.", "is none of OpenAI's CLIPs"),
+        (b"\x80\x02c__torch__ M\nM\n)\x81}b.", "is not one of OpenAI's CLIPs"),
         (b"N" * (2**24 + 1), "no layout of its modules, or a very large one"),
         (None, "no layout of its modules"),
     ],
@@ -165,7 +165,7 @@ def test_an_archive_of_another_model_is_refused(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(tmp_path / "linear.pt"))
-    assert "is none of OpenAI's CLIPs" in refusal(tmp_path / "linear.pt")
+    assert "is not one of OpenAI's CLIPs" in refusal(tmp_path / "linear.pt")
     message = refusal(Path("Small-Test"), str(tmp_path / "linear.pt"))
     assert "it lacks: " in message
     assert "could not be loaded into Small-Test" in message

@@ -216,8 +216,8 @@ def read_archive_config(path: Path, name: str) -> ModelConfig:
         }
     except (KeyError, ValueError, IndexError) as error:
         raise ValueError(
-            "the archive is none of OpenAI's CLIPs, which are the only ones that can be read "
-            "without running their code"
+            "the archive is not one of OpenAI's CLIPs, the only ones that can be read without "
+            "running their code"
         ) from error
     check_settings({"model_cfg": model}, CONFIG, name)
     return ModelConfig(model, {}, KIND)

@@ -121,8 +121,8 @@ def find_facts(tower: str, folder: Path | None, name: str) -> dict[str, Any]:
         ModelError: the tower's config cannot be found or is refused.
     """
     if tower in KNOWN:
-        kind, changes = KNOWN[tower]
-        return {"model_type": kind, **DEFAULTS[kind], **changes}
+        known, changes = KNOWN[tower]
+        return {"model_type": known, **DEFAULTS[known], **changes}
     path = folder / "config.json" if folder is not None else None
     if path is None or not path.is_file():
         try:
@@ -130,15 +130,14 @@ def find_facts(tower: str, folder: Path | None, name: str) -> dict[str, Any]:
         except OSError as error:
             raise ModelError(
                 f'The text tower of "{name}" is "{tower}", whose config could not be fetched '
-                f"({why(error)[:200]}). Without a network, put its config.json "
-                "beside open_clip_config.json and use local-dir:."
+                f"({why(error)[:200]}). Without a network, put its config.json beside "
+                "open_clip_config.json and use local-dir:."
             ) from error
     found = read_settings(path, name)
-    said = found.get("model_type")
-    kind = said if isinstance(said, str) else ""
-    if kind not in DEFAULTS:
+    kind = found.get("model_type")
+    if not isinstance(kind, str) or kind not in DEFAULTS:
         raise ModelError(
-            f'The text tower of "{name}" is of the kind {show(said)}; expected one of '
+            f'The text tower of "{name}" is of the kind {show(kind)}; expected one of '
             f"{', '.join(DEFAULTS)}. Choose another model."
         )
     facts = {"model_type": kind, **DEFAULTS[kind]}

@@ -70,16 +70,16 @@ def read_tokenizer(folder: Path, config: ModelConfig, name: str) -> Any:
     Raises:
         ModelError: no tokenizer in the folder, or one that cannot be read.
     """
-    said: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for file in reversed(FILES[1:]):  # tokenizer_config.json has the last word
         if (folder / file).is_file():
             found = read_table(folder / file, name, LARGEST)
             if found.get("auto_map"):
                 raise names_code(folder / file, name)
-            said |= found
+            settings |= found
     family, words = config.kind, config.text.get("vocab_size", 49_408)
     length = config.text.get("context_length") or factory.DEFAULT_CONTEXT_LENGTH
-    inner = _read_inner(folder, family, said, name)
+    inner = _read_inner(folder, family, settings, name)
     if inner is None:
         if family == "clip" and words == 49_408:
             return factory.SimpleTokenizer(context_length=length)
@@ -89,7 +89,7 @@ def read_tokenizer(folder: Path, config: ModelConfig, name: str) -> Any:
             "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) may write "
             "tokenizer.json."
         )
-    pad_id = inner.token_to_id(_word(said.get("pad_token"), _PAD.get(family, "[PAD]")))
+    pad_id = inner.token_to_id(_word(settings.get("pad_token"), _PAD.get(family, "[PAD]")))
     if pad_id is None:
         pad_id = inner.padding["pad_id"] if inner.padding else 0
     highest = max(inner.get_vocab(with_added_tokens=True).values(), default=0)
@@ -99,20 +99,20 @@ def read_tokenizer(folder: Path, config: ModelConfig, name: str) -> Any:
             f"{words:,}. The folder's files are of different models."
         )
     if family in _PAD:
-        clean = _cleaning(family, said.get("tokenizer_class"))
+        clean = _cleaning(family, settings.get("tokenizer_class"))
     else:  # open_clip's config names it
         clean = get_clean_fn((config.text.get("tokenizer_kwargs") or {}).get("clean", "whitespace"))
-    left = said.get("padding_side") == "left"
+    left = settings.get("padding_side") == "left"
     return FileTokenizer(inner, length, pad_id, left, clean, folder)
 
 
-def _read_inner(folder: Path, family: str, said: dict[str, Any], name: str) -> Any:
+def _read_inner(folder: Path, family: str, settings: dict[str, Any], name: str) -> Any:
     """The tokenizers library's object for the folder's files, or None if there are none."""
     there = [f for f in (FILES[0], *OLD_FILES) if (folder / f).is_file()]
     for file in there:
         if (folder / file).stat().st_size > LARGEST:
             raise ModelError(
-                f'"{file}" of "{name}" is larger than {LARGEST:,} bytes, so it is no tokenizer. '
+                f'"{file}" of "{name}" is larger than {LARGEST:,} bytes, so it is not a tokenizer. '
                 "Copy the model again."
             )
     try:
@@ -121,7 +121,7 @@ def _read_inner(folder: Path, family: str, said: dict[str, Any], name: str) -> A
         if family == "clip" and {"vocab.json", "merges.txt"} <= set(there):
             return _byte_pairs(folder)
         if family == "chinese_clip" and "vocab.txt" in there:
-            return _word_pieces(folder, said)
+            return _word_pieces(folder, settings)
     except Exception as error:  # the library raises Exception itself
         raise ModelError(
             f'The tokenizer of "{name}" cannot be read ({why(error)[:200]}). Copy its files again.'
@@ -154,14 +154,14 @@ def _byte_pairs(folder: Path) -> Any:
     return inner
 
 
-def _word_pieces(folder: Path, said: dict[str, Any]) -> Any:
+def _word_pieces(folder: Path, settings: dict[str, Any]) -> Any:
     """BERT's tokenizer from a list of words, as `transformers` builds it."""
     inner = Tokenizer(models.WordPiece.from_file(str(folder / "vocab.txt"), unk_token="[UNK]"))
     inner.normalizer = normalizers.BertNormalizer(
         clean_text=True,
-        handle_chinese_chars=said.get("tokenize_chinese_chars") is not False,
+        handle_chinese_chars=settings.get("tokenize_chinese_chars") is not False,
         strip_accents=None,
-        lowercase=said.get("do_lower_case") is not False,
+        lowercase=settings.get("do_lower_case") is not False,
     )
     inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     inner.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])

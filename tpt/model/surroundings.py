@@ -41,8 +41,8 @@ class Defaults(TorchFunctionMode):
         )
         if floats and kwargs.get("dtype") is None:
             kwargs["dtype"] = torch.float32
-        asks = func in _DRAWING or "generator" in kwargs  # as the functions of torch.nn.init do
-        if self.rng is not None and asks and kwargs.get("generator") is None:
+        draws = func in _DRAWING or "generator" in kwargs  # as the functions of torch.nn.init do
+        if self.rng is not None and draws and kwargs.get("generator") is None:
             kwargs["generator"] = self.rng
         return func(*args, **kwargs)
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 class Shared:
     """An object in two parts."""
 
-    body: bytes  # the pickle, with numbers in place of tensors
+    body: bytes  # the pickle, with a number for each tensor
     arrays: list[Any]  # bytes (n,) uint8 of each tensor
     facts: list[tuple[Any, ...]]  # (type, shape, axes in memory, is a parameter) of each
 

@@ -112,8 +112,8 @@ async def _answer_form(request: Request, service: Service) -> list[Answer]:
     with service.hold() as held:
         reading = read_form(request, limits.max_body, limits.queue, held)
         uploads, fields = await _in_time(request, service, reading, stage="read")
-        said = read_fields(fields, limits.max_classes)
-        return await _predict(request, service, uploads, said)
+        parameters = read_fields(fields, limits.max_classes)
+        return await _predict(request, service, uploads, parameters)
 
 
 async def _answer_task(request: Request, service: Service) -> Answer:
@@ -124,16 +124,16 @@ async def _answer_task(request: Request, service: Service) -> Answer:
         body = await _in_time(request, service, reading, stage="read")
         upload, asked = read_task(body, limits.max_classes)
         del body
-        every = Parameters(asked, limits.max_classes, False)
-        return (await _predict(request, service, [upload], every))[0]
+        parameters = Parameters(asked, limits.max_classes, False)
+        return (await _predict(request, service, [upload], parameters))[0]
 
 
 async def _predict(
-    request: Request, service: Service, uploads: list[Upload], said: Parameters
+    request: Request, service: Service, uploads: list[Upload], parameters: Parameters
 ) -> list[Answer]:
     request.state.notes = {"images": len(uploads)}
     with service.accept(len(uploads)):
-        work = service.predict(uploads, said.asked, said.top_k, said.details)
+        work = service.predict(uploads, parameters.asked, parameters.top_k, parameters.details)
         answers: list[Answer] = await _in_time(request, service, work)
     failed = [answer.record.error for answer in answers if answer.record.error is not None]
     request.state.notes["failed"] = len(failed)

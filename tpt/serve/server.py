@@ -37,8 +37,8 @@ def serve(
     """Run a service until SIGTERM or Ctrl-C; then all that was accepted is answered.
 
     Args:
-        wanted: what it predicts with.
-        settings: what it allows.
+        wanted: the settings of the prediction.
+        settings: of the service.
         host: the address to listen on.
         port: 0 for any that is free.
         say: called with messages for a person: where it listens, that it is ready, that it ends.
