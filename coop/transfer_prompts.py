@@ -33,7 +33,7 @@ from tpt.errors import SourceError, TptError
 from tpt.evaluate.transfer import name_keys
 from tpt.model.load import load_clip
 from tpt.prompts import Context
-from tpt.runs.lock import cannot_write
+from tpt.runs.lock import writing
 from tpt.text import some
 
 FOLDER = "prompts"  # inside the run's folder
@@ -220,10 +220,8 @@ def check_sources(
     check_recipe(learning.recipe)
     outputs = list_outputs(folder, sources)
     if sources:
-        try:
+        with writing(os.path.join(folder, FOLDER)):
             Path(folder, FOLDER).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise cannot_write(str(Path(folder, FOLDER)), error) from error
     for place in outputs.values():
         check_outputs(place, learning.runs, probe=False, resume=resume, overwrite=overwrite)
     return outputs

@@ -25,7 +25,7 @@ from tpt.corrupt.corruption_kinds import LONGEST_JPEG, REVISION
 from tpt.corrupt.corruptions import corrupt
 from tpt.errors import ImageError, OutputError, SourceError, why
 from tpt.images.decode import Pixels, decode_image
-from tpt.runs.lock import hold
+from tpt.runs.lock import hold, writing
 from tpt.runs.settings_diff import describe_change
 from tpt.runs.whole_files import staged
 from tpt.streaming._ahead import map_ahead
@@ -129,10 +129,8 @@ def open_target(
         OutputError: DST is a file, holds other things, was made with other settings, is written by
             another run, or cannot be written.
     """
-    try:
+    with writing(target, _cannot_write):
         os.makedirs(target, exist_ok=True)
-    except OSError as error:
-        raise _cannot_write(target, error) from error
     with hold(os.path.join(target, SIDECAR), _cannot_write):
         _note_content(target, settings, kinds, severities)
         yield
@@ -142,7 +140,7 @@ def _note_content(
     target: str, settings: Settings, kinds: Iterable[str], severities: Iterable[int]
 ) -> None:
     """Write down what DST will hold, with what earlier runs of the same settings made."""
-    try:
+    with writing(target, _cannot_write):
         before, held_kinds, held_severities = _read_sidecar(target)
         if before is not None and (change := describe_change(before, asdict(settings))):
             raise OutputError(
@@ -157,8 +155,6 @@ def _note_content(
         }
         text = json.dumps(note, indent=1) + "\n"
         _write_whole(os.path.join(target, SIDECAR), text.encode())
-    except OSError as error:
-        raise _cannot_write(target, error) from error
 
 
 def _read_sidecar(target: str) -> tuple[dict[str, Any] | None, list[str], list[int]]:

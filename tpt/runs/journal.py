@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tpt.errors import MethodError, OutputError
-from tpt.runs.lock import cannot_write, check_free, hold
+from tpt.runs.lock import cannot_write, check_free, hold, writing
 from tpt.runs.settings_diff import Settings, Wording, describe_change
 from tpt.runs.whole_files import staged
 from tpt.text import read_json
@@ -85,13 +85,10 @@ class Journal:
         """
         content = {"settings": settings, "run": environment}
         text = json.dumps(content, indent=1, ensure_ascii=True) + "\n"
-        try:
-            with staged(self.sidecar, text.encode(), sync=False):
-                # Lines are removed first: old lines must never be beside new settings.
-                if self.is_begun:
-                    os.truncate(self.path, 0)
-        except OSError as error:
-            raise cannot_write(str(self.sidecar), error) from error
+        with writing(str(self.sidecar)), staged(self.sidecar, text.encode(), sync=False):
+            # Lines are removed first: old lines must never be beside new settings.
+            if self.is_begun:
+                os.truncate(self.path, 0)
 
     def read_settings(self) -> dict[str, Any]:
         """The settings of the run that began the file.
@@ -226,7 +223,7 @@ def read_lines(
         OutputError: the file cannot be read or cut.
     """
     line, end = b"", 0
-    try:
+    with writing(path):
         with open(path, "rb") as file:
             for part in file:
                 line += part
@@ -240,5 +237,3 @@ def read_lines(
             yield line + b"\n"
         elif line:
             os.truncate(path, end)
-    except OSError as error:
-        raise cannot_write(path, error) from error

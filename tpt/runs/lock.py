@@ -39,6 +39,17 @@ def cannot_write(path: str, error: OSError, can_resume: bool = False) -> OutputE
 
 
 @contextmanager
+def writing(
+    path: str, refuse: Callable[[str, OSError], OutputError] = cannot_write
+) -> Iterator[None]:
+    """Raise the error that `refuse` makes for an `OSError` in the block."""
+    try:
+        yield
+    except OSError as error:
+        raise refuse(path, error) from error
+
+
+@contextmanager
 def hold(path: str, refuse: Callable[[str, OSError], OutputError] = cannot_write) -> Iterator[None]:
     """Be the only run that writes an output.
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from tpt.errors import MethodError, OutputError
 from tpt.runs.journal import RESUME_OR_OVERWRITE, check_same, open_lines, read_lines, read_settings
-from tpt.runs.lock import cannot_write, hold
+from tpt.runs.lock import hold, writing
 from tpt.runs.whole_files import write_whole
 from tpt.streaming.output import FinishedRecords
 from tpt.streaming.record_parquet import read_parquet, write_parquet
@@ -66,10 +66,8 @@ class Parts:
         Raises:
             OutputError: another run does; the disk refused.
         """
-        try:
+        with writing(self.folder):
             os.makedirs(self.folder, exist_ok=True)
-        except OSError as error:
-            raise cannot_write(self.folder, error) from error
         with hold(str(self.settings)):
             yield
 
