@@ -11,6 +11,7 @@ import re
 import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,9 @@ class FileTokenizer:
             found = self.inner.encode(self.clean(text))
             kept = found.ids
             if len(kept) > length:
-                marks = len(kept) - len("".join(map(str, found.special_tokens_mask)).rstrip("1"))
+                marks = len(
+                    list(takewhile(bool, reversed(found.special_tokens_mask)))
+                )  # at the end
                 kept = kept[: length - marks] + kept[len(kept) - marks :]
             place = slice(length - len(kept), None) if self.left else slice(len(kept))
             ids[row, place] = torch.tensor(kept, dtype=torch.long)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 
 from tpt.serve._multipart import Form
 from tpt.serve.errors import GoneError, ParameterError, TooLargeError
-from tpt.serve.service import Hold
 from tpt.serve.settings import Upload
 
 
-async def read_chunks(request: Request, most: int, held: Hold) -> AsyncGenerator[bytes, None]:
+async def read_chunks(
+    request: Request, most: int, hold: Callable[[int], None]
+) -> AsyncGenerator[bytes, None]:
     """The body, chunk by chunk.
+
+    Args:
+        most: bytes of the body.
+        hold: counts bytes of all requests, as `Service.hold` gives it.
 
     Raises:
         TooLargeError: at the first byte over the limit, or at once if the declared length is.
@@ -31,7 +36,7 @@ async def read_chunks(request: Request, most: int, held: Hold) -> AsyncGenerator
             size += len(chunk)
             if size > most:
                 raise _too_large(most)
-            held.add(len(chunk))
+            hold(len(chunk))
             yield chunk
     except ClientDisconnect as error:
         raise GoneError from error
@@ -44,7 +49,7 @@ def _too_large(most: int) -> TooLargeError:
 
 
 async def read_form(
-    request: Request, most: int, most_files: int, held: Hold
+    request: Request, most: int, most_files: int, hold: Callable[[int], None]
 ) -> tuple[list[Upload], dict[str, list[str]]]:
     """The files called `images`, and the other fields by name.
 
@@ -60,7 +65,7 @@ async def read_form(
             "more files called images: curl -F images=@cat.jpg."
         )
     form = Form(request.headers["content-type"], most_files)
-    async for chunk in read_chunks(request, most, held):
+    async for chunk in read_chunks(request, most, hold):
         form.write(chunk)
     uploads: list[Upload] = []
     fields: dict[str, list[str]] = {}
@@ -81,14 +86,14 @@ async def read_form(
     return uploads, fields
 
 
-async def read_json_body(request: Request, most: int, held: Hold) -> Any:
+async def read_json_body(request: Request, most: int, hold: Callable[[int], None]) -> Any:
     """The content of a JSON body.
 
     Raises:
         ParameterError: it is not JSON.
         TooLargeError, BusyError, GoneError: as `read_chunks`.
     """
-    body = b"".join([chunk async for chunk in read_chunks(request, most, held)])
+    body = b"".join([chunk async for chunk in read_chunks(request, most, hold)])
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:

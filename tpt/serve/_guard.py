@@ -191,8 +191,7 @@ class _Call:
     async def receive(self) -> Message:
         message = await self._receive()
         self.size += len(message.get("body", b""))
-        if not message.get("more_body", False):
-            self._more = False
+        self._more = message.get("more_body", False)
         return message
 
     async def send(self, message: Message) -> None:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
@@ -27,7 +28,6 @@ from tpt.serve.errors import (
     RequestError,
     TooLargeError,
 )
-from tpt.serve.metrics import CONTENT_TYPE
 from tpt.serve.service import Answer, Service
 from tpt.serve.settings import Upload
 from tpt.streaming.predict_job import describe_environment
@@ -80,7 +80,7 @@ def build_app(service: Service, log: Log = write_line) -> FastAPI:
 
     @app.get("/metrics", summary="Figures for Prometheus")
     async def metrics() -> Response:
-        return Response(service.metrics.render(), media_type=CONTENT_TYPE)
+        return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
@@ -109,8 +109,8 @@ def build_app(service: Service, log: Log = write_line) -> FastAPI:
 async def _answer_form(request: Request, service: Service) -> list[Answer]:
     limits = service.settings
     service.check_open()
-    with service.hold() as held:
-        reading = read_form(request, limits.max_body, limits.queue, held)
+    with service.hold() as hold:
+        reading = read_form(request, limits.max_body, limits.queue, hold)
         uploads, fields = await _in_time(request, service, reading, stage="read")
         parameters = read_fields(fields, limits.max_classes)
         return await _predict(request, service, uploads, parameters)
@@ -119,8 +119,8 @@ async def _answer_form(request: Request, service: Service) -> list[Answer]:
 async def _answer_task(request: Request, service: Service) -> Answer:
     limits = service.settings
     service.check_open()
-    with service.hold() as held:
-        reading = read_json_body(request, limits.max_body, held)
+    with service.hold() as hold:
+        reading = read_json_body(request, limits.max_body, hold)
         body = await _in_time(request, service, reading, stage="read")
         upload, asked = read_task(body, limits.max_classes)
         del body

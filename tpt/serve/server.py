@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from tpt.errors import ServeError, describe_error
 from tpt.serve._guard import Log, write_line
@@ -21,6 +22,7 @@ from tpt.serve.service import Service
 from tpt.serve.settings import ServeSettings
 from tpt.streaming.predict_settings import PredictSettings
 
+_AnyProtocol: Any = AutoHTTPProtocol  # httptools' or h11's
 _FAREWELL = 10  # seconds to send the last answers, at the end
 _HEAD_S = 20.0  # seconds for the head of a connection's first request
 
@@ -122,7 +124,7 @@ def make_server(service: Service, log: Log = write_line) -> uvicorn.Server:
     """uvicorn for a service; `serve(sockets=[listen(host, port)])` runs it."""
     config = uvicorn.Config(
         build_app(service, log),
-        http=_make_patient(),
+        http=_Protocol,
         lifespan="off",
         log_config=None,
         access_log=False,
@@ -159,27 +161,21 @@ def _signals(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(kind, handler)
 
 
-def _make_patient() -> type[asyncio.Protocol]:
+class _Protocol(_AnyProtocol):  # type: ignore[misc]
     """uvicorn's protocol, which closes a connection whose first head does not come in time."""
-    from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-    base: Any = AutoHTTPProtocol
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        loop = asyncio.get_running_loop()
+        self._head = loop.call_later(_HEAD_S, self._give_up)
 
-    class Patient(base):  # type: ignore[misc]
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            loop = asyncio.get_running_loop()
-            self._head = loop.call_later(_HEAD_S, self._give_up)
+    def _give_up(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.close()
 
-        def _give_up(self) -> None:
-            if self.cycle is None and not self.transport.is_closing():
-                self.transport.close()
-
-        def connection_lost(self, error: Exception | None) -> None:
-            self._head.cancel()
-            super().connection_lost(error)
-
-    return Patient
+    def connection_lost(self, error: Exception | None) -> None:
+        self._head.cancel()
+        super().connection_lost(error)
 
 
 @contextlib.contextmanager

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 from typing import Any, Literal
 
-from tpt.methods.base import Adapted
 from tpt.serve._decoding import Decoder
 from tpt.serve._details import describe_details
 from tpt.serve._jobs import Base, load_base, make_job, name_fully
@@ -40,8 +39,7 @@ class Answer:
     """The result for one picture."""
 
     record: Record
-    details: dict[str, Any] | None  # for the page
-    adapted: Adapted | None
+    details: dict[str, Any] | None = None  # for the page
 
 
 class Service:
@@ -142,13 +140,29 @@ class Service:
         )
 
     @contextmanager
-    def hold(self) -> Iterator[Hold]:
-        """Count the bytes of a request until it is answered."""
-        held = Hold(self)
+    def hold(self) -> Iterator[Callable[[int], None]]:
+        """A function that counts more bytes of a request, which are held until it is answered.
+
+        Raises:
+            BusyError: in the function: all requests together would hold too much.
+        """
+        size = 0
+
+        def add(more: int) -> None:
+            nonlocal size
+            if self.held + more > self.settings.max_held:
+                raise BusyError(
+                    f"The service holds {self.held:,} bytes of requests; the limit is "
+                    f"{self.settings.max_held:,}. Try again in a few seconds.",
+                    2,
+                )
+            self.held += more
+            size += more
+
         try:
-            yield held
+            yield add
         finally:
-            self.held -= held.size
+            self.held -= size
 
     # --- prediction ---
 
@@ -197,35 +211,11 @@ class Service:
 
     async def _adapt(self, loaded: Loaded, job: PredictJob, top_k: int, details: bool) -> Answer:
         if loaded.picture is None:
-            return Answer(Record(loaded.path, 0, error=loaded.error), None, None)
+            return Answer(Record(loaded.path, 0, error=loaded.error))
         ticket = Ticket(loaded, job.method, job.views, top_k)
         outcome = await asyncio.wrap_future(self._worker.submit(ticket))
         shown = None
         if details and outcome.adapted is not None:
             describe = partial(describe_details, loaded.picture, outcome.adapted, job, top_k)
             shown = await run_in_thread(describe, self.settings.timeout_s)
-        return Answer(outcome.record, shown, outcome.adapted)
-
-
-@dataclass(eq=False)
-class Hold:
-    """The bytes of one request."""
-
-    service: Service
-    size: int = 0
-
-    def add(self, size: int) -> None:
-        """Count more bytes.
-
-        Raises:
-            BusyError: all requests together would hold too much.
-        """
-        service = self.service
-        if service.held + size > service.settings.max_held:
-            raise BusyError(
-                f"The service holds {service.held:,} bytes of requests; the limit is "
-                f"{service.settings.max_held:,}. Try again in a few seconds.",
-                2,
-            )
-        service.held += size
-        self.size += size
+        return Answer(outcome.record, shown)
