@@ -467,7 +467,7 @@ def change(path: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"model_type": "siglip2"}, "is of the kind 'siglip2'; of transformers' models"),
+        ({"model_type": "siglip2"}, "is of the kind 'siglip2'; expected a CLIPModel"),
         ({"model_type": "llama"}, "is of the kind 'llama'"),
         ({"model_type": None}, "No open_clip_config.json"),
         ({"auto_map": {"AutoModel": "evil.Evil"}}, "names Python code of its own (auto_map)"),
@@ -624,5 +624,7 @@ def test_without_transformers_open_clips_folders_have_the_same_tokens(
     assert (type(theirs).__name__, type(ours).__name__) == ("HFTokenizer", "FileTokenizer")
     names = class_names()[::7]
     assert torch.equal(ours(names), theirs(names))
-    with pytest.raises(ModelError, match=r'The tokenizer of "ViT-B-16-SigLIP" is one of .*\[hf\]'):
+    with pytest.raises(
+        ModelError, match=r'The tokenizer of "ViT-B-16-SigLIP" needs transformers .*\[hf\]'
+    ):
         tpt.load_clip("ViT-B-16-SigLIP", "webli", device="cpu")

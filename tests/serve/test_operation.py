@@ -144,7 +144,7 @@ def test_an_address_that_is_taken_is_told() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with pytest.raises(ServeError, match="Choose another --port or --host, or end what"):
+        with pytest.raises(ServeError, match="Choose another --port or --host, or end the"):
             listen("127.0.0.1", taken.getsockname()[1])
     with pytest.raises(ServeError, match="cannot be listened on"):
         listen("no.such.host.invalid", 1)

@@ -173,7 +173,7 @@ def test_all_requests_together_hold_a_bounded_number_of_bytes(
         first = pool.submit(running.predict, picture(0) + bytes(10_000))
         gate.wait()
         second = running.predict(picture(1) + bytes(20_000))
-        expect(second, 429, "no more than 30,000 are allowed")
+        expect(second, 429, "the limit is 30,000")
         assert int(second.headers["retry-after"]) >= 1
         gate.open()
         assert first.result().status_code == 200
@@ -234,7 +234,7 @@ def test_a_field_stands_once(serving: Running, picture: Picture) -> None:
         (b'{"inputs": 3}', "no text called inputs"),
         (b'{"inputs": "%%%"}', "inputs is not base64"),
         (b'{"inputs": "\\ud800"}', "inputs is not base64"),
-        (b'{"inputs": "", "parameters": 1}', "parameters is an object"),
+        (b'{"inputs": "", "parameters": 1}', "parameters is a JSON object"),
         (b'{"inputs": "", "parameters": {"candidate_labels": "a"}}', "candidate_labels is a JSON"),
         (b'{"inputs": "", "parameters": {"hypothesis_template": 1}}', "hypothesis_template is"),
     ],
@@ -251,7 +251,7 @@ def test_a_task_without_a_picture_is_told(serving: Running) -> None:
 
 def test_class_names_are_needed_from_somewhere(start: Any, picture: Picture) -> None:
     running = start({"classes": None})
-    expect(running.predict(picture(0)), 422, "the service has none of its own")
+    expect(running.predict(picture(0)), 422, "Neither the request nor the service has class names")
     assert running.predict(picture(0), classes=["a", "b"]).status_code == 200
 
 
@@ -294,7 +294,7 @@ def test_a_token_is_asked_for(start: Any, picture: Picture) -> None:
 def test_pages_of_other_sites_may_not_call(start: Any) -> None:
     running = start(origins=("https://friend.example",))
     other = running.get("/v1/model", origin="https://other.example")
-    expect(other, 403, 'A page of "https://other.example" called', "--allow-origin")
+    expect(other, 403, 'Pages of "https://other.example" may not call', "--allow-origin")
     assert "access-control-allow-origin" not in other.headers
     friend = running.get("/v1/model", origin="https://friend.example")
     assert friend.headers["access-control-allow-origin"] == "https://friend.example"
@@ -339,7 +339,7 @@ def test_a_full_queue_is_told_at_once(
     with ThreadPoolExecutor() as pool:
         held = [pool.submit(running.predict, picture(0))]
         gate.wait()
-        expect(running.predict(picture(1), picture(2)), 429, "1 of 2 places are taken, and 2 would")
+        expect(running.predict(picture(1), picture(2)), 429, "1 of 2 places are taken, and 2 more")
         held.append(pool.submit(running.predict, picture(1)))
         wait_until(lambda: running.service.taken == 2)
         answer = running.predict(picture(2))

@@ -268,7 +268,7 @@ def test_out_of_memory_halves_the_pass_and_goes_on(
     monkeypatch.setattr(clip, "_image_tower", small)
     monkeypatch.setattr(clip, "micro_batch", 4)
     monkeypatch.setattr(clip, "_has_warned", False)
-    with pytest.warns(UserWarning, match="ran out of memory with 4 views a pass") as caught:
+    with pytest.warns(UserWarning, match="ran out of memory with 4 views in a pass") as caught:
         records = timeless(tpt.stream(ITEMS[:2], make("vte", engine), views))
     assert len(caught) == 1
     assert sizes == [4, 2, 1, 1, 1, 1, 1, 1, 1, 1]
