@@ -120,8 +120,7 @@ class Predictor:
         columns: dict[str, Any] = batch.to_pydict() if is_table else dict(batch)
         pictures = columns.pop(self.column)
         keys = [_as_text(key) for key in columns.get(self.key, range(len(pictures)))]
-        errors = columns.pop("error", None)
-        errors = [None] * len(keys) if errors is None else errors
+        errors = columns.pop("error", [None] * len(keys))
         items = [make_item(*row) for row in zip(keys, pictures, errors, strict=True)]
         records = list(self._stream(items))
         first = [record.predictions[0] if record.predictions else None for record in records]
