@@ -106,6 +106,13 @@ def test_csv_has_the_columns_of_the_command() -> None:
     assert read_csv("x.csv") == read_csv("out.csv")
 
 
+@pytest.mark.parametrize("name", ["a\rb.png", "a\nb.png", "a\r\nb.png", 'a,"b".png'])
+def test_csv_gives_names_with_line_breaks_and_quotes_back(name: str) -> None:
+    write("jsonl", [Record(name, 0, (CAT, DOG), DOG)])
+    convert("out.jsonl", "x.csv", "csv")
+    assert [row[0] for row in read_csv("x.csv")] == ["path", name]
+
+
 def test_label_studio_gets_a_task_for_every_picture() -> None:
     convert(write("jsonl"), "tasks.json", "label-studio")
     tasks = json.loads(Path("tasks.json").read_text())

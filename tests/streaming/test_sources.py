@@ -469,7 +469,7 @@ def test_closed_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("https://example.org/a.jpg?size=*", "pip install 'tpt-runtime\\[remote\\]'"),
         ("s3://bucket/[1]", "pip install 'tpt-runtime\\[remote\\]'"),
-        ("file:///a", "is no remote address"),
+        ("file:///a", "is not a remote address"),
         ("nosuch://a/b", "cannot be opened"),
     ],
 )

@@ -1,8 +1,8 @@
-"""Work in threads on what an iterable gives, a few items ahead, with results in order.
+"""Process the items of an iterable in threads, a few items ahead, with results in order.
 
-One thread asks the iterable for items, others work on them, so a source that is slow, or stands
-still, never holds back a result that is there. A piece of work that hangs is given up after a
-time: its thread cannot be stopped, so another takes its place and it ends with its work.
+One thread pulls items and others process them, so a slow or stalled source never holds back a
+finished result. Work that hangs is given up after a time limit: its thread cannot be stopped, so a
+new thread replaces it, and the old one ends when its work does.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 MOST_BYTES = 512 * 2**20
-"""What items and results that wait may hold before no further work is begun."""
+"""No further work starts while the waiting items and results hold this much."""
 
 _GRACE = 0.05
-"""Seconds in which a source that is not slow gives its next item."""
+"""Seconds after which a source without a next item is slow."""
 
 _PATIENCE = 5.0
-"""Seconds that the end waits for work that was begun."""
+"""Seconds that `close` waits for the work in progress."""
 
 _SLOW_WORK = 1.0
-"""Seconds of work on the next item, from which on those before it are not kept waiting."""
+"""Seconds of waiting for the work on an item after which that work is slow."""
 
 
 @dataclass(eq=False)
@@ -45,17 +45,17 @@ class _Task:
 class Ahead(Iterator[T], Generic[S, T]):
     """`map(work, items)` in threads, at most `ahead + 2 * num_workers` items ahead.
 
-    Where `items` breaks, the results of what it gave come first, then its error.
+    If `items` raises, the results of the items before come first, then the error.
 
     Args:
-        work: makes a result of an item; what it raises is raised where the result would come.
-        items: the iterable. It is asked in a thread of its own.
-        num_workers: threads that work, at least one.
-        ahead: items ahead besides two a thread.
-        take: called with each item before the next one is asked for.
-        fail: makes a result of an item and an error: what `take` raised, or a TimeoutError.
+        work: makes the result of an item; its exception is raised in place of the result.
+        items: iterated in a separate thread.
+        num_workers: threads that call `work`, at least one.
+        ahead: how many items ahead, besides two a thread.
+        take: called on each item before the next one is pulled; its result is processed instead.
+        fail: makes a result from an item and an error: what `take` raised, or a TimeoutError.
         weigh: the bytes that an item or a result holds.
-        time_limit: seconds of work on an item after which it is given up; None: never.
+        time_limit: seconds after which the work on an item is given up; None: never.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Ahead(Iterator[T], Generic[S, T]):
         self._weigh, self._time_limit = weigh or (lambda value: 0), time_limit
         self._most = ahead + 2 * num_workers
         self._change = Condition()
-        self._waiting: deque[_Task] = deque()  # not handed out yet, in order
+        self._waiting: deque[_Task] = deque()  # not returned yet, in order
         self._todo: deque[_Task] = deque()
         self._held = 0  # bytes
         self._ended = self._closed = False
@@ -103,7 +103,7 @@ class Ahead(Iterator[T], Generic[S, T]):
         return result
 
     def is_slow(self) -> bool:
-        """Whether those before the next result should not wait for it."""
+        """Whether the results before the next one should not wait for it."""
         began = time.monotonic()
         with self._change:
             while not (self._is_ready() or (self._ended and not self._waiting)):
@@ -114,12 +114,12 @@ class Ahead(Iterator[T], Generic[S, T]):
         return False
 
     def close(self) -> None:
-        """End the threads. One that waits for a source, or hangs, ends when that lets it."""
+        """End the threads; one that waits for its source, or hangs, ends when that returns."""
         with self._change:
             self._closed = True
             self._todo.clear()
             self._change.notify_all()
-        # What is at work is let finish; for a source that stands still nobody waits.
+        # Work in progress may finish, but a stalled source is not waited for.
         source, *others = self._threads
         for thread in others:
             thread.join(_PATIENCE)
@@ -150,7 +150,7 @@ class Ahead(Iterator[T], Generic[S, T]):
         self._start("tpt-decode", self._run)
 
     def _finish(self, task: _Task, error: Exception) -> None:
-        """A task without a result of its own."""
+        """End a task that has no result of its own."""
         task.done, task.error = True, error
         if self._fail is not None:
             task.result, task.error = self._fail(task.item, error), None
@@ -167,7 +167,7 @@ class Ahead(Iterator[T], Generic[S, T]):
         return len(self._waiting) < self._most and (self._held < MOST_BYTES or not self._waiting)
 
     def _pull(self) -> None:
-        """Ask for items while there is room for them."""
+        """Pull items while there is room for them."""
         failure: BaseException | None = None
         rest: Iterator[S] = iter(())
         try:
@@ -204,7 +204,7 @@ class Ahead(Iterator[T], Generic[S, T]):
             self._change.notify_all()
 
     def _run(self) -> None:
-        """Work on tasks, until the end or until one has been given up."""
+        """Process tasks, until the end or until one has been given up."""
         while True:
             with self._change:
                 self._change.wait_for(self._may_begin)
@@ -221,7 +221,7 @@ class Ahead(Iterator[T], Generic[S, T]):
                 if task.given_up:
                     return
                 task.result, task.error, task.item, task.done = result, error, None, True
-                if self._waiting and task in self._waiting:
+                if task in self._waiting:
                     size = self._weigh(result) if error is None else 0
                     self._held += size - task.size
                     task.size = size
@@ -235,14 +235,14 @@ class Ahead(Iterator[T], Generic[S, T]):
 
 
 def late(seconds: float) -> TimeoutError:
-    """The error of work that is given up."""
+    """The error of work that took longer than this many seconds."""
     return TimeoutError(f"it took longer than {seconds:g} s and was given up")
 
 
 def map_ahead(
     work: Callable[[S], T], items: Iterable[S], num_workers: int, ahead: int = 0, **settings: Any
 ) -> Ahead[S, T] | Generator[T, None, None]:
-    """`Ahead`; with no workers the caller's thread works, without reading ahead."""
+    """`Ahead`; with 0 workers the caller's thread does the work, without reading ahead."""
     if num_workers:
         return Ahead(work, items, num_workers, ahead, **settings)
     return (work(item) for item in items)

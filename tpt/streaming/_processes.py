@@ -1,8 +1,8 @@
-"""Decoding in processes of its own: one that crashes, or is ended, costs the picture it is at.
+"""Decode in separate processes: a crash, or a process that is killed, costs one picture.
 
-A thread that wants a picture decoded takes a process that is idle, or starts one, and waits for the
+A thread that wants a picture decoded takes an idle process, or starts one, and waits for the
 answer. `concurrent.futures` gives up its whole pool when a process dies, and both it and
-`multiprocessing` run the caller's main program again in every process; so these are plain ones.
+`multiprocessing` run the caller's main program again in every process. So we start plain ones.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import subprocess
 import sys
 from contextlib import suppress
 from threading import Lock
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -32,20 +31,22 @@ serve(limit)
 """
 
 _START = 10.0
-"""Seconds that a thread may wait for a process besides the work on its picture."""
+"""Seconds for starting a process, which a thread waits besides the decoding itself."""
 
 _LAST_WORDS = 5.0
-"""Seconds in which a process whose answer has ended ends too."""
+"""Seconds that a process has to exit after its pipe has closed."""
 
 
 class Decoders:
-    """`decoders(source)` -> `Picture`, or a `Failure`, from a process; to be used in a `with`.
+    """`decoders(source)` decodes a picture in a process: a `Picture`, or a `Failure`.
+
+    Use it in a `with` block, whose end kills the processes.
 
     Args:
-        time_limit: seconds of work on a picture after which its process is ended; None: never.
+        time_limit: seconds after which a process that works on a picture is ended; None: never.
 
     Raises:
-        MethodError: a system whose processes cannot be ended by a timer.
+        MethodError: the system has no POSIX timers.
     """
 
     def __init__(self, time_limit: float | None) -> None:
@@ -64,13 +65,7 @@ class Decoders:
     def __enter__(self) -> Decoders:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        """End the processes, at work or not."""
+    def __exit__(self, *_: object) -> None:
         with self._lock:
             self._closed = True
             running, idle = [*self._running], [*self._idle]
@@ -78,32 +73,32 @@ class Decoders:
             process.kill()
         for process in running:
             process.wait()
-        for process in idle:  # the pipes of the others are closed by the threads that use them
+        for process in idle:  # a busy one's pipes are closed by the thread that uses it
             _close(process)
 
     def __call__(self, source: Any) -> Picture | Failure:
-        """Decode what `load_picture` takes; what is in memory as pixels needs no process.
+        """Decode what `load_picture` takes; pixels in memory need no process.
 
         Raises:
-            ImageError: it cannot be read.
+            ImageError: the source cannot be read.
         """
         encoded = read_source(source)
         if encoded is None:
             return load_picture(source)
         process = self._take()
         try:
-            told = _ask(process, *encoded)
-        except (OSError, ValueError, KeyError, TypeError):  # the pipe broke, or no sense came
+            outcome = _ask(process, *encoded)
+        except (OSError, ValueError, KeyError, TypeError):  # a broken pipe, or a broken answer
             return self._bury(process, encoded[0])
         with self._lock:
             if not self._closed:
                 self._idle.append(process)
-                return told
+                return outcome
         _close(process)
-        return told
+        return outcome
 
     def _take(self) -> subprocess.Popen[bytes]:
-        """An idle process that lives, or a new one."""
+        """An idle process that still runs, or a new one."""
         with self._lock:
             while self._idle:
                 process = self._idle.pop()
@@ -113,14 +108,14 @@ class Decoders:
                 _close(process)
             if self._closed:
                 raise RuntimeError("the run has ended")
-            words = json.dumps([[p for p in sys.path if isinstance(p, str)], self.time_limit])
-            command = [sys.executable, "-I", "-c", PROGRAM, words]
+            given = json.dumps([[p for p in sys.path if isinstance(p, str)], self.time_limit])
+            command = [sys.executable, "-I", "-c", PROGRAM, given]
             started = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             self._running.add(started)
         return started
 
     def _bury(self, process: subprocess.Popen[bytes], name: str) -> Failure:
-        """End what is left of a process, and say how it ended."""
+        """End a process that stopped answering; the failure says how it ended."""
         try:
             code = process.wait(_LAST_WORDS)
         except subprocess.TimeoutExpired:
@@ -141,10 +136,10 @@ class Decoders:
 
 
 def find_decoders(decode_in: str, time_limit: float | None) -> Decoders | None:
-    """What decodes in processes, or None for threads.
+    """Decoding processes for "processes", None for "threads".
 
     Raises:
-        MethodError: another word, or a system that has no such processes.
+        MethodError: another word, or a system without POSIX timers.
     """
     if decode_in not in ("threads", "processes"):
         raise MethodError(f'decode_in must be "threads" or "processes"; got {decode_in!r}.')
@@ -152,28 +147,28 @@ def find_decoders(decode_in: str, time_limit: float | None) -> Decoders | None:
 
 
 def _ask(process: subprocess.Popen[bytes], name: str, data: bytes) -> Picture | Failure:
-    """Send an encoded picture and wait for what becomes of it.
+    """Send an encoded picture and wait for its pixels, or for the reason why there are none.
 
     Raises:
         OSError: the process has ended.
-        ValueError: what came is no answer.
+        ValueError: the answer is not JSON.
     """
     questions: Any = process.stdin
     answers: Any = process.stdout
     questions.write(json.dumps({"name": name, "bytes": len(data)}).encode() + b"\n")
     questions.write(data)
     questions.flush()
-    told = json.loads(answers.readline())  # nothing is no JSON
-    if "error" in told:
-        return Failure(*told["error"])
-    height, width = told["size"]
+    answer = json.loads(answers.readline())  # raises ValueError for an empty line
+    if "error" in answer:
+        return Failure(*answer["error"])
+    height, width = answer["size"]
     pixels = np.empty((height, width, 3), np.uint8)
     if answers.readinto(pixels.data.cast("B")) != pixels.nbytes:
-        raise OSError("it is cut short")
-    return Picture(pixels, told["digest"], told["warning"])
+        raise OSError("the pixels are cut short")
+    return Picture(pixels, answer["digest"], answer["warning"])
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:
     for pipe in (process.stdin, process.stdout):
-        with suppress(OSError):  # of what was not sent yet
+        with suppress(OSError):  # unsent bytes of a broken pipe
             pipe.close()  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""One picture's failure stays its own: a stage gives a result, or says why there is none."""
+"""Run a stage of the pipeline so that one picture's failure does not affect the others."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def settle(
     alone: bool = False,
     whole: bool = False,
 ) -> list[T | Failure]:
-    """What a stage gives for each item, or its failure.
+    """The result of a stage for each item, or its failure.
 
-    The items are worked on together. Where that raises, each is tried alone, so that the others
-    have their results.
+    The items are processed together. If that raises, each is tried alone, so that only the bad ones
+    fail.
 
     Args:
-        work: gives as many results as it is given items.
+        work: returns one result an item.
         what: the stage, as the beginning of a sentence.
-        alone: one item at a time from the start, where trying again would change a state.
-        whole: the items decide about one another, so a failure is that of all.
+        alone: process one item at a time from the start, because a retry would change a state.
+        whole: the items depend on one another, so if one fails, all fail.
     """
     if len(items) > 1 and (whole or not alone):
         try:
@@ -37,7 +37,7 @@ def settle(
         except Exception as error:
             if whole:
                 return [describe_failure(error, what)] * len(items)
-            # Whose failure it is shows below.
+            # The loop below finds out which items fail.
     settled: list[T | Failure] = []
     for item in items:
         try:
@@ -48,5 +48,5 @@ def settle(
 
 
 def describe_failure(error: Exception, what: str) -> Failure:
-    """The failure of one picture at a stage, with what can be done."""
+    """The failure of one picture at the stage `what`, and what the user can do."""
     return Failure(*name_failure(error, what))

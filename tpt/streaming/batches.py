@@ -1,7 +1,7 @@
-"""A batch of decoded images: views, features, the method, records.
+"""From a batch of decoded images to records: make views, encode them, run the method.
 
-Every stage gives data or a failure; what goes wrong with an image at any of them becomes its record
-and leaves the others alone.
+Every stage gives data or a failure. An image that fails at any stage becomes an error record, and
+the others go on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tpt.images.views import Views
 from tpt.methods.base import Adapted, Method
 from tpt.methods.fetching import fetch_outcome, find_sound
 from tpt.model.clip import Clip
-from tpt.streaming._stages import settle
+from tpt.streaming._stages import describe_failure, settle
 from tpt.streaming.loading import Loaded
 from tpt.streaming.records import Adaptation, Failure, Prediction, Record
 from tpt.streaming.screen import Screen
@@ -31,10 +31,10 @@ EncodeViews = Callable[[Tensor], Tensor]
 def launch_batch(
     batch: list[Loaded], method: Method, views: Views, top_k: int, screen: Screen | None = None
 ) -> Callable[[], Iterator[Record]]:
-    """Launch one batch on the device; the returned call waits for it, and gives its records.
+    """Launch one batch on the device; the returned call waits for it and yields its records.
 
-    They are in order, those of bad images included. On a device that works on its own the next
-    batch can be launched before this one is waited for.
+    The records are in order and include the error records of bad images. On an asynchronous device
+    the next batch can be launched before this one is waited for.
     """
     started = time.perf_counter()
     good = [item for item in batch if item.picture is not None]
@@ -55,15 +55,13 @@ def launch_batch(
 def make_record(
     item: Loaded, outcome: Adapted | Failure, method: Method, top_k: int, ms: float
 ) -> Record:
-    """The record of one item: what came of it, or why nothing did."""
-    told: Record | Failure
+    """The record of one item: its predictions, or why it has none."""
     if isinstance(outcome, Adapted):
-        told = settle(
-            lambda items: [describe(item, outcome, method, top_k, ms)], [item], "Describing it"
-        )[0]
-    else:
-        told = outcome
-    return Record(item.path, item.index, error=told) if isinstance(told, Failure) else told
+        try:
+            return describe(item, outcome, method, top_k, ms)
+        except Exception as error:
+            outcome = describe_failure(error, "Describing it")
+    return Record(item.path, item.index, error=outcome)
 
 
 def adapt_batch(
@@ -73,20 +71,20 @@ def adapt_batch(
     rows: Mapping[int, Tensor] | None = None,
     screen: Screen | None = None,
 ) -> dict[int, Adapted | Failure]:
-    """The outcome of every image, by its index, or why there is none.
+    """The outcome of every image by its index, or why there is none.
 
-    The method sees the views it asks for first; all of them are made and encoded only for the
+    The method sees its first views of each image. All views are made and encoded only for the
     images that it cannot decide by those.
 
     Args:
-        items: the images, each of another index.
-        rows: features (`method.first_views`, E) by index, where they are encoded already.
-        screen: how views are encoded where the method reads all of them.
+        items: the images; their indices differ.
+        rows: features (`method.first_views`, E) by index, if they are encoded already.
+        screen: encodes the views of a method that reads all of them.
     """
     if method.needs_pictures:
         return adapt_pictures(items, method, views)
     outcomes: dict[int, Adapted | Failure] = {}
-    # How many views of an image `rows` are of; None for all.
+    # How many views of an image `rows` hold; None for all.
     encoded: int | None = 0 if rows is None else method.first_views
     rows = rows or {}
     while items:
@@ -100,9 +98,7 @@ def adapt_batch(
         start = partial(begin, rows=rows, method=method)
         one, all_ = method.keeps_state, method.together is not None
         begun = settle(start, items, "The method", alone=one, whole=all_)
-        told, items = part_failures(begun, items, outcomes)
-        outcomes |= {index: out for index, (out, undecided) in told.items() if not undecided}
-        items = [item for item in items if item.index not in outcomes]
+        items = take_decided(begun, items, outcomes)
         method = method.go_on
     return outcomes
 
@@ -112,9 +108,9 @@ def launch_outcomes(
 ) -> Callable[[], dict[int, Adapted | Failure]]:
     """Launch what `adapt_batch` computes; the returned call waits for it.
 
-    What cannot be launched at once is done by that call, step by step: everything on a device that
-    does not work on its own, a method whose images depend on those before them, and a batch in
-    which something failed, whose images are then tried one by one.
+    That call computes step by step what cannot be launched at once: everything on a synchronous
+    device, methods whose images depend on one another, and a batch that failed as a whole, whose
+    images it tries one by one.
     """
     step_by_step = partial(adapt_batch, items, method, views, screen=screen)
     at_once = method.engine.clip.works_ahead and not (method.needs_pictures or method.weighs_others)
@@ -133,9 +129,7 @@ def launch_outcomes(
         except Exception:
             return step_by_step()
         outcomes: dict[int, Adapted | Failure] = {}
-        told, _ = part_failures(begun, items, outcomes)
-        outcomes |= {index: out for index, (out, undecided) in told.items() if not undecided}
-        rest = [item for item in items if item.index not in outcomes]
+        rest = take_decided(begun, items, outcomes)
         known = dict(zip((item.index for item in items), rows, strict=True))
         same = method.go_on.first_views == count
         return outcomes | adapt_batch(rest, method.go_on, views, known if same else None, screen)
@@ -148,21 +142,19 @@ def adapt_pictures(
 ) -> dict[int, Adapted | Failure]:
     """The outcome of every image under a method that tunes the image tower on all of them."""
 
-    def work(group: Sequence[Loaded]) -> list[Adapted]:
+    def work(group: Sequence[Loaded]) -> list[Adapted | Failure]:
         out, _ = fetch_outcome(method.adapt(views.plain([item.picture for item in group])))
-        return [out.image(place) for place in range(len(group))]
+        images = map(out.image, range(len(group)))
+        return [image if image.is_finite else DIVERGED for image in images]
 
-    outcomes: dict[int, Adapted | Failure] = {}
-    for item, one in zip(items, settle(work, items, "The method", whole=True), strict=True):
-        broken = isinstance(one, Adapted) and not one.is_finite
-        outcomes[item.index] = DIVERGED if broken else one
-    return outcomes
+    found = settle(work, items, "The method", whole=True)
+    return {item.index: one for item, one in zip(items, found, strict=True)}
 
 
 def part_failures(
     found: Sequence[T | Failure], items: list[Loaded], outcomes: dict[int, Any]
 ) -> tuple[dict[int, T], list[Loaded]]:
-    """What was found, by index, and of which items; failures go to the outcomes."""
+    """(what was found, by index; the items it was found for). Failures go to the outcomes."""
     sound: dict[int, T] = {}
     for item, result in zip(items, found, strict=True):
         if isinstance(result, Failure):
@@ -172,29 +164,45 @@ def part_failures(
     return sound, [item for item in items if item.index in sound]
 
 
+def take_decided(
+    begun: Sequence[Adapted | Failure | None],
+    items: list[Loaded],
+    outcomes: dict[int, Adapted | Failure],
+) -> list[Loaded]:
+    """Put what `begin` decided into the outcomes; the items that are left."""
+    for item, outcome in zip(items, begun, strict=True):
+        if outcome is not None:
+            outcomes[item.index] = outcome
+    return [item for item in items if item.index not in outcomes]
+
+
 def begin(
     items: Sequence[Loaded], rows: Mapping[int, Tensor], method: Method
-) -> list[tuple[Adapted, bool] | Failure]:
-    """(outcome, whether it is undecided) of images with these features, or why there is none."""
+) -> list[Adapted | Failure | None]:
+    """The outcomes of images with these features; None where all views are needed."""
     features = torch.stack([rows[item.index] for item in items])
     return collect(*fetch_outcome(*launch(features, method)))
 
 
 def launch(features: Tensor, method: Method) -> tuple[Adapted, Tensor, Tensor]:
-    """The outcome of images (B, N, E), (B,) whose features are finite, (B,) who is undecided."""
+    """Of images (B, N, E): the outcome, (B,) finite features, (B,) undecided."""
     features, sound = find_sound(features)
     out, undecided = method.begin(features)
     return out, sound, torch.zeros_like(sound) if undecided is None else undecided
 
 
-def collect(out: Adapted, flags: list[list[bool]]) -> list[tuple[Adapted, bool] | Failure]:
+def collect(out: Adapted, flags: list[list[bool]]) -> list[Adapted | Failure | None]:
     """The outcomes of launched images one by one, once they are on the host."""
-    told: list[tuple[Adapted, bool] | Failure] = []
-    for place, (fine, undecided) in enumerate(zip(*flags, strict=True)):
-        one = out.image(place)
-        found = (one, undecided) if undecided or one.is_finite else DIVERGED
-        told.append(found if fine else OVERFLOW)
-    return told
+    outcomes: list[Adapted | Failure | None] = []
+    for place, (finite, undecided) in enumerate(zip(*flags, strict=True)):
+        if not finite:
+            outcomes.append(OVERFLOW)
+        elif undecided:
+            outcomes.append(None)
+        else:
+            image = out.image(place)
+            outcomes.append(image if image.is_finite else DIVERGED)
+    return outcomes
 
 
 OVERFLOW = Failure(
@@ -203,7 +211,7 @@ OVERFLOW = Failure(
 )
 DIVERGED = Failure(
     "MethodError",
-    "Adaptation gave NaN or infinite numbers for this image. Use settings nearer to the published "
+    "Adaptation gave NaN or infinite numbers for this image. Use settings closer to the published "
     "ones, for example a smaller --lr.",
 )
 
@@ -216,14 +224,14 @@ def encode(
     encode_views: EncodeViews | None = None,
     check: bool = True,
 ) -> list[Tensor | Failure]:
-    """Encode the images' views, each once.
+    """Encode the views of images, each once.
 
     Args:
         items: images that could be decoded.
-        count: how many views are encoded, the first ones; default all.
+        count: encode only the first `count` views; default all.
         encode_views: makes features (B, N, E) of views; default `clip.encode_views`.
-        check: wait for the device to know whose features are not finite. Without it they are among
-            the features, for whoever fetches the outcome to look at (`find_sound`).
+        check: report an image whose features are not finite as failed, which waits for the device.
+            Otherwise the caller looks for them when it fetches the outcome (`find_sound`).
 
     Returns:
         Unit features (N, E) of each image, or why it has none.
@@ -246,8 +254,8 @@ def encode_group(
     count: int | None,
     encode_views: EncodeViews | None,
 ) -> Tensor:
-    """Features (B, N, E) of images, as `encode` has them."""
-    room = clip.images_a_pass(len(group))  # one image's views at a time need less memory
+    """Features (B, N, E) of images; arguments as in `encode`."""
+    room = clip.images_a_pass(len(group))  # fewer images a pass need less memory
     parts = []
     for first in range(0, len(group), room):
         pictures = [item.picture for item in group[first : first + room]]
@@ -257,7 +265,7 @@ def encode_group(
 
 
 def choose_encoder(method: Method, screen: Screen | None) -> EncodeViews | None:
-    """How a method's views are encoded: screened, where it reads all of them."""
+    """Encode with the screen if the method reads all views; None for the default."""
     if screen is None or method.first_views is not None:
         return None
     return partial(screen.encode, method.engine.clip, methods=[method])
@@ -292,9 +300,8 @@ def describe(item: Loaded, out: Adapted, method: Method, top_k: int, ms: float) 
 def rank(
     logits: Tensor, classes: tuple[str, ...], top_k: int, votes: Tensor | None = None
 ) -> Iterator[Prediction]:
-    """The best classes of logits (K,), best first, with their probabilities or their votes (K,)."""
-    _, indices = logits.sort(descending=True, stable=True)
-    chosen = indices[: min(top_k, len(classes))].tolist()
+    """The `top_k` classes of logits (K,), best first, with their probabilities or votes (K,)."""
+    chosen = logits.argsort(descending=True, stable=True)[:top_k].tolist()
     if votes is not None:
         yield from (Prediction(classes[i], None, i, votes=int(votes[i])) for i in chosen)
         return

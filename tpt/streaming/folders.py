@@ -1,4 +1,4 @@
-"""What lies in folders: images in natural order, hidden and system files left out."""
+"""List the images in folders in natural order, without hidden and system files."""
 
 from __future__ import annotations
 
@@ -20,27 +20,20 @@ pgm png pnm ppm psd qoi sgi tga tif tiff webp
 
 
 IMAGE_EXTENSIONS = frozenset("." + extension for extension in _EXTENSIONS.split())
-"""What counts as an image inside a folder. HEIC and JPEG XL need the extra `formats`; they are
-listed all the same, because an error record says more than a photo left out in silence."""
+"""What counts as an image inside a folder. HEIC and JPEG XL need the extra `formats`. They are
+listed even without it, because an error record is better than a photo skipped in silence."""
 
 
 _SYSTEM_NAMES = frozenset(
     (
-        *(
-            "@eadir",
-            "@recycle",
-            "@recently-snapshot",
-            "@snapshots",
-            "@tmp",
-            "@__thumb",
-            "@sharebin",
-        ),
-        *("#recycle", "#snapshot", "~snapshot", "$recycle.bin", "recycler", "recycled"),
+        *("@eadir", "@recycle", "@recently-snapshot", "@snapshots", "@tmp", "@__thumb"),
+        *("@sharebin", "#recycle", "#snapshot", "~snapshot"),
+        *("$recycle.bin", "recycler", "recycled"),
         *("lost+found", "system volume information", "network trash folder", "temporary items"),
         *("__macosx", "__pycache__", "found.000", "thumbs.db", "ehthumbs.db", "desktop.ini"),
     )
 )
-"""What network disks, systems and archives leave in folders: neither classes nor pictures."""
+"""What network disks, systems and archives add to folders: neither classes nor pictures."""
 
 
 _split_naturally = natsort_keygen(alg=ns.PATH | ns.IGNORECASE)
@@ -48,11 +41,11 @@ _split_naturally = natsort_keygen(alg=ns.PATH | ns.IGNORECASE)
 
 @dataclass
 class Search:
-    """How folders are looked through, and what was left out of them."""
+    """How folders are searched, and the files that were skipped."""
 
     recursive: bool = False  # walk into sub-folders
-    all_files: bool = False  # look inside files whose names are no pictures'
-    left_out: list[str] = field(default_factory=list)  # the others, in the order found
+    all_files: bool = False  # look inside files without an image's extension
+    left_out: list[str] = field(default_factory=list)  # files skipped, in the order found
     reading: Reading = field(default_factory=Reading)  # how files that hold many pictures are read
 
     def images(self, folder: str, here: Listing) -> list[str]:
@@ -73,10 +66,10 @@ def sort_naturally(names: Iterable[str]) -> list[str]:
 
 
 def list_images(folder: str, search: Search) -> list[str]:
-    """The images of a folder, and with `search.recursive` of those below it.
+    """The images of a folder, and with `search.recursive` of its sub-folders.
 
     Raises:
-        SourceError: images lie below the folder only, and `recursive` was not asked for.
+        SourceError: only sub-folders hold images, and `recursive` is off.
     """
     if search.recursive:
         return [image for at, here in _walk(folder) for image in search.images(at, here)]
@@ -92,7 +85,7 @@ def list_images(folder: str, search: Search) -> list[str]:
 
 
 def note_left_out(files: Sequence[str], looked_inside: bool = False) -> str:
-    """A sentence on the files of a folder that were skipped, by their extensions or looked at."""
+    """A sentence about files that were skipped, by their extension or after a look inside."""
     why = "no picture inside" if looked_inside else "not an image's extension"
     return f"{len(files):,} file{'s' if len(files) > 1 else ''} skipped ({why}): {some(files)}."
 
@@ -111,8 +104,9 @@ def walk_folders(
 ) -> Iterator[tuple[str, list[str]]]:
     """Yield (folder, its images) from the top down, each real folder once.
 
-    Links to folders are followed, because data sets are often made of links. Files whose names are
-    no pictures' are added to `others`; with `all_files` they are looked into first.
+    Links to folders are followed, because data sets are often made of links. Files that are no
+    images are added to `others`; with `all_files` files without an image's extension are read to
+    find out.
     """
     for here, listing in _walk(folder, natural, all_files):
         names = sort_naturally(listing.images) if natural else listing.images
@@ -140,15 +134,15 @@ def _walk(
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies directly in a folder, hidden and system things left out: names, sorted as text."""
+    """The names directly in a folder, sorted as text, without hidden and system ones."""
 
     files: tuple[str, ...]
     folders: tuple[str, ...]
-    looks_in: str | None = None  # the folder, where files without an image's extension count too
+    looks_in: str | None = None  # the folder, if files without an image's extension are read too
 
     @cached_property
     def images(self) -> tuple[str, ...]:
-        # Broken links and pipes count as images too: each becomes an error record, not a gap.
+        # Broken links and pipes count as images: each becomes an error record, not a gap.
         return tuple(filter(self._is_image, self.files))
 
     @cached_property
@@ -167,9 +161,9 @@ class Listing:
 def scan_folder(folder: str, all_files: bool = False) -> Listing:
     """List a folder once ("" is the current directory).
 
-    With `all_files` its files without an image's extension are looked into when they are asked for.
-
-    Names are not in natural order: at 40 µs each, that takes a minute for a million pictures.
+    With `all_files` the listing looks inside files without an image's extension, when its images
+    are asked for. Names are not in natural order: at 40 µs a name, sorting a million takes a
+    minute.
 
     Raises:
         SourceError: the folder cannot be read.
@@ -194,7 +188,7 @@ def is_hidden(name: str) -> bool:
 
 
 def is_system(name: str) -> bool:
-    """Whether a network disk or a system leaves files or folders of that name."""
+    """Whether a network disk or an operating system makes files or folders of that name."""
     return name.lower() in _SYSTEM_NAMES
 
 

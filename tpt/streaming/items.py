@@ -1,8 +1,8 @@
-"""One picture of a source that is no file by itself: its name, and a way to its bytes.
+"""A picture that is not a file of its own: its name, and how to read it.
 
 Members of archives, cells of tables, objects of a bucket and frames of films are items.
-`tpt.stream` takes them beside paths; a record's `path` is the item's key, by which `--resume`
-knows it.
+`tpt.stream` takes them beside paths. The item's key is the record's `path`, and `--resume`
+recognises it by that.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from tpt.errors import ImageError, MethodError
 class Item:
     """A picture by its name.
 
-    `read` gives what `tpt.images.decode.decode_image` takes. What it raises becomes the picture's
-    error record. It is called once, in a decoding thread.
+    `read` returns what `tpt.images.decode.decode_image` takes, and an exception becomes an error
+    record. It is called once, in a decoding thread.
     """
 
     key: str  # its name in the records; no two items of a run share one
     read: Callable[[], Any]
-    nbytes: int = 0  # what it holds until it is read
+    nbytes: int = 0  # bytes that it holds in memory until it is read
     time: float | None = None  # seconds from the film's beginning
     frame: int | None = None  # the frame's number, from 0
-    begins: bool = False  # a new scene: state of a method that resets with its stream goes
+    begins: bool = False  # a new shot begins here: methods with reset="stream" reset
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which frames of a film are taken: all, where nothing is said.
+    """Which frames of a film are taken; by default all.
 
     Raises:
-        MethodError: more than one way is said, or a number out of its range.
+        MethodError: more than one of the three is set, or a number is out of its range.
     """
 
     every: float | None = None  # seconds from one to the next
@@ -55,29 +55,30 @@ class Sampling:
             raise MethodError(f"--frames must be at least 1; got {self.frames}.")
 
     def takes(self, number: int, time: float, due: float, is_key: bool) -> bool:
-        """Whether a frame is taken; `due` is what `next_due` said of the one taken last, or 0."""
+        """Whether a frame is taken; `due` is `next_due` of the frame taken last, or 0."""
         if self.every is not None:
             return time >= due - 1e-6
         return is_key if self.keyframes else number % (self.frames or 1) == 0
 
     def next_due(self, time: float) -> float:
-        """From which time on the next frame is taken, after one at `time`: on a grid from 0."""
-        every = self.every or 0.0
-        return every * (int((time + 1e-6) / every) + 1) if every else 0.0
+        """When the next frame is due after one taken at `time`: the next multiple of `every`."""
+        if self.every is None:
+            return 0.0
+        return self.every * (int((time + 1e-6) / self.every) + 1)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a user says about the inside of sources that hold many pictures."""
+    """How to read sources that hold many pictures."""
 
     column: str | None = None  # of Parquet files; None: the one that looks like pictures
     sampling: Sampling | None = None  # of films; None: a frame a second, all of live ones
-    stdin_is_film: bool = False  # `-` is a film, and not a list of paths
+    stdin_is_film: bool = False  # `-` is a film, not a list of paths
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NamedBytes:
-    """The bytes of an image file as an open file with a name, which messages can say."""
+    """The bytes of an image file as an open file with a name for messages."""
 
     name: str
     data: bytes

@@ -1,7 +1,7 @@
-"""Items of a stream become pictures, a few ahead of those who need them.
+"""Decode the items of a stream into pictures, a few items ahead.
 
-Decoding runs in threads (Pillow releases the interpreter lock), or in processes where a decoder may
-crash. What is wrong with an item is data, not an exception.
+Decoding runs in threads (Pillow releases the interpreter lock), or in processes in case a decoder
+crashes. An item that cannot be decoded is data, not an exception.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class Loaded:
     path: str | None
     picture: Picture | None
     error: Failure | None = None
-    item: Item | None = None  # what it was decoded from, where that was one
+    item: Item | None = None  # the `Item` it was decoded from, if it was one
 
 
 Decode: TypeAlias = "Callable[[Any], Picture | Failure]"
 
 Decoding: TypeAlias = "Ahead[tuple[int, Any], Loaded] | Generator[Loaded, None, None]"
-"""Items as they are decoded; `close` ends it."""
+"""Items as they are decoded; `close` ends the decoding."""
 
 
 def decode_ahead(
@@ -56,8 +56,9 @@ def decode_ahead(
 ) -> Decoding:
     """Decode items in threads, in order, at most `ahead + 2 * num_workers` items ahead.
 
-    `load` takes an item's place and the item; default `load_item`, with the `decoders`. Items that
-    it is given must not be changed by whoever gave them. The pixels are pinned for `device`.
+    `load` takes an item's index and the item, which nobody may change meanwhile. The default is
+    `load_item`, with the `decoders`; it gets copies of items that the caller could change. The
+    pixels are pinned for `device`.
     """
     owns = load is None
     if decoders is not None:
@@ -84,7 +85,7 @@ def decode_ahead(
 
 
 def pin_pixels(loaded: Loaded, device: torch.device | None) -> Loaded:
-    """A decoded item with its pixels in pinned memory, where the device has streams."""
+    """A decoded item with its pixels in pinned memory, if the device has streams."""
     picture = loaded.picture
     if picture is None or device is None:
         return loaded
@@ -92,7 +93,7 @@ def pin_pixels(loaded: Loaded, device: torch.device | None) -> Loaded:
 
 
 def own_item(item: Any, decode: Decode | None = None) -> Any:
-    """An item that nobody else can change: itself, a copy, or what decoding it gives."""
+    """An item that nobody else can change: itself, a copy, or the decoded picture."""
     if isinstance(item, (str, bytes, os.PathLike, Item)) or item is None:
         return item
     if isinstance(item, np.ndarray):
@@ -101,19 +102,19 @@ def own_item(item: Any, decode: Decode | None = None) -> Any:
         return item.detach().clone()
     if isinstance(item, (bytearray, memoryview)):
         return bytes(item)
-    # PIL's are loaded in place, and one object may be many frames.
+    # PIL loads images in place, and one object may give many frames.
     return (decode or load_picture)(item)
 
 
 def weigh_pixels(value: Any) -> int:
-    """The bytes of a decoded picture, or of an item that has pixels."""
+    """The bytes that a decoded picture, or an (index, item) pair, holds."""
     held = value[1] if isinstance(value, tuple) else value.picture
     held = held.pixels if isinstance(held, Picture) else held
     return int(getattr(held, "nbytes", 0))
 
 
 def load_item(index: int, item: Any, decode: Decode | None = None) -> Loaded:
-    """Decode one item; what is wrong with it is data, not an exception."""
+    """Decode one item; a failure is data, not an exception."""
     if isinstance(item, Item):
         return replace(load_as(index, item.key, item.read, decode), item=item)
     return load_as(index, _find_path(item), lambda: item, decode)
@@ -126,7 +127,7 @@ def _find_path(item: Any) -> str | None:
 def load_as(
     index: int, path: str | None, find: Callable[[], Any], decode: Decode | None = None
 ) -> Loaded:
-    """Decode what `find` returns under the name `path`; what it raises becomes its failure."""
+    """Decode what `find` returns under the name `path`; an exception becomes its failure."""
     try:
         found = find()
         if not isinstance(found, (Picture, Failure)):

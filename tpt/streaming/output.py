@@ -1,4 +1,4 @@
-"""Records of `tpt predict`: their forms, and going on where an earlier run stopped."""
+"""Write the records of `tpt predict` in each format, and resume an earlier run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,14 +15,14 @@ from tpt.errors import MethodError, OutputError
 from tpt.runs.journal import Journal, check_same, open_lines, read_lines
 from tpt.streaming.record_parquet import check_finished, pack, unpack
 from tpt.streaming.record_table import table_header, table_row
-from tpt.streaming.records import Record, csv_cells, csv_header
+from tpt.streaming.records import Record, csv_cells, csv_header, csv_line
 from tpt.streaming.subtitles import FORMS as SUBTITLES
 from tpt.streaming.subtitles import write_subtitles
 
 
 @dataclass(frozen=True)
 class FinishedRecords:
-    """What an earlier run has left: the paths recorded, and how many of them with an error."""
+    """What an earlier run wrote: the paths recorded, and how many of them with an error."""
 
     paths: frozenset[str]
     failed: int
@@ -30,7 +30,7 @@ class FinishedRecords:
 
 @dataclass(frozen=True)
 class Target:
-    """Where records go and in which form."""
+    """Where records go and in which format."""
 
     path: str  # a file, or "-" for standard output
     form: str  # "jsonl", "csv", "table", "parquet", "srt" or "vtt"
@@ -38,9 +38,9 @@ class Target:
 
     @property
     def lines(self) -> Target:
-        """Where records go line by line: itself, but a file beside it for Parquet.
+        """Where records go line by line: this target, or a file beside it for Parquet.
 
-        A Parquet file is whole or not at all, so `finish` makes it of the lines when all are there.
+        `finish` makes the Parquet file from the lines at the end, because it cannot be appended to.
         """
         if self.form != "parquet":
             return self
@@ -48,7 +48,7 @@ class Target:
 
     @property
     def is_file(self) -> bool:
-        """A regular file, which can be continued; not a pipe, a device or standard output."""
+        """Whether it is a regular file, not a pipe, a device or standard output."""
         return self.path != "-" and (not os.path.exists(self.path) or os.path.isfile(self.path))
 
     @property
@@ -60,15 +60,15 @@ class Target:
         return Journal(self.lines.path)
 
     def claim(self, resume: bool, overwrite: bool) -> AbstractContextManager[None]:
-        """Be the only run that writes it (`Journal.claim`); a pipe may have several writers."""
+        """Lock the file for this run (`Journal.claim`); a pipe may have several writers."""
         return self.journal.claim(resume, overwrite) if self.is_file else nullcontext()
 
 
 def check_target(target: Target, resume: bool, overwrite: bool) -> None:
-    """Refuse, before a model is loaded for it, a target that could not be used.
+    """Refuse a target that cannot be used, before a model is loaded.
 
     Raises:
-        MethodError: options that do not go together.
+        MethodError: options that exclude one another.
         OutputError: as `Journal.check`.
     """
     if resume and not target.is_file:
@@ -91,15 +91,15 @@ def check_target(target: Target, resume: bool, overwrite: bool) -> None:
 def prepare(
     target: Target, settings: dict[str, Any], run: dict[str, Any], resume: bool
 ) -> FinishedRecords | None:
-    """Make the target ready and say what an earlier run has already done there.
+    """Make the target ready for writing, and read what an earlier run wrote there.
 
     Args:
-        target: one that `check_target` let pass.
-        settings: all that decides what the records say; must be the same to resume.
-        run: what is worth keeping besides (device, versions).
+        target: one that `check_target` accepts.
+        settings: everything that decides what the records say; must be the same to resume.
+        run: facts to keep beside them (device, versions).
 
     Returns:
-        What is already recorded, or None where the run starts afresh.
+        What is already recorded, or None if the run starts anew.
 
     Raises:
         OutputError: the file was made with other settings; it is not a file of records; it
@@ -117,10 +117,10 @@ def prepare(
 
 
 def finish(target: Target) -> None:
-    """Make of the lines what the target is to be, when all of them are there.
+    """Turn the finished lines into the target's format.
 
     Raises:
-        OutputError: the disk refused; the lines are still there.
+        OutputError: the disk refused; the lines are kept.
     """
     if target.form == "parquet":
         pack(target.path, target.journal)
@@ -130,13 +130,13 @@ def finish(target: Target) -> None:
 
 
 def write_records(target: Target, append: bool) -> AbstractContextManager[Callable[[Record], None]]:
-    """A function that writes a record; `append` goes on with what the target holds."""
+    """A function that writes a record; with `append`, after what the target holds."""
     if target.form in SUBTITLES:
         return write_subtitles(target.path, target.form)
 
     def encode(record: Record) -> str:
         if target.form == "csv":
-            return _csv_line(csv_cells(record.to_dict(), target.top_k))
+            return csv_line(csv_cells(record.to_dict(), target.top_k))
         return table_row(record) if target.form == "table" else record.to_json()
 
     header, can_resume = _header(target), target.can_resume
@@ -145,22 +145,15 @@ def write_records(target: Target, append: bool) -> AbstractContextManager[Callab
 
 def _header(target: Target) -> str | None:
     if target.form == "csv":
-        return _csv_line(csv_header(target.top_k))
+        return csv_line(csv_header(target.top_k))
     return table_header() if target.form == "table" else None
 
 
-def _csv_line(cells: Iterable[Any]) -> str:
-    text = io.StringIO()
-    # The writer quotes what its own line end holds; so both marks of one, which are then cut off.
-    csv.writer(text, lineterminator="\r\n").writerow(cells)
-    return text.getvalue().removesuffix("\r\n")
-
-
-# --- going on ---
+# --- resuming ---
 
 
 def read_done(target: Target) -> FinishedRecords:
-    """What the target holds already; a broken last line is cut off."""
+    """The records that the target holds; a broken last line is cut off."""
     paths: set[str] = set()
     failed = 0
     is_csv = target.form == "csv"
@@ -181,7 +174,7 @@ def _has_closed_quotes(line: bytes) -> bool:
 
 
 def _read_line(line: bytes, target: Target, number: int) -> tuple[str, bool]:
-    """(path, whether it is an error) of one record."""
+    """(path, whether it is an error record) of one line."""
     try:
         text = line.decode("utf-8", "surrogateescape")
         if target.form == "csv":

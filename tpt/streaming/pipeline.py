@@ -1,8 +1,7 @@
 """`stream`: records for any iterable of images, lazily, in order, with bounded memory.
 
-Images are pulled from the iterable a few ahead and decoded, made into views, encoded once and
-handed to the method in batches. A bad image becomes a record with an error, whatever goes wrong
-with it at any stage; the others go on.
+Images are pulled a few ahead and decoded, made into views, encoded once and given to the method in
+batches. An image that fails at any stage becomes an error record, and the others go on.
 """
 
 from __future__ import annotations
@@ -45,32 +44,31 @@ def stream(
 
     Args:
         images: paths, PIL images, arrays (H, W, 3), tensors (3, H, W), `Item`s (`tpt.rows`), or
-            a mixture. Pulled lazily, in a thread of its own, at most `batch_size + 2 * num_workers`
-            ahead of the batch at work. What the caller could change later is copied or decoded
-            before the next item is pulled; a path is read when its turn comes, so a file that is
-            written anew for every frame is given as its bytes. From an iterable that is no sequence
-            a record comes when its picture is done: a batch is cut where the next picture is not
-            there.
+            a mixture. They are pulled lazily in a separate thread, at most
+            `batch_size + 2 * num_workers` ahead of the current batch. Anything the caller could
+            change later is copied or decoded before the next item is pulled. A path is read when
+            its turn comes, so if you rewrite one file for every frame, give its bytes instead.
+            Unless `images` is a sequence, a batch ends early when the next picture is not there
+            yet, so no record waits for it.
         method: what predicts, e.g. `tpt.TPT(engine)`.
-        views: what makes its views; default `tpt.Views(clip, n=64)`.
+        views: makes the views; default `tpt.Views(clip, n=64)`.
         batch_size: images adapted together; default `Method.batch_size`.
-        num_workers: decoding threads; 0 pulls and decodes in the caller's thread, without reading
-            ahead: then whole batches are waited for.
+        num_workers: decoding threads. With 0, images are pulled and decoded in the caller's thread,
+            without reading ahead, in whole batches.
         top_k: predictions a record.
         strict: raise `ImageError` at the first bad image, after the records before it.
-        time_limit: seconds after which the decoding of an image is given up, where there are
-            decoding threads; None: never.
-        decode_in: "threads", or "processes": each thread has one, so that a decoder that crashes,
-            or is ended, costs its picture alone. Encoded pictures go there (paths, bytes, open
-            files, `Item`); what is pixels already, and PIL images, stay in this process.
+        time_limit: seconds after which a decoding thread gives an image up; None: never.
+        decode_in: "threads", or "processes": then each thread decodes in its own process, so that a
+            crash costs one picture. Encoded pictures go there (paths, bytes, open files, `Item`);
+            pixels and PIL images stay in this process.
         screen: encode in full precision only the views that it finds likely to be kept.
 
     Raises:
-        MethodError: a setting out of its range, a single path in place of an iterable, views made
-            for another model; at the first record, a method with state that serves another stream.
+        MethodError: a setting out of its range, a single path instead of an iterable, views made
+            for another model; at the first record, a stateful method that serves another stream.
         ModelError: in a forked process, where torch's threads would hang.
         ImageError: a bad image, with `strict`.
-        Exception: whatever `images` raises, after the records of what it gave before.
+        Exception: whatever `images` raises, after the records of the images before.
     """
     if is_one_image(images):
         raise MethodError(
@@ -80,7 +78,7 @@ def stream(
     if not hasattr(images, "__iter__") and not hasattr(images, "__getitem__"):
         raise MethodError(
             f"images is a {type(images).__name__}, which cannot be iterated over; expected an "
-            "iterable of images. Put what it gives into a list, or into a generator (def, yield)."
+            "iterable of images. Put its images into a list, or into a generator (def, yield)."
         )
     clip = method.engine.clip
     batch_size = method.batch_size if batch_size is None else batch_size
@@ -99,7 +97,7 @@ def stream(
     loaded = partial(
         decode_ahead, images, num_workers, batch_size, None, time_limit, decoders, clip.device
     )
-    # Batches of a sequence never depend on the clock, nor do those that decide together.
+    # The batches of a sequence, and of methods that decide a batch together, never depend on time.
     listed = isinstance(images, Sequence) or not getattr(images, "live", True)
     live = not listed and method.together is None
     launch = partial(launch_batch, method=method, views=views, top_k=top_k, screen=screen)
@@ -118,7 +116,7 @@ def _generate(
     ahead: bool,
 ) -> Iterator[Record]:
     check_process()
-    # The processes end first: then nobody waits for the threads that wait for them.
+    # The processes end first, because threads wait for them.
     with method.serving(), closing(start()) as loaded, decoders or nullcontext():
         shot = -1
         batches = cut_batches(loaded, batch_size, live=live)
@@ -139,12 +137,12 @@ def _generate(
 
 
 def _begins(loaded: Loaded) -> bool:
-    """Whether a shot of a film begins with a picture: then none before it shares its batch."""
+    """Whether a shot of a film begins with this picture, which then starts a batch."""
     return loaded.item is not None and loaded.item.begins
 
 
 def one_ahead(items: Iterable[T]) -> Iterator[T]:
-    """The items, each when the next one has been made; all of them even if the iterable breaks."""
+    """The items, each after the next one was made; all of them even if the iterable raises."""
     waiting: list[T] = []
     try:
         for item in items:
@@ -159,9 +157,9 @@ def one_ahead(items: Iterable[T]) -> Iterator[T]:
 def cut_batches(
     loaded: Iterable[Loaded], size: int, *, live: bool = False
 ) -> Iterator[list[Loaded]]:
-    """Lists of `size` items, the last one shorter; it comes even if the iterable then breaks.
+    """Lists of `size` items; the last one is shorter, and comes even if the iterable then raises.
 
-    A `live` source's are shorter where the next item is not there.
+    From a `live` source a list ends early when the next item is not there yet.
     """
     batch: list[Loaded] = []
     try:

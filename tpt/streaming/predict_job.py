@@ -1,7 +1,7 @@
 """A prediction job: from plain settings to a model, an engine, a method and a view maker.
 
-A front end describes what it wants as `PredictSettings`; `build_predict_job` checks everything that
-can be checked short of a forward pass.
+A front end fills in `PredictSettings`; `build_predict_job` checks everything that it can without a
+forward pass.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class PredictJob:
     method: Method
     views: Views
     settings: dict[str, Any]  # decides what the records say
-    environment: dict[str, Any]  # worth knowing besides
+    environment: dict[str, Any]  # device and versions
     screen: Screen | None = None
     shares_gradient: bool = False  # whether `--jacobian` has a meaning
 
     def prepare(self, show: Callable[[int], None] | None = None) -> None:
-        """Build the start's Jacobian, where the settings ask for it; see `build_jacobian`."""
+        """Build the start's Jacobian if the settings ask for it (`PromptEngine.build_jacobian`)."""
         if self.settings.get("jacobian"):
             self.engine.build_jacobian(show)
 
@@ -57,7 +57,7 @@ def build_predict_job(wanted: PredictSettings) -> PredictJob:
     """Load the model and the prompt, tokenise the classes, set the method up.
 
     Raises:
-        TptError: anything that would fail later, now and in a sentence.
+        TptError: for every setting that would fail later.
     """
     check_method_options(wanted)
     if wanted.screen:
@@ -71,7 +71,7 @@ def build_predict_job(wanted: PredictSettings) -> PredictJob:
 def assemble_job(
     wanted: PredictSettings, clip: Clip, context: Context | None, screen: Screen | None = None
 ) -> PredictJob:
-    """The job on a model and a prompt (that of `wanted.init`) that are loaded already.
+    """The job on a model and a prompt (from `wanted.init`) that are loaded already.
 
     Raises:
         TptError: as `build_predict_job`.
@@ -99,13 +99,14 @@ def assemble_job(
         method.together = wanted.batch_size or method.together
         facts["batch_size"] = method.batch_size
     views = Views(clip, wanted.views or DEFAULT_VIEWS, wanted.augment or "crop", wanted.seed)
-    said = wanted.reject, wanted.other
-    method.reading = choose_reading(method, info.name, context, views.n, len(classes), *said)
+    rejection = wanted.reject, wanted.other
+    method.reading = choose_reading(method, info.name, context, views.n, len(classes), *rejection)
     if method.reading != Reading():
         facts["reading"] = {k: v for k, v in asdict(method.reading).items() if v is not None}
     if method.reads_views:
         facts |= {"views": views.n, "augment": views.kind}
-        facts |= {"screen": True} if screen else {}
+        if screen:
+            facts["screen"] = True
         if facts.get("keep") is not None:
             facts["views_kept"] = count_kept(views.n, facts["keep"])
     return PredictJob(
@@ -114,7 +115,7 @@ def assemble_job(
         method,
         views,
         _describe(wanted, engine, facts),
-        # `settings` has the digest of the context that came from `init`.
+        # Not a setting: `settings` has the digest of the context from `init`.
         {"init": wanted.init, **describe_environment(clip)},
         screen,
         info.shares_gradient(settings),
@@ -124,13 +125,13 @@ def assemble_job(
 def load_models(
     wanted: Any, context: Context | None, init: str | None
 ) -> tuple[Clip, Screen | None]:
-    """The model, and the one in bf16 that looks first, if a run screens.
+    """The model, and its bf16 copy if the run screens.
 
-    Under `precision="auto"` a run that screens is one in fp32.
+    With `precision="auto"` a run that screens uses fp32.
 
     Args:
         wanted: settings of a prediction or an evaluation.
-        context: of the prompt file `init`, whose model is taken where none is asked for.
+        context: from the prompt file `init`; names the model if the settings name none.
     """
     name, tag = choose_model(wanted.model, wanted.pretrained, context, init)
     how = {name: getattr(wanted, name) for name in ("device", "seed", "micro_batch", "cuda_graphs")}
@@ -142,15 +143,15 @@ def load_models(
 
 
 def load_model(wanted: PredictSettings, context: Context | None) -> Clip:
-    """The model that is asked for, or the one that the prompt was made for."""
+    """The model that the settings name, or the one that the prompt was made for."""
     return load_models(wanted, context, wanted.init)[0]
 
 
 def _load_state(method: Method, path: str) -> str:
-    """Let the method go on from a state file; the file's digest, for the settings.
+    """Load a state file into the method; the file's digest, for the settings.
 
     Raises:
-        MethodError: the method, of another package, loads none.
+        MethodError: the method, from another package, cannot load one.
     """
     if not hasattr(method, "load_state"):
         raise MethodError(
@@ -164,7 +165,7 @@ def _load_state(method: Method, path: str) -> str:
 def choose_model(
     model: str | None, pretrained: str | None, context: Context | None, init: str | None
 ) -> tuple[str, str | None]:
-    """(model, pretrained): as asked, else the prompt file's own, else the embedded model."""
+    """(model, pretrained): as given, else the prompt file's own, else the embedded model."""
     if model is not None:
         return model, pretrained
     if pretrained is not None:
@@ -185,7 +186,7 @@ def _choose_classes(wanted: PredictSettings, context: Context | None) -> tuple[s
     if context is not None and context.info.classes is not None:
         return context.info.classes
     raise MethodError(
-        "No class names were given. Use --classes cat,dog or --classes FILE with a name a line"
+        "No class names were given. Use --classes cat,dog or --classes FILE with one name a line"
         + ("; the prompt file holds none." if context is not None else ".")
     )
 
@@ -212,25 +213,25 @@ def _describe(
 def describe_context(context: Context) -> dict[str, Any]:
     """What a context is, and a digest of its numbers."""
     blend, head = context.blend, context.head
-    mixed = {"templates": list(blend.templates), "weight": blend.weight} if blend else None
-    return {
+    facts: dict[str, Any] = {
         "words": context.info.words,
         "position": context.position,
         "vectors": list(context.vectors.shape),
         "sha256": context.sha256[:16],
-        **({"conditional": True} if context.conditional else {}),
-        **({"blend": mixed} if mixed else {}),
-        **({"calibration": asdict(context.calibration)} if context.calibration else {}),
-        **(
-            {"head": {"method": head.method, "alpha": head.alpha, "beta": head.beta}}
-            if head
-            else {}
-        ),
     }
+    if context.conditional:
+        facts["conditional"] = True
+    if blend is not None:
+        facts["blend"] = {"templates": list(blend.templates), "weight": blend.weight}
+    if context.calibration is not None:
+        facts["calibration"] = asdict(context.calibration)
+    if head is not None:
+        facts["head"] = {"method": head.method, "alpha": head.alpha, "beta": head.beta}
+    return facts
 
 
 def describe_environment(clip: Clip) -> dict[str, Any]:
-    """What is worth knowing of where a run ran."""
+    """The versions and the device of a run."""
     from tpt._version import __version__
 
     place = clip.device

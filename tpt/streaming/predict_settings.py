@@ -1,4 +1,4 @@
-"""What a user asks of a prediction, and whether each part of it has a meaning with the method."""
+"""The settings of a prediction, and whether each has a meaning with the method."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ComputeSettings:
 
 @dataclass(frozen=True)
 class PredictSettings(ComputeSettings):
-    """What a user asks for; None means "not said", and the method's default applies."""
+    """The settings of a prediction; None means "not given", and the default applies."""
 
     classes: tuple[str, ...] | None = None  # None: those of the prompt file
     model: str | None = None  # None: the prompt file's model, else the embedded one
@@ -47,16 +47,16 @@ class PredictSettings(ComputeSettings):
     gate: float | None = None  # the threshold of a gate before the method
     gate_views: int | None = None
     reject: str | None = None  # a threshold, "off", or None: the prompt's own
-    other: str | None = None  # a class that stands for everything else
-    load_state: str | None = None  # of an earlier stream, for methods that keep some
+    other: str | None = None  # the name of a class for everything else
+    load_state: str | None = None  # a file of save_state, for methods that keep state
     force: bool = False
 
 
 def check_gate_views(gate_views: int | None, gate: float | None, views: int | None) -> None:
-    """Refuse a gate that is not there, or that looks at more views than are made.
+    """Refuse --gate-views without a gate, or with more views than are made.
 
     Raises:
-        MethodError: which of the two.
+        MethodError: naming which of the two.
     """
     if gate_views is None:
         return
@@ -71,10 +71,10 @@ def check_gate_views(gate_views: int | None, gate: float | None, views: int | No
 
 
 def check_jacobian_used(methods: Sequence[tuple[MethodInfo, Any]]) -> None:
-    """Refuse the start's Jacobian where no method, with its settings, goes back to the start.
+    """Refuse the start's Jacobian if no method, with its settings, would use it.
 
     Raises:
-        MethodError: none of them does.
+        MethodError: naming the methods.
     """
     if not any(info.shares_gradient(settings) for info, settings in methods):
         names = ", ".join(info.name for info, _ in methods)
@@ -85,10 +85,10 @@ def check_jacobian_used(methods: Sequence[tuple[MethodInfo, Any]]) -> None:
 
 
 def check_method_options(wanted: PredictSettings) -> Any:
-    """The method's settings, if every option that was given has a meaning with it.
+    """The method's settings, if every option given has a meaning with it.
 
     Raises:
-        MethodError: unknown method; an option that would silently be ignored, or out of its range.
+        MethodError: an unknown method; an option without a meaning, or out of its range.
     """
     info = find_method(wanted.method)
     given = {name: getattr(wanted, name) for name in ("keep", "steps", "lr", "reset")}

@@ -1,4 +1,4 @@
-"""How a job reads its method's logits: the prompt's calibration, and what the user said."""
+"""How a job reads its method's logits: by the prompt's calibration and the user's options."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tpt.prompts.calibration import Calibration
 
 
 def settings_to_calibrate(method: Method, views: int) -> dict[str, Any]:
-    """What a calibration of a method is for: its settings, a gate's too, and its views."""
+    """The settings that a calibration holds for: the method's, its gate's, and its views."""
     own = method.go_on
     gate = {"gate": asdict(method.settings)} if own is not method else {}
     return {**asdict(own.settings), **gate, **({"views": views} if method.reads_views else {})}
 
 
 def read_by(calibration: Calibration | None, method: Method, name: str, views: int) -> Reading:
-    """How a method's logits are read by the calibration of the prompt that it starts from.
+    """How a method's logits are read by the calibration of its prompt.
 
     Warns:
-        UserWarning: it is of another method or of other settings.
+        UserWarning: the calibration is for another method or other settings, and is not used.
     """
     if calibration is None:
         return Reading()
@@ -50,14 +50,18 @@ def choose_reading(
     reject: str | None,
     other: str | None,
 ) -> Reading:
-    """How scores are read: the prompt's calibration, and what the user said of rejection.
+    """How scores are read: the prompt's calibration, changed by the user's options.
+
+    Args:
+        reject: the option --reject.
+        other: the option --other; the last class is then the one for everything else.
 
     Raises:
-        MethodError: no threshold; rejection with a method that votes.
+        MethodError: `reject` is not a threshold; rejection with a method that votes.
     """
     found = parse_reject(reject) if reject is not None else None
-    said = found is not None or other is not None
-    if said and not method.gives_probabilities:
+    rejects = found is not None or other is not None
+    if rejects and not method.gives_probabilities:
         raise MethodError(
             f"--method {name} counts votes and gives no probabilities to reject by. Leave "
             "--reject and --other out, or use another method, such as vte."

@@ -1,18 +1,15 @@
-"""Files of records: read back, and converted into other forms.
+"""Read files of records, and convert them into other formats.
 
-JSON lines and Parquet hold a record whole, so either becomes the other without loss. CSV and the
-exports hold less and are only written.
+JSON lines and Parquet hold whole records, so they convert into one another without loss. CSV and
+the exports hold less and are only written.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from itertools import chain
 from typing import Any
 
 from tpt.errors import OutputError, why
@@ -22,14 +19,14 @@ from tpt.runs.whole_files import open_whole
 from tpt.streaming.exports import fiftyone, label_studio
 from tpt.streaming.folders import sort_naturally
 from tpt.streaming.record_parquet import read_about, read_parquet, write_parquet
-from tpt.streaming.records import csv_cells, csv_header, to_line
+from tpt.streaming.records import csv_cells, csv_header, csv_line, to_line
 
 FORMS = ("jsonl", "csv", "parquet", "fiftyone", "label-studio")
 Records = Iterable[dict[str, Any]]
 
 
 def convert(source: str, target: str, form: str) -> int:
-    """Write the records of a file (or of a folder of Parquet parts) in another form.
+    """Write the records of a file (or of a folder of Parquet parts) in another format.
 
     Args:
         source: JSON lines, Parquet, or a folder that `tpt predict --ray` wrote.
@@ -40,7 +37,7 @@ def convert(source: str, target: str, form: str) -> int:
         How many records there were.
 
     Raises:
-        OutputError: the source is no file of records, or the disk refused.
+        OutputError: the source is not a file of records, or the disk refused.
     """
     about = find_about(source)
     count = 0
@@ -58,14 +55,13 @@ def convert(source: str, target: str, form: str) -> int:
         os.makedirs(target, exist_ok=True)
         for name, export in fiftyone.FILES.items():
             _write_text(os.path.join(target, name), export(counted(), about))
-    elif form == "csv":
-        _write_csv(target, counted(), about)
     else:
-        make: Callable[[Records], Iterator[str]] = {
-            "jsonl": lambda records: (to_line(record) + "\n" for record in records),
-            "label-studio": lambda records: label_studio.export(records, about),
+        make: Callable[[Records, dict[str, Any]], Iterator[str]] = {
+            "jsonl": lambda records, about: (to_line(record) + "\n" for record in records),
+            "csv": _make_csv,
+            "label-studio": label_studio.export,
         }[form]
-        _write_text(target, make(counted()))
+        _write_text(target, make(counted(), about))
     return count
 
 
@@ -80,7 +76,7 @@ def read_records(path: str) -> Iterator[dict[str, Any]]:
 
 
 def find_about(path: str) -> dict[str, Any]:
-    """The settings that made a file of records: beside it, or in it."""
+    """The settings that made a file of records, from its sidecar or its metadata."""
     for part in list_parts(path)[:1]:
         if _is_parquet(part):
             return read_about(part)
@@ -91,7 +87,7 @@ def find_about(path: str) -> dict[str, Any]:
 
 
 def list_parts(path: str) -> list[str]:
-    """The files of records that a path stands for: itself, or a folder's Parquet files."""
+    """The files of records at a path: the file itself, or a folder's Parquet files."""
     if not os.path.isdir(path):
         return [path]
     names = [name for name in os.listdir(path) if name.endswith(".parquet")]
@@ -119,21 +115,16 @@ def _read_lines(path: str) -> Iterator[dict[str, Any]]:
         ) from error
     except (ValueError, TypeError) as error:
         raise OutputError(
-            f'Line {number} of "{path}" is no record: expected JSON lines or Parquet, as `tpt '
+            f'Line {number} of "{path}" is not a record: expected JSON lines or Parquet, as `tpt '
             "predict` writes them."
         ) from error
 
 
-def _write_csv(target: str, records: Records, about: dict[str, Any]) -> None:
+def _make_csv(records: Records, about: dict[str, Any]) -> Iterator[str]:
     top_k = int(about.get("settings", {}).get("top_k", 5))
-
-    def lines() -> Iterator[str]:
-        for cells in chain([csv_header(top_k)], (csv_cells(each, top_k) for each in records)):
-            text = io.StringIO()
-            csv.writer(text, lineterminator="\n").writerow(list(cells))
-            yield text.getvalue()
-
-    _write_text(target, lines())
+    yield csv_line(csv_header(top_k)) + "\n"
+    for record in records:
+        yield csv_line(csv_cells(record, top_k)) + "\n"
 
 
 def _write_text(target: str, parts: Iterable[str]) -> None:

@@ -1,8 +1,8 @@
 """Records in Parquet: one row a record, typed columns, the settings in the schema's metadata.
 
-The columns are the keys of a record, nested as there, and `label` and `score` of the first
-prediction for short queries. `path_bytes` is there only for file names that are not UTF-8. A row
-read back is the record that was written, to the last digit.
+The columns are the keys of a record, nested in the same way, plus `label` and `score` of the first
+prediction for short queries, and `path_bytes` for file names that are not UTF-8. Reading gives back
+exactly the records that were written.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from tpt.streaming.readers.extras import import_extra
 from tpt.streaming.records import to_line
 from tpt.text import as_text, is_utf8
 
-_KEY = b"tpt"  # of the metadata
-_ROWS = 1_000  # a row group and a batch
+_KEY = b"tpt"  # of our settings in the metadata
+_ROWS = 1_000  # of a row group, and of a batch when reading
 
 
 def make_schema(about: dict[str, Any]) -> Any:
     """Arrow's schema of records; `about` is {"settings": ..., "run": ...}."""
     pa = import_extra("pyarrow", "parquet", "Parquet output")
-    text, real, whole = pa.string(), pa.float64(), pa.int64()
-    said = pa.struct({"label": text, "score": real, "index": whole, "votes": whole})
+    text, real, whole, flag = pa.string(), pa.float64(), pa.int64(), pa.bool_()
+    prediction = pa.struct({"label": text, "score": real, "index": whole, "votes": whole})
     adapt = {"entropy_before": real, "entropy_after": real, "views_kept": whole, "ms": real}
     fields = {
-        **{"path": text, "path_bytes": pa.binary(), "index": whole, "time": real, "frame": whole},
-        "shot": whole,
-        **{"label": text, "score": real, "predictions": pa.list_(said)},
-        **{"rejected": pa.bool_(), "zero_shot": said},
-        "adapt": pa.struct({**adapt, "skipped": pa.bool_()}),
+        **{"path": text, "path_bytes": pa.binary(), "index": whole},
+        **{"time": real, "frame": whole, "shot": whole},
+        **{"label": text, "score": real, "predictions": pa.list_(prediction)},
+        **{"rejected": flag, "zero_shot": prediction},
+        "adapt": pa.struct({**adapt, "skipped": flag}),
         "error": pa.struct({"type": text, "message": text}),
         "warning": text,
     }
@@ -44,7 +44,7 @@ def make_schema(about: dict[str, Any]) -> Any:
 
 
 def to_row(data: dict[str, Any]) -> dict[str, Any]:
-    """A record's plain data as a row; what is missing is null."""
+    """A record's plain data as a row; missing keys become null."""
     row = dict(data)
     path = data["path"]
     if path is not None and not is_utf8(path):
@@ -83,10 +83,10 @@ def _prediction(each: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_parquet(path: str, records: Iterable[dict[str, Any]], about: dict[str, Any]) -> None:
-    """Write records whole or not at all.
+    """Write a whole file of records, or none.
 
     Raises:
-        OutputError: the disk refused; a file that was there before is unchanged.
+        OutputError: the disk refused; an existing file is unchanged.
         SourceError: pyarrow is missing.
     """
     pa = import_extra("pyarrow", "parquet", "Parquet output")
@@ -98,8 +98,8 @@ def write_parquet(path: str, records: Iterable[dict[str, Any]], about: dict[str,
             open_whole(path) as file,
             parquet.ParquetWriter(file, schema, compression="zstd") as writer,
         ):
-            while some := list(islice(rows, _ROWS)):
-                writer.write_table(pa.Table.from_pylist(some, schema))
+            while group := list(islice(rows, _ROWS)):
+                writer.write_table(pa.Table.from_pylist(group, schema))
     except OSError as error:
         raise cannot_write(path, error) from error
 
@@ -108,14 +108,14 @@ def read_parquet(path: str) -> Iterator[dict[str, Any]]:
     """The records of a Parquet file that `write_parquet` made.
 
     Raises:
-        OutputError: it is none.
+        OutputError: it is not such a file.
     """
     parquet = import_extra("pyarrow.parquet", "parquet", "Parquet")
     try:
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=_ROWS):
                 yield from map(from_row, batch.to_pylist())
-    except Exception as error:  # Arrow raises many kinds on what is no table of records
+    except Exception as error:  # Arrow raises many kinds of errors on other files
         raise OutputError(
             f'"{path}" cannot be read as Parquet records ({describe_error(error)}). Expected a '
             "file that `tpt predict` or `tpt records convert` wrote."
@@ -123,7 +123,7 @@ def read_parquet(path: str) -> Iterator[dict[str, Any]]:
 
 
 def read_about(path: str) -> dict[str, Any]:
-    """The {"settings", "run"} that stand in a Parquet file's metadata; {} where there are none."""
+    """The {"settings", "run"} in a Parquet file's metadata; {} if there are none."""
     parquet = import_extra("pyarrow.parquet", "parquet", "Parquet")
     try:
         about: dict[str, Any] = json.loads((parquet.read_schema(path).metadata or {})[_KEY])
@@ -132,14 +132,14 @@ def read_about(path: str) -> dict[str, Any]:
     return about
 
 
-# --- a run's lines, and the file that is made of them ---
+# --- from a run's lines to the Parquet file, and back ---
 
 
 def check_finished(path: str, allowed: bool) -> None:
-    """Refuse a Parquet file that is there, and check that another could be written.
+    """Refuse a Parquet file that exists already, unless `allowed`, and check for pyarrow.
 
     Raises:
-        OutputError: it exists and neither --resume nor --overwrite was given.
+        OutputError: the file exists, and neither --resume nor --overwrite was given.
         SourceError: pyarrow is missing.
     """
     import_extra("pyarrow.parquet", "parquet", "Parquet output")
@@ -151,7 +151,7 @@ def check_finished(path: str, allowed: bool) -> None:
 
 
 def pack(path: str, journal: Journal) -> None:
-    """Make the Parquet file of a run's lines, and take the lines away."""
+    """Make the Parquet file from a run's lines, and delete the lines."""
     about = json.loads(journal.sidecar.read_text(encoding="utf-8"))
     with open(journal.path, "rb") as lines:
         write_parquet(path, map(json.loads, lines), about)
@@ -160,10 +160,10 @@ def pack(path: str, journal: Journal) -> None:
 
 
 def unpack(path: str, journal: Journal) -> None:
-    """Make lines again of a finished Parquet file, to go on with; nothing where there is none.
+    """Turn a finished Parquet file back into lines, to resume the run; nothing without a file.
 
     Raises:
-        OutputError: it is no file of records.
+        OutputError: it is not a file of records.
     """
     if not os.path.exists(path):
         return
@@ -171,5 +171,5 @@ def unpack(path: str, journal: Journal) -> None:
     journal.begin(about.get("settings", {}), about.get("run", {}))
     temporary = f"{journal.path}.new"
     with open(temporary, "wb") as file:
-        file.writelines((to_line(r) + "\n").encode("utf-8") for r in read_parquet(path))
+        file.writelines((to_line(r) + "\n").encode() for r in read_parquet(path))
     os.replace(temporary, journal.path)

@@ -1,4 +1,4 @@
-"""Records as a table for people: fixed columns, a line an image, printed as they come."""
+"""Records as a table for people: fixed columns, one line an image, printed as they come."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def table_header() -> str:
 
 
 def table_row(record: Record) -> str:
-    """One image: its name, what plain CLIP says, what the adapted prompt says, and the cost."""
+    """One image: its name, the zero-shot and the adapted prediction, and the cost."""
     name = record.path if record.path is not None else f"#{record.index}"
     shown = _elide(_printable(name), _WIDTHS[0])
     if record.error is not None:
@@ -25,29 +25,30 @@ def table_row(record: Record) -> str:
     adapt = record.adapt
     cells = (
         shown,
-        _say(record.zero_shot),
-        "none of these" if record.rejected else _say(record.predictions[0]) + _change(record),
+        _describe(record.zero_shot),
+        "none of these" if record.rejected else _describe(record.predictions[0]) + _mark(record),
         str(adapt.views_kept) if adapt else "",
-        _tell_entropy(adapt),
+        _describe_entropy(adapt),
         f"{adapt.ms:.0f}" if adapt else "",
     )
     warning = f"  warning: {_printable(record.warning)}" if record.warning else ""
     return _line(cells) + warning
 
 
-def _change(record: Record) -> str:
+def _mark(record: Record) -> str:
+    """A star if adaptation changed the answer."""
     first, before = record.predictions[0], record.zero_shot
     return "  *" if before is not None and first.index != before.index else ""
 
 
-def _tell_entropy(adapt: Adaptation | None) -> str:
+def _describe_entropy(adapt: Adaptation | None) -> str:
     if adapt is None or adapt.entropy_before is None:
         return "skipped" if adapt and adapt.skipped else ""
     after = "" if adapt.entropy_after is None else f" -> {adapt.entropy_after:.3f}"
     return f"{adapt.entropy_before:.3f}{after}"
 
 
-def _say(prediction: Prediction | None) -> str:
+def _describe(prediction: Prediction | None) -> str:
     if prediction is None:
         return ""
     label = _printable(prediction.label)
@@ -58,18 +59,16 @@ def _say(prediction: Prediction | None) -> str:
 
 
 def _line(cells: tuple[str, ...]) -> str:
-    return "  ".join(
-        set_cell_size(cell, width) for cell, width in zip(cells, _WIDTHS, strict=True)
-    ).rstrip()
+    return "  ".join(map(set_cell_size, cells, _WIDTHS)).rstrip()
 
 
 def _elide(text: str, width: int) -> str:
-    """The end of a long text, where paths differ."""
+    """The end of a long text, because paths differ at their end."""
     while cell_len(text) > width:
         text = "…" + text[2:]
     return text
 
 
 def _printable(text: str) -> str:
-    """Line breaks, control characters and undecodable bytes made visible."""
+    """The text with line breaks, control characters and undecodable bytes escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -1,13 +1,15 @@
-"""Records: what is said of one image, as frozen data and as one JSON object or table row.
+"""Records: the outcome for one image, as frozen data and as one JSON object or table row.
 
-Nothing here needs torch. Numbers are rounded where they are written, to six places: below that
-float32 has little to say, and records of two runs can be compared.
+Nothing here needs torch. Written numbers are rounded to six places, about the precision of float32,
+so that the records of two runs can be compared.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,7 +23,7 @@ class Prediction:
     """A class and its probability, or its votes where the method votes."""
 
     label: str
-    score: float | None  # None where votes decide: a share of votes is no probability
+    score: float | None  # None if the method votes: a share of votes is no probability
     index: int  # the class's place in the list of classes
     votes: int | None = None
 
@@ -33,16 +35,16 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What adaptation did to one image."""
+    """How one image was adapted."""
 
     entropy_before: float | None  # nats, marginal entropy of the kept views
     entropy_after: float | None  # None for methods that tune nothing
     views_kept: int
-    ms: float  # milliseconds for this image: views, towers, tuning; its share of its batch's
-    skipped: bool = False  # left as it was by a gate
+    ms: float  # milliseconds for views, towers and tuning: this image's share of its batch
+    skipped: bool = False  # by a gate, so not adapted
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data; `skipped` only where it is true."""
+        """Plain data; `skipped` only if it is true."""
         data = asdict(self)
         if not self.skipped:
             del data["skipped"]
@@ -61,22 +63,22 @@ class Failure:
 class Record:
     """One image's outcome: predictions, most probable first, or an error."""
 
-    path: str | None  # None for an image without a name; then `index` tells it
+    path: str | None  # None for an image without a name, which `index` identifies
     index: int  # place in the stream, from 0
     predictions: tuple[Prediction, ...] = ()
-    zero_shot: Prediction | None = None  # what the untuned prompt says of the plain view
+    zero_shot: Prediction | None = None  # by the untuned prompt, on the plain view
     adapt: Adaptation | None = None  # None for methods that do not adapt
     error: Failure | None = None
-    warning: str | None = None  # what was assumed of the picture, in sentences
+    warning: str | None = None  # what was assumed about the picture, in sentences
     time: float | None = None  # of a film's frame: seconds from the beginning
     frame: int | None = None  # its number, from 0
-    shot: int | None = None  # that of its shot, from 0
-    rejected: bool = False  # it is none of the classes, by a threshold or an "other" class
+    shot: int | None = None  # the number of its shot, from 0
+    rejected: bool = False  # none of the classes, by a threshold or an "other" class
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: {"path", "predictions", "zero_shot", "adapt"}, or {"path", "error"}.
 
-        "warning" is there only where something was assumed, "rejected" only where it is true.
+        "warning" is there only if something was assumed, "rejected" only if it is true.
         """
         head: dict[str, Any] = {"path": self.path}
         if self.path is None:
@@ -98,12 +100,12 @@ class Record:
         return head | rounded
 
     def to_json(self) -> str:
-        """One line of JSON. Characters that UTF-8 cannot hold (odd file names) are escaped."""
+        """The record as one line of JSON (`to_line`)."""
         return to_line(self.to_dict())
 
 
 def to_line(data: dict[str, Any]) -> str:
-    """A record's plain data as one line of JSON."""
+    """A record's plain data as one line of JSON; file names that are not UTF-8 are escaped."""
     text = json.dumps(data, ensure_ascii=False)
     return text if is_utf8(text) else json.dumps(data)
 
@@ -119,7 +121,7 @@ def _rounded(value: Any) -> Any:
 
 
 def csv_header(top_k: int) -> list[str]:
-    """Column names of the CSV form: the first prediction plain, the others numbered."""
+    """Column names of the CSV format: the first prediction plain, the others numbered."""
     ranked = [f"{name}_{rank}" for rank in range(2, top_k + 1) for name in ("label", "score")]
     return [
         *("path", "label", "score", "index", *ranked),
@@ -130,7 +132,7 @@ def csv_header(top_k: int) -> list[str]:
 
 
 def csv_cells(data: dict[str, Any], top_k: int) -> Iterator[Any]:
-    """A record's plain data as a row under `csv_header`; what does not apply is empty."""
+    """A record's plain data as a row under `csv_header`; cells that do not apply are empty."""
     yield data["path"] if data["path"] is not None else f"#{data['index']}"
     ranked = data.get("predictions", [])
     first = ranked[0] if ranked else {}
@@ -148,3 +150,11 @@ def csv_cells(data: dict[str, Any], top_k: int) -> Iterator[Any]:
     yield from (data.get("error", {}).get(key, "") for key in ("type", "message"))
     yield data.get("warning", "")
     yield from (data.get(key, "") for key in ("time", "frame", "shot"))
+
+
+def csv_line(cells: Iterable[Any]) -> str:
+    """A row of CSV, without its line end."""
+    text = io.StringIO()
+    # The writer quotes the characters of its line end, so both \r and \n have to be in it.
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().removesuffix("\r\n")

@@ -1,9 +1,9 @@
 """Screening: rank an image's views by a cheap pass, and encode only the likely ones precisely.
 
-Methods that tune on the kept views alone (TPT, C-TPT) look at a tenth of the views. Which those
-are, a bf16 pass tells nearly as well as an fp32 one, for less where there are bf16 units. So view 0
-and twice as many of the best-ranked views as are kept are encoded in fp32; the others keep their
-bf16 features, of which a method reads the entropy alone. It is not exact: docs/speed.md has how
+Methods that tune on the kept views alone (TPT, C-TPT) use a tenth of the views. A bf16 pass finds
+these views nearly as well as an fp32 pass, and is cheaper on hardware with bf16 units. So view 0
+and the best-ranked views, twice as many as are kept, are encoded in fp32. The others keep their
+bf16 features, from which a method only takes the entropy. This is not exact: docs/speed.md says how
 often the answers agree (`benchmarks/agreement.py`).
 """
 
@@ -21,15 +21,15 @@ from tpt.methods.objective import count_kept, entropy
 from tpt.model.clip import Clip
 
 SCREENED = ("tpt", "ctpt")
-"""Methods that gain by it and whose first class stays in 99.5 % of the pictures or more: VTE, which
-averages the kept views, had 99.3 %, and ZERO keeps too many views."""
+"""Methods that get faster and give the same first class in at least 99.5 % of the pictures. VTE,
+which averages the kept views, reached 99.3 %; ZERO keeps too many views to get faster."""
 
-_CANDIDATES = 2  # times as many as are kept
+_CANDIDATES = 2  # candidates for every view that is kept
 
 
 @dataclass(frozen=True, eq=False)
 class Screen:
-    """What a run screens with: the same model in bf16."""
+    """Screens views with the same model in bf16."""
 
     low: Clip
 
@@ -42,7 +42,7 @@ class Screen:
         return features
 
     def merge(self, cheap: Tensor, precise: Tensor, methods: Sequence[Method]) -> Tensor:
-        """What `encode` gives, of features (B, N, E) of all views in bf16 and in fp32."""
+        """The result of `encode`, from features (B, N, E) of all views in bf16 and in fp32."""
         chosen = find_likely(cheap, methods).unsqueeze(-1).expand(-1, -1, cheap.shape[-1])
         return cheap.scatter(1, chosen, precise.take_along_dim(chosen, 1))
 
@@ -50,7 +50,7 @@ class Screen:
 def find_likely(features: Tensor, methods: Sequence[Method]) -> Tensor:
     """Views (B, C) that the methods may keep, view 0 first, from cheap features (B, N, E).
 
-    All images have as many: of several methods, the best views by the average of their ranks.
+    Several methods get the views with the best average rank.
     """
     count, ranks = 1, torch.zeros(features.shape[:2], device=features.device)
     for method in methods:
@@ -64,19 +64,19 @@ def find_likely(features: Tensor, methods: Sequence[Method]) -> Tensor:
 
 
 def check_screened(name: str, precision: str) -> None:
-    """Refuse to screen where it was not measured, or gains nothing.
+    """Refuse a method or a precision for which screening was not measured or saves nothing.
 
     Raises:
-        MethodError: which, and what to do.
+        MethodError: naming it, and what to do.
     """
     if name not in SCREENED:
         raise MethodError(
-            f"--screen is not offered with --method {name}: of those measured, "
-            f"{' and '.join(SCREENED)} give the same answers and gain by it. Leave it out, or use "
+            f"--screen is not offered with --method {name}: of the methods measured, only "
+            f"{' and '.join(SCREENED)} give the same answers and get faster. Leave it out, or use "
             "one of them."
         )
     if precision not in ("auto", "fp32", "tf32"):
         raise MethodError(
-            f"--screen gives answers of fp32 by a first look in bf16, but --precision {precision} "
+            f"--screen gives fp32 answers after a first pass in bf16, but --precision {precision} "
             "was asked for. Leave one of them out."
         )

@@ -1,4 +1,4 @@
-"""Predictions of a film averaged over its last frames, so that labels do not flicker."""
+"""Average a film's predictions over the last frames, so that labels do not flicker."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from tpt.streaming.records import Prediction, Record
 
 
 def smooth(records: Iterable[Record], window: int, top_k: int) -> Iterator[Record]:
-    """Records whose scores are the mean of those of the last `window` frames of their shot.
+    """Records whose scores are the mean over the last `window` frames of their shot.
 
     Args:
-        records: with the scores of all classes; votes and errors are left as they are.
-        window: frames, this one included.
-        top_k: predictions that are kept of each.
+        records: with the scores of all classes; votes and errors stay as they are.
+        window: how many frames, including the current one.
+        top_k: predictions to keep in each record.
     """
     past: deque[dict[int, Prediction]] = deque(maxlen=window)
     shot: object = None

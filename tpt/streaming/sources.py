@@ -1,12 +1,11 @@
-"""What was named on the command line becomes the list of image paths to predict on.
+"""Expand the sources on the command line into the image paths to predict on.
 
-A source is a file, a folder, a glob pattern, `@list.txt` (a path a line) or `-` (paths on stdin).
-Order is natural ("2.jpg" before "10.jpg", upper and lower case alike) and the same on every
+A source is a file, a folder, a glob pattern, `@list.txt` (one path a line) or `-` (paths on stdin).
+The order is natural ("2.jpg" before "10.jpg", upper and lower case alike) and the same on every
 machine: it depends on neither the locale nor the file system. Names keep their exact bytes.
 
-It decodes no image: a file that is broken, or that a list names and nobody has, becomes an error
-record later. Only what was named on the command line itself has to exist. Paths that come through
-a pipe are handed on as they come, line by line.
+No image is decoded here. The sources themselves must exist, but a broken file, or a missing one in
+a list, only becomes an error record later. Paths from a pipe are passed on line by line.
 """
 
 from __future__ import annotations
@@ -32,34 +31,29 @@ from tpt.streaming.folders import (
     walk_folders,
 )
 from tpt.streaming.items import Item
-from tpt.streaming.readers.containers import (
-    expand_address,
-    expand_braces,
-    open_paths,
-    video_of,
-)
+from tpt.streaming.readers.containers import expand_address, expand_braces, open_paths, video_of
 from tpt.streaming.readers.remote import is_address
 from tpt.streaming.readers.video import Video, is_camera
 
-_SUGGEST_AMONG = 10_000  # names of a folder that are compared with a misspelt one
+_SUGGEST_AMONG = 10_000  # names of a folder to compare with a misspelt one
 
 
 def find_sources(sources: Sequence[str], search: Search, stdin: TextIO | None = None) -> Found:
-    """The pictures that `sources` stand for, in order.
+    """The pictures of `sources`, in order.
 
-    Each source is looked at in this order:
+    The first of these that fits a source applies:
 
     - `-`: paths on stdin, one a line, or NUL-separated if a NUL occurs (`find -print0`). Write
       `./-` for a file of that name.
-    - an existing folder: its images by extension, in natural order, hidden ones and what network
-      disks leave there left out. With `search.recursive` its sub-folders follow, each real folder
-      once, so symlink loops end.
+    - an existing folder: its images by extension, in natural order, without hidden and system
+      files. With `search.recursive` its sub-folders follow, each real folder once, so symlink loops
+      end.
     - an existing file: taken as it is, whatever its extension; a tar archive or a Parquet file
-      stands for the pictures in it.
-    - `shard-{0000..0099}.tar`: the files of these numbers.
+      gives the pictures in it.
+    - `@list.txt`: one path a line in UTF-8, relative to the current directory.
     - an address (s3://, https://, ...): a picture, an archive or Parquet file, a folder, a pattern.
-    - `@list.txt`: a path a line in UTF-8, relative to the current directory.
-    - a glob pattern, in natural order: files as they are, folders as above. `**` stands for any
+    - `shard-{0000..0099}.tar`: the files with these numbers.
+    - a glob pattern, in natural order: files as they are, folders as above. `**` matches any
       depth of folders: `a/**/*.jpg` finds files, `a/**` the images of all folders.
 
     Lists name paths, not sources: a folder or a pattern in a list is not expanded. Blank lines
@@ -67,19 +61,17 @@ def find_sources(sources: Sequence[str], search: Search, stdin: TextIO | None = 
 
     Args:
         sources: what the user named, at least one.
-        search: how folders are looked through.
+        search: how folders are searched.
         stdin: what `-` reads; `sys.stdin` by default.
 
     Returns:
-        Paths as strings, joined to the source as it was given (never made absolute), and items. A
-        path reached twice is kept once, at its first place; paths are compared as text after
-        `os.path.normpath`, so two links to one file are two paths. Paths of a pipe come as they are
-        written there, pictures of archives and tables as those are read; all others are found at
-        once.
+        Items, and paths as strings, joined to the source as given (never made absolute). A repeated
+        path is kept once, at its first place; paths are compared as text after `os.path.normpath`,
+        so two links to one file are two paths. Paths from a pipe come as they are written there,
+        pictures of archives and tables as those are read; all others are found at once.
 
     Raises:
-        SourceError: a source that does not exist or yields nothing, now; of a pipe that names
-            nothing, when it ends.
+        SourceError: a source does not exist or gives nothing; for a pipe, only when it ends.
     """
     if not sources:
         raise SourceError(
@@ -93,19 +85,19 @@ def find_sources(sources: Sequence[str], search: Search, stdin: TextIO | None = 
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What sources stand for: paths and items, in order, to be gone through once."""
+    """The paths and items of sources, in order, to iterate over once."""
 
     parts: Sequence[Iterable[str | Item]]
-    live: bool = False  # paths come at their own pace, and are not waited for
+    live: bool = False  # paths come from a pipe or a camera, so a batch does not wait for them
 
     @property
     def is_counted(self) -> bool:
-        """Whether how many there are is known before they are opened."""
+        """Whether the number of pictures is known before the sources are opened."""
         return all(isinstance(part, list) for part in self.parts)
 
     @property
     def dropped(self) -> int:
-        """Frames of live films that came faster than they were taken."""
+        """How many frames of live films were dropped because they came too fast."""
         return sum(part.dropped for part in self.parts if isinstance(part, Video))
 
     def __iter__(self) -> Iterator[str | Item]:
@@ -113,7 +105,7 @@ class Found:
 
 
 def key_of(item: str | Item) -> str:
-    """By what a record names its picture."""
+    """The name of a picture in its record."""
     return item.key if isinstance(item, Item) else item
 
 
@@ -130,7 +122,7 @@ def _drop_repeated(found: Sequence[Iterable[str | Item]]) -> Iterator[str | Item
 
 
 def is_live(sources: Sequence[str]) -> bool:
-    """Whether paths come through a pipe, at any pace."""
+    """Whether pictures come from a pipe or a camera, at their own pace."""
     return any(_is_pipe(source) or is_camera(source) for source in sources)
 
 
@@ -176,13 +168,13 @@ def _check_exists(source: str) -> str:
 
 
 def suggest_beside(path: str) -> str:
-    """What a misspelt path may have meant, as the end of a message: a name beside it."""
+    """The end of a message about a missing path: a similar name in the same folder."""
     folder, name = os.path.split(path.rstrip(os.sep))
     try:
         names = sorted(os.listdir(folder or os.curdir))[:_SUGGEST_AMONG]
     except OSError:
         return f' Its folder "{folder}" cannot be listed either. Check the path.'
-    # A name with a newline or odd bytes would break the message's one line.
+    # Names with a newline or odd bytes would break the message's line.
     return suggest(name, filter(str.isprintable, names)) or " Check the spelling."
 
 
@@ -203,7 +195,7 @@ def _expand_folder(folder: str, search: Search) -> list[str]:
 
 
 def _expand_glob(pattern: str, search: Search) -> list[str]:
-    named = set(pattern.split(os.sep))  # what the pattern says letter by letter is wanted
+    named = set(pattern.split(os.sep))  # system names are kept if the pattern spells them out
     found = [p for p in set(_match(pattern)) if not any(map(is_system, {*p.split(os.sep)} - named))]
     matches = sort_naturally(found)
     if not matches:
@@ -215,7 +207,7 @@ def _expand_glob(pattern: str, search: Search) -> list[str]:
     for match in matches:
         if not os.path.isdir(match):
             paths.append(match)
-        elif "**" in pattern:  # matches sub-folders as well: what is deeper is not lost
+        elif "**" in pattern:  # the sub-folders are matches of their own
             paths += search.images(match, scan_folder(match))
         else:
             paths += list_images(match, search)
@@ -228,7 +220,7 @@ def _expand_glob(pattern: str, search: Search) -> list[str]:
 
 
 def _match(pattern: str) -> list[str]:
-    """`glob.glob` with `**` walked here, because the standard one never ends on link loops."""
+    """`glob.glob`, but `**` is walked here, because the standard one never ends on link loops."""
     parts = pattern.split(os.sep)
     if "**" not in parts:
         return glob.glob(pattern)
@@ -253,8 +245,8 @@ def _read_list(path: str) -> Iterable[str]:
             data = file.read()
     except (OSError, ValueError) as error:
         raise SourceError(
-            f"The list file {path!r} cannot be read ({why(error)}): '@' stands before the name of "
-            f"a file with a path a line.{suggest_beside(path)}"
+            f"The list file {path!r} cannot be read ({why(error)}): write '@' before the name of a "
+            f"file with one path a line.{suggest_beside(path)}"
         ) from error
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise SourceError(
@@ -267,10 +259,10 @@ def _read_list(path: str) -> Iterable[str]:
 
 
 def find_listed(line: str, base: str = "") -> str:
-    """The path that a line of a list means: as it is, or as Windows writes it.
+    """The path on a line of a list, which may be written as on Windows.
 
     Args:
-        base: the folder that it is relative to.
+        base: the folder that the path is relative to.
     """
     if not set(line) & set('"\\') or os.path.exists(os.path.join(base, line)):
         return line
@@ -282,7 +274,7 @@ def find_listed(line: str, base: str = "") -> str:
 
 def _read_stdin(stdin: TextIO | None) -> Iterable[str]:
     stream = stdin or sys.stdin or io.StringIO()  # Python makes a closed sys.stdin None
-    # The text layer refuses odd bytes and rewrites line ends; names have to stay as they are.
+    # The text layer refuses odd bytes and rewrites line ends, but names must stay as they are.
     buffer = getattr(stream, "buffer", None)
     if buffer is None:
         buffer = io.BytesIO(stream.read().encode("utf-8", "surrogateescape"))
@@ -295,7 +287,7 @@ def _iter_fifo(path: str) -> Iterator[str]:
 
 
 def _iter_pipe(file: Any, name: str) -> Iterator[str]:
-    """The paths that a pipe gives, as they come."""
+    """The paths from a pipe, as they come."""
     found = False
     for line in _split_lines(_read_parts(file)):
         found = True
@@ -308,10 +300,10 @@ def _iter_pipe(file: Any, name: str) -> Iterator[str]:
 
 
 def _read_parts(file: Any) -> Iterator[bytes]:
-    """What is there to read, without waiting for more.
+    """The bytes of a file as they come.
 
-    It comes from the descriptor itself: a thread that waits inside Python's buffer would keep the
-    interpreter from ending.
+    They are read from the descriptor: a thread that waits inside Python's buffer would keep the
+    interpreter from exiting.
     """
     try:
         descriptor = file.fileno()
@@ -323,7 +315,7 @@ def _read_parts(file: Any) -> Iterator[bytes]:
 
 
 def _split_lines(parts: Iterable[bytes]) -> Iterator[str]:
-    """Lines, or what stands between NULs if the first part holds one; blank ones are skipped."""
+    """Lines, or NUL-separated names if a NUL comes before a line ends; blank ones are skipped."""
     rest, end = b"", b""
     for number, part in enumerate(chain(parts, [b""])):
         rest += part.removeprefix(codecs.BOM_UTF8) if number == 0 else part
@@ -334,8 +326,7 @@ def _split_lines(parts: Iterable[bytes]) -> Iterator[str]:
         lines = rest.split(end) if end else [rest]
         rest = lines.pop() if part else b""
         for line in lines:
-            # As Python itself reads names from the disk.
             line = line if end == b"\0" else line.removesuffix(b"\r")
-            text = line.decode("utf-8", "surrogateescape")
+            text = line.decode("utf-8", "surrogateescape")  # as Python reads names from the disk
             if text.strip():
                 yield text

@@ -1,7 +1,7 @@
 """Labels of a film as subtitles: SubRip (.srt) and WebVTT (.vtt).
 
-Frames that follow one another with the same label in the same shot are one subtitle, which stands
-until the next frame that was looked at. A frame that failed shows nothing.
+Consecutive frames with the same label in the same shot become one subtitle. It is shown until the
+next frame that was predicted. A frame that failed has no subtitle.
 """
 
 from __future__ import annotations
@@ -21,28 +21,27 @@ class Cues:
     """Turns records, one after the other, into subtitles."""
 
     form: str
-    _open: list[Record] = field(default_factory=list)  # of the subtitle that is not ended
+    _open: list[Record] = field(default_factory=list)  # first and last frame of the open subtitle
     _count: int = 0
-    _step: float = 1.0  # seconds from a frame to the next
+    _step: float = 1.0  # seconds between the last two frames
 
     def add(self, record: Record) -> Iterator[str]:
-        """The subtitle that ends with this record, if one does."""
+        """The subtitle that ends at this record, if any."""
         if record.time is None:
             return
-        before = self._open[-1] if self._open else None
-        goes_on = before is not None and before.time is not None and record.time > before.time
-        if before is not None and before.time is not None and goes_on:
-            self._step = record.time - before.time
-        if before is not None and (not goes_on or _label(before) != _label(record)):
-            yield from self._end(record.time if goes_on else None)
+        last = self._open[-1] if self._open else None
+        if last is not None and last.time is not None:
+            follows = record.time > last.time
+            if follows:
+                self._step = record.time - last.time
+            if not follows or _label(last) != _label(record):
+                yield from self._end(record.time if follows else None)
         if record.predictions:
             self._open.append(record)
-            del self._open[1:-1]  # the first and the last say all
-        elif before is not None:
-            yield from self._end(record.time if goes_on else None)
+            del self._open[1:-1]
 
     def close(self) -> Iterator[str]:
-        """The last subtitle, which stands as long as the step before it."""
+        """The last subtitle, which is shown for one more step."""
         yield from self._end(None)
 
     def _end(self, time: float | None) -> Iterator[str]:
@@ -68,7 +67,7 @@ class Cues:
 
 @contextmanager
 def write_subtitles(path: str, form: str) -> Iterator[Callable[[Record], None]]:
-    """A function that takes the records of a film; the file is whole at the end.
+    """A function that writes the records of a film; the file is complete after the block.
 
     Raises:
         OutputError: the disk refused.

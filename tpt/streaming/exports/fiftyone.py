@@ -1,10 +1,10 @@
-"""Records as a FiftyOne classification data set: `labels.json`, and where the pictures are.
+"""Records as a FiftyOne classification data set: `labels.json` and `data.json`.
 
     import fiftyone
     fiftyone.Dataset.from_dir("DIR", dataset_type=fiftyone.types.FiftyOneImageClassificationDataset)
 
 `data.json` maps each sample to its picture's path; pictures are not copied. Pictures with an error
-are left out. Those inside archives and tables have no file that FiftyOne could show.
+are left out. FiftyOne cannot show pictures inside archives and tables.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from tpt.streaming.exports.json_parts import name_of
+from tpt.streaming.exports.json_parts import join_entries, name_of
 from tpt.text import is_url
 
 
 def export_labels(records: Iterable[dict[str, Any]], about: dict[str, Any]) -> Iterator[str]:
     """The text of `labels.json`, in parts."""
-    return _dump('{"classes": null, "labels": {', "}}\n", records, _label)
+    return join_entries('{"classes": null, "labels": {', _number(_label, records), "}}\n")
 
 
 def export_places(records: Iterable[dict[str, Any]], about: dict[str, Any]) -> Iterator[str]:
     """The text of `data.json`, in parts."""
-    return _dump("{", "}\n", records, lambda record: _locate(name_of(record)))
+    return join_entries("{", _number(_locate, records), "}\n")
 
 
 FILES = {"labels.json": export_labels, "data.json": export_places}
@@ -36,18 +36,14 @@ def _label(record: dict[str, Any]) -> dict[str, Any]:
     return {"label": first["label"], "confidence": first.get("score")}
 
 
-def _locate(name: str) -> str:
+def _locate(record: dict[str, Any]) -> str:
+    name = name_of(record)
     return name if is_url(name) else os.path.abspath(name)
 
 
-def _dump(
-    head: str,
-    tail: str,
-    records: Iterable[dict[str, Any]],
-    make: Callable[[dict[str, Any]], Any],
+def _number(
+    make: Callable[[dict[str, Any]], Any], records: Iterable[dict[str, Any]]
 ) -> Iterator[str]:
-    yield head
-    good = (record for record in records if record.get("predictions"))
-    for number, record in enumerate(good):
-        yield (",\n" if number else "\n") + f'"{number:09}": {json.dumps(make(record))}'
-    yield tail
+    """Entries of a JSON object: what `make` gives of every sample, under the sample's number."""
+    samples = (record for record in records if record.get("predictions"))
+    return (f'"{number:09}": {json.dumps(make(each))}' for number, each in enumerate(samples))

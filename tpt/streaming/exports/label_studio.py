@@ -7,26 +7,27 @@ The labelling interface must have these two names:
       <Choices name="choice" toName="image">...</Choices>
     </View>
 
-Pictures on the disk are served by Label Studio itself ("local files"), which is what the address
-`/data/local-files/?d=...` asks for; addresses stay as they are. Its file format:
-https://labelstud.io/guide/predictions
+Label Studio serves pictures on the disk itself ("local files") under `/data/local-files/?d=...`.
+Pictures at an address keep it. The file format: https://labelstud.io/guide/predictions
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import quote
 
-from tpt.streaming.exports.json_parts import dump_list, name_of
+from tpt.streaming.exports.json_parts import join_entries, name_of
 from tpt.text import is_url
 
 
 def export(records: Iterable[dict[str, Any]], about: dict[str, Any]) -> Iterator[str]:
     """The text of a tasks file, in parts; pictures without a prediction are tasks without one."""
     version = str(about.get("settings", {}).get("model", "tpt"))
-    return dump_list(_make_task(record, version) for record in records)
+    tasks = (json.dumps(_make_task(record, version)) for record in records)
+    return join_entries("[", tasks, "\n]\n")
 
 
 def _make_task(record: dict[str, Any], version: str) -> dict[str, Any]:
@@ -37,6 +38,6 @@ def _make_task(record: dict[str, Any], version: str) -> dict[str, Any]:
         first = record["predictions"][0]
         choice = {"from_name": "choice", "to_name": "image", "type": "choices"}
         result = {**choice, "value": {"choices": [first["label"]]}}
-        said = {"model_version": version, "score": first.get("score"), "result": [result]}
-        task["predictions"] = [{key: v for key, v in said.items() if v is not None}]
+        prediction = {"model_version": version, "score": first.get("score"), "result": [result]}
+        task["predictions"] = [{key: v for key, v in prediction.items() if v is not None}]
     return task

@@ -1,5 +1,5 @@
-"""Sources that hold many pictures each: archives, tables, buckets, data sets, films.
+"""Sources that hold many pictures: archives, tables, buckets, data sets, films.
 
-One module a kind. Each gives `Item`s one after the other and keeps no more than one of them (or one
-batch of rows) in memory. What it needs beyond the core is imported when such a source is opened.
+One module a kind. Each yields `Item`s one after the other, and keeps only one of them (or one batch
+of rows) in memory. Optional packages are imported when such a source is opened.
 """

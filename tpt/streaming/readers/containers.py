@@ -1,4 +1,4 @@
-"""Files and addresses become pictures: those that hold many are opened when their turn comes."""
+"""The pictures of files and addresses; one that holds many is opened when its turn comes."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _MOST_SHARDS = 1_000_000
 
 
 def is_container(name: str) -> bool:
-    """Whether a file or an address holds many pictures, by its name."""
+    """Whether a file or an address holds many pictures, judged by its name."""
     return is_tar(name) or is_parquet(name) or is_video(name)
 
 
 def open_paths(paths: Sequence[str], reading: Reading) -> Iterable[str | Item]:
-    """The pictures that files and addresses are or hold, in order.
+    """The pictures of files and addresses, in order.
 
     Returns:
-        The paths themselves where each is a picture, as a list; else an iterator that opens one
+        The paths themselves as a list if each is one picture; else an iterable that opens one
         after the other.
 
     Raises:
-        SourceError: now, for a column that a local Parquet file does not have.
+        SourceError: a local Parquet file lacks the column.
     """
     if not any(is_container(path) or is_address(path) for path in paths):
         return list(paths)
@@ -45,7 +45,7 @@ def open_paths(paths: Sequence[str], reading: Reading) -> Iterable[str | Item]:
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """Pictures of files and addresses of which some hold many."""
+    """The pictures of files and addresses, some of which hold many."""
 
     paths: Sequence[str]
     reading: Reading
@@ -58,7 +58,7 @@ def expand_address(address: str, recursive: bool, reading: Reading) -> Iterable[
     """The pictures at an address: a picture, a tar or Parquet file, a pattern, a folder.
 
     Raises:
-        SourceError: nothing is there, or the package for it is missing.
+        SourceError: nothing is there, or its package is missing.
     """
     if is_camera(address):
         return video_of(address, reading)
@@ -107,7 +107,7 @@ def open_each(paths: Sequence[str], reading: Reading) -> Iterator[str | Item]:
 
 
 def video_of(name: str, reading: Reading, file: Any = None, live: bool = False) -> Video:
-    """The frames of a film, as a user wants them sampled."""
+    """The frames of a film, sampled as `reading` says."""
     live = live or is_camera(name)
     default = Sampling() if live else Sampling(every=1.0)
     return Video(name, reading.sampling or default, file, live)

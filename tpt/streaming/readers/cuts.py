@@ -1,10 +1,10 @@
-"""Where one shot of a film ends and the next begins, from frames of 32 x 32 pixels.
+"""Find the cuts between the shots of a film, from frames of 32 x 32 pixels.
 
-A cut changes the picture at once in two ways: its colours (half the L1 distance of histograms of 4
-levels a channel, a share between 0 and 1) and its places (mean difference of pixels). A pan changes
-places with few new colours, noise neither once the frame is small. Both must be above their limits,
-and the colours above three times what the last frames had, so a fast pan is no cut.
-`benchmarks/cuts.py` measures it. It finds neither fades, which have no frame to name, nor a cut to
+A cut changes two things at once: the colours (half the L1 distance of histograms with 4 levels a
+channel, a share between 0 and 1) and the pixels (their mean difference). A pan changes the pixels
+but few colours, and noise changes neither in a frame this small. Both changes must exceed their
+limits, and the colours must change three times as much as in the last frames, so that a fast pan is
+no cut. `benchmarks/cuts.py` measures it. It misses fades, which have no single frame, and a cut to
 a picture of the same colours.
 """
 
@@ -16,19 +16,19 @@ from typing import Any
 import numpy as np
 
 COLOURS = 0.16  # share of the histogram that moves
-PLACES = 10.0  # grey levels
-_BEFORE = 8  # frames that say what is usual
+PLACES = 10.0  # mean difference of pixels, in grey levels
+_BEFORE = 8  # how many of the last frames show the usual change
 
 
 class CutFinder:
-    """Says of each frame of a film whether a shot begins with it."""
+    """Decides for each frame of a film whether a shot begins with it."""
 
     def __init__(self) -> None:
         self._last: Any = None
         self._usual: deque[float] = deque(maxlen=_BEFORE)
 
     def add(self, frame: Any) -> bool:
-        """Whether a frame (H, W, 3) uint8, the next one, begins a shot; the first one does."""
+        """Whether the next frame (H, W, 3) uint8 begins a shot; the first one does."""
         last, self._last = self._last, frame
         if last is None:
             return True

@@ -1,4 +1,4 @@
-"""Packages that only some sources need: imported when one is opened, named when one is missing."""
+"""Import packages that only some sources need, when such a source is opened."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from tpt.errors import SourceError
 
 
 def import_extra(module: str, extra: str, what: str) -> Any:
-    """A module of an extra.
+    """Import a module that belongs to an extra.
 
     Args:
-        extra: the extra of this package that brings it.
+        extra: the extra of this package that installs it.
         what: what needs it, as the beginning of a sentence.
 
     Raises:
-        SourceError: it is not installed.
+        SourceError: the module is not installed.
     """
     try:
         return importlib.import_module(module)
@@ -25,7 +25,7 @@ def import_extra(module: str, extra: str, what: str) -> Any:
 
 
 def missing_extra(package: str, extra: str, what: str) -> SourceError:
-    """The error of a package that is not there."""
+    """The error for a package that is not installed."""
     return SourceError(
         f"{what} needs the package {package}. Install it: pip install 'tpt-runtime[{extra}]'."
     )

@@ -1,10 +1,10 @@
 """Pictures in a Parquet file: a column of encoded bytes, of paths, or of both.
 
-    pictures.parquet#17     the record of row 17, the first row being 0
+    pictures.parquet#17     the record of row 17; the first row is 0
 
-A column of bytes holds image files. A column of structs {bytes, path} is what Hugging Face's
-`datasets` writes: the bytes count, else the path. Paths are files relative to the current folder,
-as in `@list.txt`, and their records are named by the path. Rows are read a few at a time.
+A column of bytes holds image files. Hugging Face's `datasets` writes a column of structs
+{bytes, path}: the bytes are read, or the path if there are none. Paths are relative to the current
+folder, as in `@list.txt`, and name their records. Rows are read a few at a time.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from tpt.text import some
 
 EXTENSIONS = (".parquet", ".pq")
 _LIKELY = ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes")
-_ROWS = 16  # that are in memory at a time
-_BUFFER = 2**20  # bytes of a column that are read at a time
+_ROWS = 16  # in memory at a time
+_BUFFER = 2**20  # bytes of a column to read at a time
 
 
 def is_parquet(name: str) -> bool:
-    """Whether a file is Parquet by its name."""
+    """Whether a file is Parquet, judged by its name."""
     return name.lower().endswith(EXTENSIONS)
 
 
 def check_column(path: str, column: str | None) -> None:
-    """Refuse a column that a file does not have, before anything is read of it.
+    """Refuse a column that a file does not have, before its rows are read.
 
-    A file that cannot be read at all is let pass: it becomes an error record.
+    A file that cannot be read passes; it becomes an error record later.
 
     Raises:
-        SourceError: naming the columns; or pyarrow is missing.
+        SourceError: there is no such column, or pyarrow is missing.
     """
     parquet = _import()
     try:
@@ -45,7 +45,7 @@ def check_column(path: str, column: str | None) -> None:
 
 
 def find_column(path: str, schema: Any, column: str | None) -> str:
-    """The column that holds the pictures: as asked, else the one of a likely name or kind.
+    """The column that holds the pictures: `column`, else one of a likely name or type.
 
     Raises:
         SourceError: there is none, or several could be meant.
@@ -75,9 +75,9 @@ def iter_parquet(
     """The pictures of a Parquet file in the order of its rows: items, or paths.
 
     Args:
-        path: how records name it, and the file.
-        column: that of the pictures; default as `find_column` guesses.
-        file: the open file, where `path` is none.
+        path: the file, and its name in the records.
+        column: the column with the pictures; by default `find_column` guesses it.
+        file: the open file, if `path` is an address.
     """
     parquet = _import()
     row = 0
@@ -107,7 +107,7 @@ def read_cell(key: str, cell: Any, null: str) -> Item | str:
 
     Args:
         cell: bytes, a path, {"bytes", "path"}, a picture in memory, or None.
-        null: the message where nothing is in it.
+        null: the error message for an empty cell.
     """
     if isinstance(cell, dict):
         cell = cell.get("bytes") or cell.get("path")
@@ -121,7 +121,7 @@ def read_cell(key: str, cell: Any, null: str) -> Item | str:
 
 
 def _kind_of(kind: Any) -> str:
-    """ "bytes", "paths" or "", by a column's type."""
+    """What a column of this type holds: "bytes", "paths", or "" for neither."""
     types = import_extra("pyarrow", "parquet", "A Parquet file").types
     if types.is_struct(kind):
         return "bytes" if any(kind.field(n).name == "bytes" for n in range(kind.num_fields)) else ""

@@ -1,10 +1,10 @@
-"""Pictures, tars and Parquet files at an address: s3://, gs://, hf://, https:// and their kind.
+"""Pictures, tars and Parquet files at an address: s3://, gs://, hf://, https:// and others.
 
-It rests on fsspec, whose file systems the extra `remote` installs (S3, Google Cloud Storage, HTTP;
-`hf://` comes with huggingface_hub). Credentials and endpoints are found as those libraries find
-them. Nothing is copied to the disk: pictures are read whole, archives and tables as they are
-walked. Only addresses that are named as a source are opened: one that stands in a list is an error
-record, because a list may be a stranger's.
+It uses fsspec, whose file systems the extra `remote` installs (S3, Google Cloud Storage, HTTP;
+`hf://` comes with huggingface_hub). Those libraries find the credentials and endpoints in their own
+ways. Nothing is copied to the disk: pictures are read whole, archives and tables bit by bit. Only
+addresses on the command line are opened. An address in a list becomes an error record, because a
+list may come from a stranger.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from tpt.streaming.folders import IMAGE_EXTENSIONS, is_hidden, sort_naturally
 from tpt.streaming.items import Item, NamedBytes
 from tpt.streaming.readers.extras import import_extra
 
-_FORM = re.compile(r"([a-z][a-z0-9+.-]+)(::|://)", re.IGNORECASE)  # one letter: a drive of Windows
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)(::|://)", re.IGNORECASE)  # one letter: a Windows drive
 _LARGEST = 2**31  # bytes of a picture
 
 
 def is_address(name: str) -> bool:
-    """Whether a source is an address and no path."""
-    return _FORM.match(name) is not None
+    """Whether a source is an address, not a path."""
+    return _SCHEME.match(name) is not None
 
 
 def open_address(address: str) -> tuple[Any, str]:
     """The file system of an address, and the path in it.
 
     Raises:
-        SourceError: a file, a kind that nobody knows, or a package that is not installed.
+        SourceError: a local file, an unknown kind of address, or a package that is not installed.
     """
-    kind = _FORM.match(address)
-    if kind is not None and kind[1].lower() in ("file", "local", "data"):
-        raise SourceError(f"{address!r} is no remote address. Name the file by its path.")
+    scheme = _SCHEME.match(address)
+    if scheme is not None and scheme[1].lower() in ("file", "local", "data"):
+        raise SourceError(f"{address!r} is not a remote address. Name the file by its path.")
     core = import_extra("fsspec.core", "remote", f"The address {address!r}")
     try:
         system, path = core.url_to_fs(address)
-    except ImportError as error:  # in fsspec's words: which package to install
+    except ImportError as error:  # fsspec's message names the package
         raise SourceError(
-            f"The address {address!r} needs a package that is not here ({error}). Install the "
-            "extra: pip install 'tpt-runtime[remote]'."
+            f"The address {address!r} needs a package that is not installed ({error}). Install "
+            "the extra: pip install 'tpt-runtime[remote]'."
         ) from error
     except Exception as error:
         raise SourceError(
@@ -53,13 +53,13 @@ def open_address(address: str) -> tuple[Any, str]:
 
 
 def list_address(address: str, recursive: bool, is_wanted: Callable[[str], bool]) -> list[str]:
-    """The addresses that one stands for: itself, a pattern's matches, or a folder's pictures.
+    """The pictures at an address: itself, a pattern's matches, or a folder's pictures.
 
     Args:
-        is_wanted: which files of a folder count besides images.
+        is_wanted: whether a file of a folder counts, besides images.
 
     Raises:
-        SourceError: nothing is there, or it cannot be listed.
+        SourceError: nothing is there, or the address cannot be listed.
     """
     system, path = open_address(address)
     try:
@@ -69,19 +69,21 @@ def list_address(address: str, recursive: bool, is_wanted: Callable[[str], bool]
             found = system.find(path) if recursive else system.ls(path, detail=False)
             found = [each for each in found if _is_picture(each) or is_wanted(each)]
         else:
-            return [address]  # where it is missing, its error record says so
+            return [address]  # if nothing is there, an error record says so
     except Exception as error:
         raise SourceError(
             f"The address {address!r} cannot be listed ({describe_error(error)}). Check it and "
             "your right to read it."
         ) from error
     if not found:
-        raise SourceError(f"The address {address!r} holds no pictures. Check it, or --recursive.")
+        raise SourceError(
+            f"The address {address!r} holds no pictures. Check it, or add --recursive."
+        )
     return [system.unstrip_protocol(each) for each in sort_naturally(found)]
 
 
 def read_address(address: str) -> Item:
-    """The picture at an address; it is read by a decoding thread."""
+    """The picture at an address; a decoding thread reads it."""
     return Item(address, partial(_read, address))
 
 
@@ -90,7 +92,7 @@ def open_file(address: str) -> IO[bytes]:
 
     Raises:
         SourceError: as `open_address`.
-        OSError: it cannot be read; libraries raise others of their own.
+        Exception: the file cannot be read; each library has its own errors.
     """
     system, path = open_address(address)
     file: IO[bytes] = system.open(path, "rb")
@@ -98,7 +100,7 @@ def open_file(address: str) -> IO[bytes]:
 
 
 def iter_remote(address: str, read: Callable[[IO[bytes]], Iterator[Any]]) -> Iterator[Any]:
-    """What `read` gives of an archive or table at an address; what fails becomes its record."""
+    """What `read` yields for an archive or table at an address; a failure becomes a record."""
     try:
         file = open_file(address)
     except Exception as error:

@@ -1,10 +1,9 @@
-"""The pictures of a tar archive, read in place from its beginning to its end.
+"""The pictures of a tar archive, read in place from beginning to end.
 
     shard-0001.tar/000017.jpg     the record of the member 000017.jpg
 
-Any tar will do; webdataset's shards are tars in which `000017.jpg` stands beside `000017.json`.
-Members that are no pictures by their extension are passed over. Archives compressed with gzip,
-bzip2 or xz are decompressed on the way.
+Any tar works, for example webdataset's shards. Members without an image's extension are skipped.
+Archives compressed with gzip, bzip2 or xz are decompressed as they are read.
 
 An archive that is cut off or damaged gives its whole pictures, then one error record for the rest.
 """
@@ -26,19 +25,19 @@ from tpt.streaming.items import Item, fail_item, hold_bytes
 EXTENSIONS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 BLOCK = 512  # bytes; everything in a tar starts at a multiple of it
-_MOST = 2**30  # bytes of a member, or of what says its name
+_MOST = 2**30  # bytes of a member or of a header
 
 
 def is_tar(name: str) -> bool:
-    """Whether a file is a tar by its name."""
+    """Whether a file is a tar, judged by its name."""
     return name.lower().endswith(EXTENSIONS)
 
 
 def iter_tar(archive: str, file: IO[bytes]) -> Iterator[Item]:
-    """The pictures of an open archive as items, in its order; the last one may say its damage.
+    """The pictures of an open archive as items, in order; after damage the last one is an error.
 
     Args:
-        archive: how records name it.
+        archive: its name in the records.
         file: opened for reading; the caller closes it.
     """
     found = 0
@@ -47,7 +46,9 @@ def iter_tar(archive: str, file: IO[bytes]) -> Iterator[Item]:
         with tarfile.open(fileobj=watched, mode="r:") as members:  # type: ignore[call-overload]
             for key, member in _list_pictures(archive, members):
                 if member.size > _MOST:
-                    yield fail_item(key, f"{key!r} has {member.size:,} bytes: that is no picture.")
+                    yield fail_item(
+                        key, f"{key!r} has {member.size:,} bytes: that is not a picture."
+                    )
                     continue
                 part = members.extractfile(member)
                 data = part.read() if part else b""
@@ -100,14 +101,14 @@ def _decompress(file: IO[bytes]) -> Any:
 
 
 def judge_end(last: bytes) -> str:
-    """What the block says at which the walk ended: zeros are a tar's end."""
+    """What is wrong with the block at which reading ended, "" for a tar's end mark of zeros."""
     if len(last) < BLOCK:
         return "is cut off" if last else "has no end mark, so it may be cut off,"
     return "is damaged" if any(last) else ""
 
 
 class _Watched:
-    """An open file that remembers what was read last, and reads no more than fits in memory."""
+    """An open file that remembers the last block read, and refuses to read huge ones."""
 
     def __init__(self, file: Any) -> None:
         self._file, self.last = file, b""

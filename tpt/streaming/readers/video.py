@@ -1,11 +1,11 @@
 """Frames of films, cameras and pipes as pictures, with their times, numbers and shots.
 
     for record in tpt.stream(tpt.video("film.mp4", every=0.5), method): ...
-    film.mp4#frame=125     the record of frame 125, the first one being 0
+    film.mp4#frame=125     the record of frame 125; the first frame is 0
 
-Every frame is decoded, because cuts between the frames that are taken count too. A live source does
-not wait: a frame that comes before the last one was taken replaces it, and is counted. It rests on
-PyAV (extra `video`).
+Every frame is decoded to find the cuts, also between the frames that are taken. A live source does
+not wait: a new frame replaces one that was not taken yet, which counts as dropped. It needs PyAV
+(extra `video`).
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ _LIVE = ("rtsp://", "rtsps://", "rtmp://", "udp://", "srt://")
 
 
 def is_video(name: str) -> bool:
-    """Whether a file or an address is a film, by its name."""
+    """Whether a file or an address is a film, judged by its name."""
     return name.lower().endswith(EXTENSIONS) or is_camera(name)
 
 
 def is_camera(name: str) -> bool:
-    """Whether an address is a live source by its protocol."""
+    """Whether an address is a live source, judged by its protocol."""
     return name.lower().startswith(_LIVE)
 
 
 @dataclass(eq=False)
 class Video:
-    """The frames of a film, to be gone through once. `dropped` counts those that came too fast."""
+    """The frames of a film, to iterate over once. `dropped` counts frames that came too fast."""
 
-    name: str  # how records call it
+    name: str  # the file or the address, and its name in the records
     sampling: Sampling
-    file: Any = None  # an open file, where `name` is no path
+    file: Any = None  # an open file, if `name` is not a path
     live: bool = False
     dropped: int = 0
 
@@ -90,7 +90,7 @@ class Video:
         if is_camera(self.name) and self.file is None:
             return av.open(self.name)
         file = self.file or stack.enter_context(Path(self.name).open("rb"))  # noqa: SIM115
-        # What a film says may not make the decoder open other files or addresses.
+        # A film must not make the decoder open other files or addresses.
         return av.open(file, options={"protocol_whitelist": "none"})
 
     def _make(self, frame: Any, number: int, time: float, begins: bool) -> Item:
@@ -109,11 +109,11 @@ def video(
     """The frames of a film as pictures for `tpt.stream`.
 
     Args:
-        source: a path; a camera's address (rtsp://...); or an open binary file.
-        every: seconds between the frames that are taken; default 1 of a film, all of a live source.
+        source: a path, a camera's address (rtsp://...) or an open binary file.
+        every: seconds between the frames that are taken; default 1. A live source gives all frames.
         frames: take every n-th frame instead.
         keyframes: take key frames instead.
-        live: drop frames that come faster than they are predicted; default: for a camera.
+        live: drop frames that come faster than they are predicted; default: only for a camera.
 
     Raises:
         MethodError: more than one of every, frames and keyframes, or one out of its range.
@@ -128,10 +128,10 @@ def video(
 
 
 def read_every(text: str | None) -> float | None:
-    """Seconds as `--every` takes them: 0.5 or 0.5s.
+    """The seconds of `--every`, written as 0.5 or 0.5s.
 
     Raises:
-        MethodError: no such number.
+        MethodError: `text` is not such a number.
     """
     try:
         return None if text is None else float(text.strip().removesuffix("s"))
@@ -141,12 +141,12 @@ def read_every(text: str | None) -> float | None:
 
 def _to_pixels(frame: Any) -> Any:
     pixels = frame.to_ndarray(format="rgb24")
-    turns = int(getattr(frame, "rotation", 0)) // 90  # counterclockwise, as phones note it
+    turns = int(getattr(frame, "rotation", 0)) // 90  # counterclockwise, as phones store it
     return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
 
 
 def _latest(frames: Iterator[Item], film: Video) -> Iterator[Item]:
-    """The frames that a thread decodes, each the newest when it is asked for."""
+    """The newest frame, each time one is asked for; a thread decodes them."""
     change = Condition()
     waiting: list[Item] = []
     ended: list[BaseException | None] = []
