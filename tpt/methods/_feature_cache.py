@@ -1,7 +1,6 @@
 """A bounded cache of image features: for every class the most confident images taken for it.
 
-Its size is decided when it is made, K * capacity images, and never changes: a stream may be as
-long as it likes.
+It holds at most K * capacity images, however long the stream is.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ class Cache:
         classes: K.
         capacity: C, images a class.
         width: E, of the features.
-        marked: keep, beside each image, which classes it might be: K * C * K bytes more.
+        marked: keep with each image a mask of the classes it might be: K * C * K bytes more.
     """
 
     def __init__(
@@ -36,11 +35,11 @@ class Cache:
         return int(self.entropies.isfinite().sum())
 
     def offer(self, label: int, entropy: Tensor, key: Tensor, mark: Tensor | None = None) -> None:
-        """Take an image of feature (E,) for class `label`, if it beats the worst of that class.
+        """Store an image for class `label`, if its entropy is below the highest of that class.
 
         Args:
             label: the class it was taken for.
-            entropy: () of its prediction; the lower the better. Ties stay out.
+            entropy: () of its prediction.
             key: its feature (E,).
             mark: which classes it might be, (K,) bool.
         """
@@ -61,11 +60,11 @@ class Cache:
         return near * self.entropies.isfinite()
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that it holds, by name."""
+        """The cache's tensors by name."""
         named = {"keys": self.keys, "entropies": self.entropies}
         return named if self.marks is None else {**named, "marks": self.marks}
 
     def take(self, tensors: dict[str, Tensor]) -> None:
-        """Hold a copy of what another cache of the same size held."""
+        """Copy the tensors of another cache of the same size."""
         for name, own in self.tensors().items():
             own.copy_(tensors[name])

@@ -7,20 +7,10 @@ from typing import Any
 
 from tpt.errors import MethodError
 
-RESETS = ("image", "stream", "never")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral)
-
 
 def check_share(value: Any, message: str) -> None:
-    """Refuse what is not in (0, 1], with this message."""
-    if not (_is_number(value) and 0 < value <= 1):
+    """Refuse a value outside (0, 1] with this message."""
+    if not (isinstance(value, Real) and 0 < value <= 1):
         raise MethodError(message)
 
 
@@ -35,7 +25,7 @@ def check_keep(keep: Any, published: float = 0.1) -> None:
 
 def check_steps(steps: Any) -> None:
     """Refuse less than one optimiser step."""
-    if not (_is_whole(steps) and steps >= 1):
+    if not (isinstance(steps, Integral) and steps >= 1):
         raise MethodError(
             f"steps must be at least 1; got {steps}. Without any step the method is zero-shot: use "
             "tpt.ZeroShot, or --method zero_shot."
@@ -44,12 +34,12 @@ def check_steps(steps: Any) -> None:
 
 def check_lr(lr: Any) -> None:
     """Refuse a learning rate that is not a positive number."""
-    if not (_is_number(lr) and 0 < lr < float("inf")):
+    if not (isinstance(lr, Real) and 0 < lr < float("inf")):
         raise MethodError(f"lr must be a positive number; got {lr}.")
 
 
-def check_reset(reset: Any, allowed: tuple[str, ...] = RESETS, default: str = "image") -> None:
-    """Refuse a word that is none of `allowed`."""
+def check_reset(reset: Any, *allowed: str, default: str) -> None:
+    """Refuse a word that is not one of `allowed`."""
     if reset not in allowed:
         words = [f"{word} (the default)" if word == default else word for word in allowed]
         listed = f"{', '.join(words[:-1])} or {words[-1]}"
@@ -57,14 +47,20 @@ def check_reset(reset: Any, allowed: tuple[str, ...] = RESETS, default: str = "i
 
 
 def check_number(name: str, value: Any, meaning: str, *, above: bool) -> None:
-    """Refuse what is not a finite number from 0 on, or above 0."""
-    fine = _is_number(value) and (value > 0 if above else value >= 0)
+    """Refuse a value that is not a finite number from 0 on, or with `above` above 0."""
+    fine = isinstance(value, Real) and (value > 0 if above else value >= 0)
     if not (fine and value < float("inf")):
         bound = "above 0" if above else "from 0 on"
         raise MethodError(f"{name} is {meaning}, a number {bound}; got {value}.")
 
 
 def check_count(name: str, value: Any, meaning: str, least: int = 0) -> None:
-    """Refuse what is not a whole number from `least` on."""
-    if not (_is_whole(value) and value >= least):
+    """Refuse a value that is not a whole number from `least` on."""
+    if not (isinstance(value, Integral) and value >= least):
         raise MethodError(f"{name} is {meaning}, a whole number from {least} on; got {value}.")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Refuse a value that is neither True nor False."""
+    if not isinstance(value, bool):
+        raise MethodError(f"{name} is true or false; got {value}.")

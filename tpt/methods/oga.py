@@ -1,4 +1,4 @@
-"""OGA: one Gaussian a class, learned online from the stream's own images.
+"""OGA: one Gaussian a class, learned online from the images of the stream.
 
 Clément Fuchs, Maxime Zanella and Christophe De Vleeschouwer (2501.04352). A memory keeps, for every
 class, the C images of lowest zero-shot entropy; their means mu_k and their common precision P give
@@ -6,9 +6,9 @@ class, the C images of lowest zero-shot entropy; their means mu_k and their comm
     logits_k = scale f . t_k + tau (f P mu_k - mu_k P mu_k / 2)
 
 A class with fewer than two images keeps its text feature as its mean, and P = E I until some class
-has three. Images enter the memory before they are predicted, and those of a batch (32, as
-published) all enter first. As in the public program, the sum of a class's images is divided by C
-even where fewer are stored, so the mean of a half-filled class is shorter.
+has three. All images of a batch (32, as published) enter the memory before any of them is
+predicted. As in the public program, the sum of a class's images is divided by C even if fewer are
+stored, so the mean of a half-filled class is shorter.
 """
 
 from __future__ import annotations
@@ -21,10 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tpt.errors import MethodError
 from tpt.methods._stream_state import StreamMethod
 from tpt.methods.base import Adapted
-from tpt.methods.checks import check_count, check_number, check_reset
+from tpt.methods.checks import check_count, check_flag, check_number, check_reset
 from tpt.methods.first_look import take_first_look
 
 
@@ -40,16 +39,15 @@ class OGASettings:
     def __post_init__(self) -> None:
         check_count("capacity", self.capacity, "how many images a class are stored", least=1)
         check_number("tau", self.tau, "how much the Gaussians count", above=False)
-        if not isinstance(self.normalize, bool):
-            raise MethodError(f"normalize is true or false; got {self.normalize}.")
-        check_reset(self.reset, ("stream", "never"), "stream")
+        check_flag("normalize", self.normalize)
+        check_reset(self.reset, "stream", "never", default="stream")
 
 
 class OGA(StreamMethod):
-    """Zero-shot prediction corrected by Gaussians of the images before, and of the same batch.
+    """Zero-shot prediction corrected by Gaussians of the images before and of the same batch.
 
-    A CoCoOp context gives every image class features of its own; the Gaussians then start from
-    the mean of the batch's.
+    With a CoCoOp context every image has its own class features; the Gaussians then start from
+    their mean over the batch.
     """
 
     Settings = OGASettings
@@ -60,8 +58,8 @@ class OGA(StreamMethod):
         clip, count = self.engine.clip, len(self.engine.classes)
         shape = count, self.settings.capacity
         self._stored = torch.zeros(*shape, clip.embedding_width, device=clip.device)  # (K, C, E)
-        # Empty places hold log K: only images surer than a uniform guess are stored. On the CPU,
-        # where one image after the other is compared.
+        # Empty places hold log K, so only images surer than a uniform guess are stored. It is on
+        # the CPU, because the images are compared one after the other.
         self._entropies = torch.full(shape, math.log(count), dtype=torch.float64)
         self._used = torch.zeros(shape, dtype=torch.bool)
         self._precision: Tensor | None = None  # (E, E); None: E I
@@ -74,7 +72,7 @@ class OGA(StreamMethod):
         self._precision = tensors["precision"].to(self._stored.device) if learned else None
 
     def _tensors(self) -> dict[str, Tensor]:
-        """All that it holds, by name; `precision` counts where `learned`."""
+        """The memory by name; `precision` only counts if `learned`."""
         width, precision = self._stored.shape[-1], self._precision
         return {
             "stored": self._stored,
@@ -92,7 +90,7 @@ class OGA(StreamMethod):
     @torch.inference_mode(False)
     @torch.no_grad()
     def _adapt(self, features: Tensor) -> Adapted:
-        """The method itself, on the plain views of a batch (B, 1, E)."""
+        """Predict the plain views of a batch (B, 1, E)."""
         self._loaded = False
         look = take_first_look(self, features, keep=1.0)
         plain = features[:, 0].clone()  # (B, E)
@@ -132,7 +130,7 @@ class OGA(StreamMethod):
         return torch.where(known.unsqueeze(-1), means, classes)
 
     def _learn_precision(self, means: Tensor, classes: Tensor) -> None:
-        """The precision that all classes share, once some class has three images."""
+        """Learn the precision that all classes share, once some class has three images."""
         if int(self._used.sum(1).max()) <= 2:
             return
         used = self._used.to(means.device)
@@ -141,11 +139,11 @@ class OGA(StreamMethod):
         count, width = residuals.shape
         scatter = residuals.T @ residuals  # (E, E)
         total = scatter.trace() / (count - 1)
-        if not bool(total > 0):  # images that are all the same have no spread to learn
+        if not bool(total > 0):  # identical images have no spread
             return
         if count <= 4 * width:
             ridge = scatter + total * torch.eye(width, device=scatter.device)
-            # The ridge is no smaller than a (n - 1)-th of the largest eigenvalue: Cholesky is safe.
+            # The ridge is at least 1/(n - 1) of the largest eigenvalue, so Cholesky is safe.
             inverse = torch.cholesky_inverse(torch.linalg.cholesky(ridge))
             self._precision = width * inverse
         else:

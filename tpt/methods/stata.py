@@ -10,8 +10,8 @@ are improved in turn:
     Sigma_k = beta_k (sum_i z_ik (f_i - mu_k)^2 / sum_i z_ik) + (1 - beta_k) (s + (t_k - mu_k)^2)
 
 with tau = 50, W the cosines to each image's m = 3 nearest, s the variance around the text features
-under zero-shot, and beta_k = n_k / (alpha + n_k), n_k how many images are assigned to class k: a
-class that few images name stays at its text. After ten rounds the answer is z.
+under zero-shot, and beta_k = n_k / (alpha + n_k), where n_k images are assigned to class k. A class
+with few images stays close to its text. After ten rounds the answer is z.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tpt.errors import MethodError
 from tpt.methods.base import Adapted, Method
-from tpt.methods.checks import check_count, check_number
+from tpt.methods.checks import check_count, check_flag, check_number
 from tpt.methods.first_look import take_first_look
 
 TEMPERATURE = 50.0
@@ -46,29 +45,28 @@ class StatASettings:
         check_number("laplacian", self.laplacian, "how much neighbours count", above=False)
         check_count("neighbours", self.neighbours, "how many nearest images count", least=1)
         check_count("rounds", self.rounds, "how often means and variances are improved", least=1)
-        if not isinstance(self.soft, bool):
-            raise MethodError(f"soft is true or false; got {self.soft}.")
+        check_flag("soft", self.soft)
 
 
 class StatA(Method):
     """Assign a batch of images to classes at once, with class statistics anchored to the text.
 
-    Each batch is solved on its own; nothing is carried to the next. An image's answer depends on
-    the others in its batch, so the batch is part of the method: 64 by default. Fewer than four
-    images have fewer neighbours (the public program refuses them).
+    Each batch is solved separately. An image's answer depends on the others in its batch, so the
+    batch size is part of the method: 64 by default. Fewer than four images have fewer neighbours
+    (the public program refuses them).
     """
 
     Settings = StatASettings
-    keeps_state = True  # not between batches, but the images of a batch decide together
+    keeps_state = True  # nothing is carried between batches, but a batch's images decide together
     reads_views = False
     together = 64
 
     @torch.no_grad()
     def _adapt(self, features: Tensor) -> Adapted:
-        """The method itself, on the plain views of a batch (B, 1, E)."""
+        """Predict the plain views of a batch (B, 1, E)."""
         look = take_first_look(self, features, keep=1.0)
         classes = look.classes
-        if classes.ndim == 3:  # CoCoOp: every image has its own class features
+        if classes.ndim == 3:  # with CoCoOp every image has its own class features
             classes = F.normalize(classes.mean(0), dim=-1)
         return look.outcome(self._solve(features[:, 0], look.logits[:, 0], classes))
 
@@ -77,7 +75,7 @@ class StatA(Method):
         wanted = self.settings
         z = start.softmax(-1)
         spread = _variance(z, f, text).mul(z.sum(0).unsqueeze(-1)).sum(0) / len(f)  # (E,), s
-        spread = spread.clamp(min=1e-12)  # images that equal their text feature have none
+        spread = spread.clamp(min=1e-12)  # 0 for images that equal their text feature
         near = _neighbours(f, wanted.neighbours)  # (B, B), W + W^T
         pull = wanted.laplacian * TEMPERATURE / (2 * wanted.neighbours)
         mean, variance = text, spread.expand_as(text)
@@ -96,7 +94,7 @@ class StatA(Method):
 
 
 def _variance(z: Tensor, f: Tensor, mean: Tensor) -> Tensor:
-    """sum_i z_ik (f_i - mu_k)^2 / sum_i z_ik: (K, E); 0 for a class that no image is given to."""
+    """sum_i z_ik (f_i - mu_k)^2 / sum_i z_ik: (K, E); 0 for a class without images."""
     weights = z / z.sum(0).clamp(min=torch.finfo(z.dtype).tiny)  # (B, K)
     square = weights.T @ f.square() - 2 * mean * (weights.T @ f)
     return (square + weights.sum(0).unsqueeze(-1) * mean.square()).clamp(min=0)

@@ -1,9 +1,10 @@
 """TDA: two caches of the stream's own images correct the zero-shot logits.
 
-Adilbek Karmanov et al. (2403.18293). Every image is taken for its zero-shot class c with the
-entropy H of its prediction p. The positive cache keeps the 3 images of lowest H a class; the
-negative one 2, of those with 0.2 < H / log2(K) < 0.5 (H in nats, as published), and beside each
-which classes k it might be, 0.03 < p_k < 1. With keys q_j, unit features of cached images:
+Adilbek Karmanov et al. (2403.18293). Every image counts for its zero-shot class c, with the entropy
+H of its prediction p. The positive cache keeps, for each class, the 3 images of lowest H. The
+negative cache keeps 2 of those with 0.2 < H / log2(K) < 0.5 (H in nats, as published), and with
+each a mask of the classes k that it might be, 0.03 < p_k < 1. With keys q_j, the unit features of
+cached images:
 
     logits = scale f T^T + alpha sum_j exp(-beta (1 - f . q_j)) onehot(c_j)
                          - alpha' sum_j exp(-beta' (1 - f . q_j)) mask_j
@@ -32,7 +33,7 @@ from tpt.methods.checks import check_count, check_keep, check_number, check_rese
 from tpt.methods.first_look import take_first_look
 from tpt.methods.objective import marginal_entropy
 
-WINDOW, SHARE = 50, 0.9  # when a stream looks correlated: this share of the last so many images
+WINDOW, SHARE = 50, 0.9  # a stream looks correlated if this share of the window is of one class
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,14 @@ class TDASettings:
     positive_capacity: int = 3  # images a class in the positive cache; 0: no such cache
     alpha: float = 2.0  # weight of the positive cache's logits
     beta: float = 5.0  # how fast a cached image's influence falls with its distance
-    negative_capacity: int = 2  # 0: none; its marks take K * capacity * K bytes
+    negative_capacity: int = 2  # 0: no such cache; its masks take K * capacity * K bytes
     negative_alpha: float = 0.117
     negative_beta: float = 1.0
     entropy_low: float = 0.2  # the negative cache takes images with H / log2(K) from here ...
     entropy_high: float = 0.5  # ... to here
-    mask_low: float = 0.03  # they count against classes of more than this probability ...
+    mask_low: float = 0.03  # they count against classes with more than this probability ...
     mask_high: float = 1.0  # ... and less than this
-    keep: float | None = None  # share of the views that speak for the image; None: view 0 alone
+    keep: float | None = None  # share of the views whose mean is used; None: view 0 alone
     reset: str = "stream"  # when the caches are emptied: at each stream's start, or "never"
 
     def __post_init__(self) -> None:
@@ -72,7 +73,7 @@ class TDASettings:
                 )
         if self.keep is not None:
             check_keep(self.keep)
-        check_reset(self.reset, ("stream", "never"), "stream")
+        check_reset(self.reset, "stream", "never", default="stream")
 
 
 class TDA(StreamMethod):
@@ -80,11 +81,11 @@ class TDA(StreamMethod):
 
     The caches help on mixed streams. On a correlated one (video frames, images sorted by class) the
     published gains vanish or turn negative, because the caches fill with near-copies of the image.
-    Call `reset()` between scenes, or shuffle. If more than 90 % of the last 50 images were taken
-    for one of more than two classes, a warning says so, once per stream.
+    Call `reset()` between scenes, or shuffle. With more than two classes, a warning appears, once a
+    stream, if more than 90 % of the last 50 images were taken for the same class.
 
-    With a share `keep`, the mean of the confident views stands for the image, as the public program
-    does on ImageNet-A, V2, R and Sketch.
+    With `keep`, the mean of the confident views represents the image, as in the public program on
+    ImageNet-A, V2, R and Sketch.
     """
 
     Settings = TDASettings
@@ -105,7 +106,7 @@ class TDA(StreamMethod):
         self._begin()
 
     def _begin(self) -> None:
-        """Forget what the watch on the stream has seen."""
+        """Start to watch for a correlated stream anew."""
         self._recent: deque[int] = deque(maxlen=WINDOW)
         self._warned = False
 
@@ -131,7 +132,7 @@ class TDA(StreamMethod):
     @torch.inference_mode(False)
     @torch.no_grad()
     def _adapt(self, features: Tensor) -> Adapted:
-        """The method itself, on one image's (1, N, E)."""
+        """Predict one image's views (1, N, E)."""
         self._loaded = False
         keep = self.settings.keep
         look = take_first_look(self, features, 1.0 if keep is None else keep)
@@ -155,7 +156,7 @@ class TDA(StreamMethod):
         self._watch(label)
 
     def _correction(self, feature: Tensor) -> Tensor:
-        """What the caches add to the logits of a feature (E,): (K,)."""
+        """What the caches add (K,) to the logits of a feature (E,)."""
         wanted = self.settings
         added = torch.zeros(len(self.engine.classes), device=feature.device)
         if "positive" in self._caches:
@@ -168,7 +169,7 @@ class TDA(StreamMethod):
         return added
 
     def _watch(self, label: int) -> None:
-        """Warn, once, where nearly all of the last images were taken for one class."""
+        """Warn, once, if nearly all of the last images were taken for one class."""
         self._recent.append(label)
         count = self._recent.count(label)
         classes = self.engine.classes
@@ -177,9 +178,9 @@ class TDA(StreamMethod):
         self._warned = True
         warnings.warn(
             f'{count} of the last {WINDOW} images were taken for "{classes[label]}": the stream '
-            "looks correlated (video, or images sorted by class). TDA gains nothing there, or "
-            "loses. Shuffle the images, call reset() between scenes, or use a method that keeps "
-            "no state.",
+            "looks correlated (video, or images sorted by class). There TDA is no better than "
+            "zero-shot, or worse. Shuffle the images, call reset() between scenes, or use a method "
+            "that keeps no state.",
             UserWarning,
             stacklevel=2,
         )

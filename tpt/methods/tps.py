@@ -2,10 +2,10 @@
 
 Elaine Sui et al. (2403.12952): with T (K, E) the class features, a shift D (K, E) that starts at
 zero gives t_c = norm(T_c + D_c); one AdamW step on TPT's loss, the marginal entropy of the kept
-views, moves D; then view 0 is predicted. The text tower takes no part, so an image costs what two
-small matrix products cost. As in the public program, and unlike TPT, each further step chooses the
-kept views anew. Published: lr 5e-3 on the ImageNet family (its README's example); 1e-3 elsewhere is
-told of the paper and stands nowhere in the program.
+views, moves D; then view 0 is predicted. The text tower is not used, so an image costs two small
+matrix products. As in the public program, and unlike TPT, each further step selects the kept views
+anew. Published: lr 5e-3 on the ImageNet family (its README's example); the paper is said to use
+1e-3 elsewhere, but the program does not mention it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tpt.errors import MethodError
 from tpt.methods.base import Adapted, Method
-from tpt.methods.checks import check_keep, check_lr, check_steps
+from tpt.methods.checks import check_flag, check_keep, check_lr, check_steps
 from tpt.methods.first_look import take_first_look
 from tpt.methods.objective import entropy, marginal_entropy, select_confident
 
@@ -36,16 +35,15 @@ class TPSSettings:
         check_keep(self.keep)
         check_steps(self.steps)
         check_lr(self.lr)
-        if not isinstance(self.per_class, bool):
-            raise MethodError(f"per_class is true or false; got {self.per_class}.")
+        check_flag("per_class", self.per_class)
 
 
 class TPS(Method):
-    """Test-time prototype shifting on cached class features; every image starts from no shift.
+    """Test-time prototype shifting on cached class features; every image starts without a shift.
 
-    In `Adapted`, `shift` (K, E) is what was added to the class features ((E,) where all classes
-    share it) and `gradient` the loss's gradient where it is zero; `selected` are the views of the
-    first step, by which `final_loss` is taken too.
+    In `Adapted`, `shift` (K, E) was added to the class features ((E,) if all classes share it), and
+    `gradient` is the loss's gradient at no shift. `selected` are the views of the first step, and
+    `final_loss` is their loss too.
     """
 
     Settings = TPSSettings

@@ -2,8 +2,8 @@
 
 Manli Shu et al. (2209.07511), equations 2 to 4: with p_i = softmax(logits of view i), keep the
 floor(keep * N) views of lowest entropy, p = mean of their p_i, loss = -sum_c p_c log p_c; one
-AdamW step on the context, then view 0 is predicted. The numbers are those of the public program;
-the cost is not (`tpt.methods.tuning`).
+AdamW step on the context, then view 0 is predicted. The numbers are those of the public program,
+at a lower cost (`tpt.methods.tuning`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class TPTSettings:
         check_keep(self.keep)
         check_steps(self.steps)
         check_lr(self.lr)
-        check_reset(self.reset)
+        check_reset(self.reset, "image", "stream", "never", default="image")
 
 
 class TPT(Method):
