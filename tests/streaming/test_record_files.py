@@ -146,6 +146,6 @@ def test_what_holds_no_records_is_told(name: str) -> None:
         Path(name).mkdir()
     else:
         Path(name).write_text('{"a": 1}\n')
-    with pytest.raises(OutputError, match="records|not a record"):
+    with pytest.raises(OutputError, match=r"records|not a record"):
         convert(name, "y.jsonl", "jsonl")
     assert not Path("y.jsonl").exists()
