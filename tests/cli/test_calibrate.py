@@ -109,7 +109,7 @@ def test_a_rejection_may_be_given_by_hand(run_tpt: Run) -> None:
     assert all(json.loads(line)["rejected"] for line in every)
     none = run_tpt(*words, "--reject", "energy:-1000").stdout.splitlines()
     assert not any("rejected" in json.loads(line) for line in none)
-    assert '--reject "low" is no threshold' in error_of(run_tpt(*words, "--reject", "low"), 2)
+    assert '--reject "low" is not a threshold' in error_of(run_tpt(*words, "--reject", "low"), 2)
 
 
 def test_another_class_stands_for_everything_else(run_tpt: Run) -> None:

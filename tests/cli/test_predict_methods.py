@@ -609,7 +609,7 @@ def test_the_state_of_one_method_is_not_anothers(predict: Predict) -> None:
     )
     again = ("--method", "oga", "--load-state", "s.safetensors")
     assert_refused(predict(*again, "--set", "capacity=3"), "Use the capacities")
-    assert_refused(predict(*again, classes=("cat", "dog")), "was kept for 3 classes, but there")
+    assert_refused(predict(*again, classes=("cat", "dog")), "was made for 3 classes, but there")
 
 
 def test_a_loaded_state_is_written_into_the_settings(predict: Predict) -> None:
@@ -666,7 +666,7 @@ def test_a_state_of_something_else_is_refused(
     assert predict(*tda, "--save-state", "s.safetensors").exit_code == 0
     load = (*tda, "--load-state", "s.safetensors")
     assert_refused(
-        predict(*load, classes=("cat", "dog")), "was kept for 3 classes, but there are 2"
+        predict(*load, classes=("cat", "dog")), "was made for 3 classes, but there are 2"
     )
     assert_refused(
         predict(*load, classes=("dog", "cat", "cup")),
@@ -678,7 +678,7 @@ def test_a_state_of_something_else_is_refused(
         model.token_embedding.weight.add_(1)
     other = tpt.Clip(model, golden.clip.tokenizer, name="other")
     monkeypatch.setattr(job, "load_clip", lambda *args, **options: other)
-    assert_refused(predict(*load), "was kept for seeded, but the model is other")
+    assert_refused(predict(*load), "was made with seeded, but the model is other")
 
 
 @pytest.mark.parametrize(

@@ -315,7 +315,7 @@ def test_a_rate_that_is_not_positive_is_refused(
         ("ctpt", "weight", -1, "weight is how much dispersion counts, a number from 0 on; got -1"),
         ("ctpt", "weight", float("inf"), "a number from 0 on; got inf"),
         ("mta", "lambda_y", 0, "evenly the inlierness is spread, a number above 0; got 0"),
-        ("mta", "lambda_q", -0.5, "lambda_q is how much like views count, a number from 0 on"),
+        ("mta", "lambda_q", -0.5, "lambda_q is how much similar views count, a number from 0 on"),
         ("mta", "lambda_q", float("nan"), "a number from 0 on; got nan"),
     ],
 )

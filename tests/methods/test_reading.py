@@ -60,5 +60,5 @@ def test_a_threshold_is_read(text: str, found: tuple[str, float] | None) -> None
 
 @pytest.mark.parametrize("text", ["", "low", "energy:", "entropy:0.5", "nan", "inf", ":0.4x"])
 def test_what_is_no_threshold_is_refused(text: str) -> None:
-    with pytest.raises(MethodError, match="is no threshold: expected a probability"):
+    with pytest.raises(MethodError, match="is not a threshold: expected a probability"):
         parse_reject(text)

@@ -244,7 +244,7 @@ def test_a_state_of_one_cache_is_saved_too(
     other = tpt.TDA(engine, negative_capacity=0)
     other.load_state(tmp_path / "state.safetensors")
     assert other.cached == method.cached
-    with pytest.raises(MethodError, match="Use the capacities and the model it was kept with"):
+    with pytest.raises(MethodError, match="Use the capacities and the model it was made with"):
         tpt.TDA(engine).load_state(tmp_path / "state.safetensors")
 
 
@@ -270,7 +270,7 @@ def refuse(engine: tpt.PromptEngine, path: Path, **changes: Any) -> str:
     [
         (["cat", "dog", "bird", "ice cream"], 'Class number 3 of the state of TDA "'),
         (["dog", "cat", "golden retriever", "ice cream"], 'is "cat", but "dog" was given there'),
-        (["cat", "dog"], "was kept for 4 classes, but there are 2. Give the same classes"),
+        (["cat", "dog"], "was made for 4 classes, but there are 2. Give the same classes"),
     ],
 )
 def test_a_state_of_other_classes_is_refused(
@@ -301,7 +301,7 @@ def test_a_state_of_another_model_is_refused(
     method.adapt_features(mixed)
     method.save_state(path)
     message = refuse(named("ViT-B-32", "openai", 0.1), path)
-    assert "was kept for ViT-B-16 (openai), but the model is ViT-B-32 (openai)" in message
+    assert "was made with ViT-B-16 (openai), but the model is ViT-B-32 (openai)" in message
     assert "is ViT-B-16 (openai) with other weights" in refuse(
         named("ViT-B-16", "openai", 0.1), path
     )

@@ -49,7 +49,7 @@ def test_a_broken_picture_is_a_record_of_its_own(engine: tpt.PromptEngine) -> No
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_features_and_other_shapes_are_refused(engine: tpt.PromptEngine, kind: Any) -> None:
-    with pytest.raises(MethodError, match="needs pictures and not their features"):
+    with pytest.raises(MethodError, match="needs pictures, not their features"):
         kind(engine).adapt_features(torch.ones(2, 1, 32))
     with pytest.raises(MethodError, match=r"expected a batch \(B, 1, 3, 32, 32\), normalised"):
         kind(engine).adapt(torch.ones(2, 3, 32, 32))

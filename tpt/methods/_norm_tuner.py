@@ -1,7 +1,7 @@
-"""Tuning the layer norms of a copy of the model: what TENT and BATCLIP share.
+"""Tune the layer norms of a copy of the model: the part that TENT and BATCLIP share.
 
-The caller's weights stay as they are. The copy is of the whole model, in float32, and so are its
-gradients: these methods are for corrupted streams and machines with the memory for them.
+The caller's weights stay as they are. The copy of the whole model and its gradients are float32, so
+these methods need the memory for them. They are for streams of corrupted pictures.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OPTIMIZERS = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}
 
 @dataclass(frozen=True)
 class NormSettings:
-    """How the layer norms take their steps; the values of TENT's public CLIP program."""
+    """The optimiser of the layer norms; the values of TENT's public CLIP program."""
 
     lr: float = 1e-3
     optimizer: str = "Adam"  # or "AdamW"
@@ -40,10 +40,10 @@ class NormSettings:
 
 
 class NormMethod(Method):
-    """A method that reads pictures, tunes layer norms and goes on from batch to batch.
+    """A method that reads pictures and tunes layer norms from batch to batch until `reset`.
 
-    `adapt` takes a batch (B, 1, 3, H, W) and `tpt.stream` hands over 64 pictures at once. The
-    answer is the one before the batch's own step; zero-shot's is that of the untouched model.
+    `adapt` takes a batch (B, 1, 3, H, W), and `tpt.stream` gives it 64 pictures at once. Each batch
+    is predicted before its own step. The zero-shot answer is that of the untouched model.
 
     Raises:
         MethodError: an image tower without layer norms, a few-shot head, a CoCoOp context.
@@ -55,17 +55,17 @@ class NormMethod(Method):
     needs_pictures = True
     together = 64
     loss: staticmethod[[Tensor, Tensor, Tensor], Tensor]
-    """Of raw image features (B, E), class features (K, E) and logits (B, K): ()."""
+    """The loss () of raw image features (B, E), class features (K, E) and logits (B, K)."""
     tunes_text = False
-    """Tune the text tower's layer norms too, and compute the class features anew each step."""
+    """Whether the class features are computed anew each step, so that the text tower learns too."""
 
     def __init__(self, engine: PromptEngine, *values: Any, **options: Any) -> None:
         super().__init__(engine, *values, **options)
         if engine.conditional or engine.has_head:
             raise MethodError(
-                "A method that tunes the towers needs one set of class features from words or from "
-                "learned vectors, but this prompt is a CoCoOp context or a few-shot head, which "
-                "has nothing to tune towards. Use another prompt."
+                "A method that tunes the towers needs one set of class features, from words or "
+                "learned vectors, but a CoCoOp context or a few-shot head has none. Use another "
+                "prompt."
             )
         model = copy.deepcopy(engine.clip.model).float()
         # The full-length path runs the tower's own modules, so gradients reach their weights.
@@ -112,8 +112,8 @@ class NormMethod(Method):
         size = self.engine.clip.preprocess.size
         if views.ndim != 5 or tuple(views.shape[-3:]) != (3, *size) or 0 in views.shape:
             raise MethodError(
-                f"Pictures have shape {tuple(views.shape)}; expected a batch (B, 1, 3, {size[0]}, "
-                f"{size[1]}), normalised: those of a batch decide together."
+                f"Pictures have shape {tuple(views.shape)}; expected a normalised batch "
+                f"(B, 1, 3, {size[0]}, {size[1]}), which is predicted together."
             )
         with self._one_at_a_time():
             return self._take_step(views[:, 0])
@@ -121,7 +121,7 @@ class NormMethod(Method):
     @torch.inference_mode(False)
     @torch.enable_grad()
     def _take_step(self, pictures: Tensor) -> Adapted:
-        """Predict a batch (B, 3, H, W), then take a step on it: the next batch gains by it."""
+        """Predict a batch (B, 3, H, W), then take a step on it for the next batch."""
         clip = self._tuned.clip
         raw = clip.model.encode_image(pictures.to(clip.device).float())  # type: ignore[operator]
         classes = self._tuned.class_features() if self.tunes_text else self._fixed
@@ -130,20 +130,20 @@ class NormMethod(Method):
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()
-        told = logits.detach()
-        with torch.no_grad():  # zero-shot is the untouched model's answer, at one more pass
+        logits = logits.detach()
+        with torch.no_grad():  # zero-shot needs one more pass, of the untouched model
             features = self.engine.clip.encode_images(pictures)
             initial = self.engine.logits(features, self.engine.start_features())
         return Adapted(
-            logits=told,
+            logits=logits,
             initial_logits=initial,
-            selected=torch.zeros(len(told), 1, dtype=torch.long, device=told.device),
-            view_entropy=entropy(told).unsqueeze(1),
+            selected=torch.zeros(len(logits), 1, dtype=torch.long, device=logits.device),
+            view_entropy=entropy(logits).unsqueeze(1),
             loss=loss.detach(),
         )
 
     def adapt_features(self, features: Tensor) -> Adapted:
         raise MethodError(
-            f"{type(self).__name__} tunes the towers, so it needs pictures and not their features. "
+            f"{type(self).__name__} tunes the towers, so it needs pictures, not their features. "
             "Call adapt on a batch (B, 1, 3, H, W), or use tpt.stream."
         )

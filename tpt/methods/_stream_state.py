@@ -1,8 +1,8 @@
-"""What TDA or OGA keeps of a stream: when it is emptied, and how it goes on in another process.
+"""The state that TDA or OGA keeps of a stream: when it is reset, how it is saved and loaded.
 
-A `.safetensors` file, written whole or not at all; its metadata (JSON texts) say which model,
-weights and classes the features are of. A state of others is refused: its numbers would fit and
-mean nothing. `title` is the method's, as in its class's name.
+The state is a `.safetensors` file, written whole or not at all. Its metadata (JSON texts) name the
+model, the weights and the classes. A state of others is refused: its numbers would fit and mean
+nothing. `title` is the name of the method's class.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tpt.errors import MethodError, why
 from tpt.methods.base import Method
 from tpt.model.surroundings import steady
 from tpt.prompts import PromptEngine
+from tpt.prompts.checks import name_model
 from tpt.runs.whole_files import write_whole
 from tpt.text import fold
 
@@ -29,10 +30,10 @@ VERSION = 1
 
 
 class StreamMethod(Method):
-    """A method that learns from each image, and can go on where another process stopped.
+    """A method that learns from each image, and can save and load its state.
 
-    A subclass empties, names and takes back what it keeps; its setting `reset` says when that is
-    emptied: at each "stream"'s start, or "never".
+    A subclass defines `_empty`, `_tensors` and `_take`. Its setting `reset` says when the state is
+    emptied: at the start of each "stream", or "never".
     """
 
     keeps_state = True
@@ -42,18 +43,18 @@ class StreamMethod(Method):
         self.reset()
 
     def _empty(self) -> None:
-        """Begin with nothing kept."""
+        """Start with an empty state."""
         raise NotImplementedError
 
     def _tensors(self) -> dict[str, Tensor]:
-        """All that is kept, by name."""
+        """The tensors of the state, by name."""
         raise NotImplementedError
 
     def _take(self, tensors: Mapping[str, Tensor]) -> None:
-        """Keep a copy of what another of the same sizes kept."""
+        """Copy the tensors of a saved state; they have the same names and shapes."""
         raise NotImplementedError
 
-    @torch.inference_mode(False)  # what is kept outlives the caller
+    @torch.inference_mode(False)  # the state outlives the caller
     @steady()
     def reset(self) -> None:
         """Forget the images before."""
@@ -61,13 +62,13 @@ class StreamMethod(Method):
         self._loaded = False
 
     def start_stream(self) -> None:
-        """Forget them where they count for a stream alone; a state just loaded is kept."""
+        """Reset if the setting says so, but keep a state that was just loaded."""
         if self.settings.reset == "stream" and not self._loaded:
             self.reset()
         self._loaded = False
 
     def save_state(self, path: str | os.PathLike[str]) -> None:
-        """Write what is kept to a .safetensors file, whole or not at all.
+        """Write the state to a .safetensors file, whole or not at all.
 
         Raises:
             MethodError: another suffix.
@@ -91,13 +92,14 @@ class StreamMethod(Method):
         write_whole(target, safetensors_bytes(plain, metadata=meta), what=f"state of {title}")
 
     def load_state(self, path: str | os.PathLike[str]) -> None:
-        """Go on from what `save_state` wrote; a stream begun next starts with it.
+        """Load what `save_state` wrote; the next stream starts with it.
 
-        A stream in two parts is the unbroken one where the first ends with a whole batch.
+        A stream in two parts gives the same answers as a whole one, if the first part ends with a
+        whole batch.
 
         Raises:
-            MethodError: no such file, not a state, or one of another model, of other classes or
-                of other capacities. What was kept is then as it was.
+            MethodError: there is no such file, it is not a state, or the model, the classes or the
+                capacities differ. The method's state is then unchanged.
         """
         title, source = type(self).__name__, Path(path)
         named = f'state of {title} "{source}"'
@@ -113,7 +115,7 @@ class StreamMethod(Method):
             with safetensors.safe_open(source, framework="pt") as file:
                 meta = file.metadata() or {}
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            # Other programs' metadata is not JSON.
+            # Other programs' metadata need not be JSON.
             ours = meta.get("format") == json.dumps(_format(title))
             head = {key: json.loads(value) for key, value in meta.items()} if ours else {}
         except (safetensors.SafetensorError, OSError, ValueError) as error:
@@ -138,10 +140,10 @@ def _format(title: str) -> str:
 
 
 def check_state_path(title: str, path: str | os.PathLike[str]) -> None:
-    """Look, before the work and not after it, whether a state can be written there.
+    """Check, before a run, that its state can be written to `path`.
 
     Raises:
-        MethodError: the suffix is not .safetensors, there is no such folder, or the file is there
+        MethodError: the suffix is not .safetensors, the folder does not exist, or the file exists
             and holds something else.
     """
     target = _check_suffix(title, path)
@@ -176,18 +178,14 @@ def _damaged(named: str, why: str) -> MethodError:
     return MethodError(f"The {named} is damaged or truncated ({why}). Start without it.")
 
 
-def _model(name: str | None, pretrained: str | None) -> str:
-    return f"{name} ({pretrained})" if pretrained else str(name)
-
-
 def _check_origin(named: str, head: dict[str, Any], engine: PromptEngine) -> None:
-    """Refuse what was kept for another model or for other classes."""
+    """Refuse the state of another model or of other classes."""
     clip, kept = engine.clip, (head.get("model"), head.get("pretrained"))
     if not clip.is_model(*kept, head.get("digest")):
-        own = _model(clip.name, clip.pretrained)
-        own += " with other weights" if own == _model(*kept) else ""
+        made, own = name_model(*kept), name_model(clip.name, clip.pretrained)
+        own += " with other weights" if own == made else ""
         raise MethodError(
-            f"The {named} was kept for {_model(*kept)}, but the model is "
+            f"The {named} was made with {made}, but the model is "
             f"{own}; features of one model mean nothing to another. Start without it."
         )
     classes = head.get("classes")
@@ -195,7 +193,7 @@ def _check_origin(named: str, head: dict[str, Any], engine: PromptEngine) -> Non
         raise _damaged(named, "it names no classes")
     if len(classes) != len(engine.classes):
         raise MethodError(
-            f"The {named} was kept for {len(classes)} classes, but there are "
+            f"The {named} was made for {len(classes)} classes, but there are "
             f"{len(engine.classes)}. Give the same classes in the same order, or start without it."
         )
     for place, (name, own_name) in enumerate(zip(classes, engine.classes, strict=True), start=1):
@@ -207,13 +205,13 @@ def _check_origin(named: str, head: dict[str, Any], engine: PromptEngine) -> Non
 
 
 def _check_sizes(named: str, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> None:
-    """Refuse caches of another capacity or width, and numbers that no cache holds."""
+    """Refuse caches of another capacity or width, another dtype, or with NaN."""
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     wanted = {name: tuple(tensor.shape) for name, tensor in like.items()}
     if shapes != wanted:
         raise MethodError(
             f"The caches in the {named} have the shapes {_list(shapes)}, but this method's have "
-            f"{_list(wanted)}. Use the capacities and the model it was kept with."
+            f"{_list(wanted)}. Use the capacities and the model it was made with."
         )
     for name, tensor in tensors.items():
         if tensor.dtype != like[name].dtype:

@@ -1,8 +1,8 @@
-"""What every method takes and gives, and the one base class they share.
+"""The input and output of every method, and the one base class they share.
 
 A method is a frozen dataclass of settings and a hook, `_adapt`, from unit view features (B, N, E)
-to `Adapted`. The base class checks and cuts what comes in, encodes views, and builds the
-constructor from the settings; `docs/adding-a-method.md` shows a whole one.
+to `Adapted`. The base class checks the input, splits it into passes, encodes views, and builds the
+constructor from the settings. `docs/adding-a-method.md` shows a complete method.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from tpt.prompts.checks import check_templates
 class Adapted:
     """The outcome for one image, or for B images with a leading axis B on every tensor.
 
-    K classes, N views, S kept views, M context vectors of width D. A field is None where the method
-    has no such thing. In a batch of which `tpt.Gate` skipped some images, their rows are padded
-    (NaN, and -1 in `selected`); `image` removes the padding.
+    K classes, N views, S kept views, M context vectors of width D. A field that the method does not
+    compute is None. In a batch, the rows of images that `tpt.Gate` skipped are padded with NaN, and
+    with -1 in `selected`; `image` removes the padding.
     """
 
-    logits: Tensor  # (K,) the prediction for view 0; the votes, where the method votes
+    logits: Tensor  # (K,) the prediction for view 0; votes, if the method votes
     initial_logits: Tensor  # (K,) view 0 under the start context, before anything was tuned
     selected: Tensor  # (S,) kept views, most confident first
     view_entropy: Tensor  # (N,) nats, before this image's tuning
     vectors: Tensor | None = None  # (M, D) tuned context
-    shift: Tensor | None = None  # (K, E) what was added to the class features
+    shift: Tensor | None = None  # (K, E) added to the class features
     gradient: Tensor | None = None  # of `loss`, shaped like `vectors` or `shift`
-    loss: Tensor | None = None  # () what is minimised, before the first step
+    loss: Tensor | None = None  # () the minimised loss, before the first step
     final_loss: Tensor | None = None  # () the same after the last step
-    entropy: Tensor | None = None  # () nats, marginal entropy of the kept views before anything
-    final_entropy: Tensor | None = None  # () the same under what was tuned
+    entropy: Tensor | None = None  # () nats, marginal entropy of the kept views before tuning
+    final_entropy: Tensor | None = None  # () the same after tuning
     votes: Tensor | None = None  # (K,) how many kept views name each class
     adapted: Tensor | None = None  # () False where `tpt.Gate` skipped the image
 
@@ -54,8 +54,8 @@ class Adapted:
         return bool(self.logits.isfinite().all())
 
     def image(self, index: int) -> Adapted:
-        """One image's part of a batch."""
-        # What a whole batch shares has no axis to take a part of.
+        """One image of a batch."""
+        # A number that the whole batch shares has no axis to index.
         one = Adapted(
             **{k: v if v is None or not v.ndim else v[index] for k, v in vars(self).items()}
         )
@@ -79,9 +79,9 @@ class NoSettings:
 class Method:
     """Base of the methods: the two calls, the settings, where every image starts.
 
-    A subclass names its `Settings` and writes `_adapt`. The constructor follows: `engine`, then one
-    argument per setting, then, if `takes_templates`, `templates`: sentences with one `{}` each,
-    taken word for word, whose ensemble replaces the engine's context.
+    A subclass sets its `Settings` and defines `_adapt`. The constructor then takes `engine`, one
+    argument per setting and, if `takes_templates`, `templates`: sentences with one `{}` each, taken
+    word for word, whose ensemble replaces the engine's context.
 
     Raises:
         MethodError: a setting out of its range.
@@ -94,13 +94,13 @@ class Method:
     cost: ClassVar[str] = ""  # of one image, besides encoding its views
     paper: ClassVar[str] = ""  # arXiv id
     gradient: ClassVar[bool] = False  # whether it takes optimiser steps
-    takes_templates: ClassVar[bool] = True  # False where the context itself is tuned
-    gives_probabilities: Any = True  # False where `logits` are votes: their softmax means nothing
-    reads_views: Any = True  # False where only view 0 matters, so that only view 0 is made
-    keeps_state: Any = False  # True where the result depends on other images, as a rule before it
+    takes_templates: ClassVar[bool] = True  # False if the context itself is tuned
+    gives_probabilities: Any = True  # False if `logits` are votes: their softmax means nothing
+    reads_views: Any = True  # False if only view 0 matters: then only view 0 is made
+    keeps_state: Any = False  # True if the result depends on other images, usually earlier ones
     reading: Any = Reading()  # how its logits become scores; `tpt calibrate` finds one
-    needs_pictures: Any = False  # True where it tunes the image tower: `adapt` alone is called
-    together: Any = None  # images a batch, where those of a batch decide about one another
+    needs_pictures: Any = False  # True if it tunes the image tower: then only `adapt` is called
+    together: Any = None  # the batch size, if the images of a batch decide about one another
 
     _signature: ClassVar[Signature]  # of this constructor: the settings as arguments
 
@@ -136,21 +136,21 @@ class Method:
     # --- what a method defines ---
 
     def _adapt(self, features: Tensor) -> Adapted:
-        """The method itself, on checked unit view features (B, N, E); view 0 is the plain one."""
+        """Predict checked unit view features (B, N, E); view 0 is the plain one."""
         raise NotImplementedError(f"{type(self).__name__} does not define _adapt(features).")
 
     def reset(self) -> None:
-        """Forget the images before, where the method keeps state."""
+        """Forget the images before, if the method keeps state."""
 
     def start_stream(self) -> None:
         """Called by `tpt.stream` before its first image."""
 
     @contextmanager
     def serving(self) -> Iterator[None]:
-        """A stream, from its first image to its last: `start_stream`, and no second stream beside.
+        """Serve one stream: call `start_stream`, and refuse a second stream until the block ends.
 
         Raises:
-            MethodError: the method keeps state, and serves another stream.
+            MethodError: the method keeps state and already serves another stream.
         """
         turn: Lock = vars(self).setdefault("_turn", Lock())
         if not self.keeps_state:
@@ -159,9 +159,9 @@ class Method:
             return
         if not turn.take():
             raise MethodError(
-                f"This {type(self).__name__} serves another stream already, and what it keeps of "
-                "one would decide about the other. Exhaust or close() the first stream, or make a "
-                "method for each."
+                f"This {type(self).__name__} serves another stream already, and the state of one "
+                "would affect the other. Exhaust or close() the first stream, or make a method "
+                "for each."
             )
         try:
             self.start_stream()
@@ -169,10 +169,10 @@ class Method:
         finally:
             turn.free()
 
-    # --- what a method is asked ---
+    # --- what callers use ---
 
     def adapt(self, views: Tensor) -> Adapted:
-        """Adapt to normalised views (N, 3, H, W), or to B images' (B, N, 3, H, W).
+        """Adapt to normalised views (N, 3, H, W), or to those of B images (B, N, 3, H, W).
 
         Raises:
             MethodError: another shape or picture size.
@@ -181,10 +181,12 @@ class Method:
         return self.adapt_features(encode_views(self.engine.clip, views, count))
 
     def adapt_features(self, features: Tensor) -> Adapted:
-        """Adapt to unit view features (N, E), or to B images' (B, N, E). View 0 is the plain one.
+        """Adapt to unit view features (N, E), or to those of B images (B, N, E).
+
+        View 0 is the plain one.
 
         Returns:
-            `Adapted`, with a leading axis B where `features` has one.
+            `Adapted`, with a leading axis B if `features` has one.
 
         Raises:
             MethodError: features that are not finite unit vectors of the expected shape.
@@ -194,9 +196,9 @@ class Method:
 
     @steady()
     def adapt_checked(self, features: Tensor) -> Adapted:
-        """Adapt to B images' features (B, N, E), known to be float32 and finite on the device.
+        """Adapt to features (B, N, E) without checking them, which would wait for the device.
 
-        `Clip.encode_views` gives such rows, of unit length. A check would wait for the device.
+        They must be finite, float32 and on the device, as `Clip.encode_views` gives them.
         """
         clip = self.engine.clip
         batch = features if self.reads_views else features[:, :1]
@@ -208,36 +210,36 @@ class Method:
 
     @property
     def weighs_others(self) -> bool:
-        """Whether an image's outcome depends on others, before it or in its batch."""
+        """Whether an image's outcome depends on earlier images or on its batch."""
         return bool(self.keeps_state) or self.together is not None
 
     @property
     def batch_size(self) -> int:
-        """How many images a stream hands over at once, unless it is told."""
+        """How many images a stream adapts at once by default."""
         return int(self.together or self.engine.clip.batch_size)
 
     def _one_at_a_time(self) -> AbstractContextManager[None]:
-        """Images of several threads come one after the other where the method keeps state."""
+        """A lock for methods that keep state, so that threads adapt their images in turn."""
         lock: Lock = vars(self).setdefault("_state", Lock())
         return lock if self.keeps_state else nullcontext()
 
     @property
     def first_views(self) -> int | None:
-        """How many of an image's views `begin` is to be given; None for all of them."""
+        """How many of an image's views `begin` takes; None for all of them."""
         return None if self.reads_views else 1
 
     def begin(self, features: Tensor) -> tuple[Adapted, Tensor | None]:
         """The outcome of B images from their first views (B, `first_views`, E), not checked.
 
         Returns:
-            The outcome, and (B,) True for images that `go_on` has to see with all their views; None
-            where there is none.
+            The outcome, and (B,) True for images that `go_on` must adapt with all their views, or
+            None if there are none.
         """
         return self.adapt_checked(features), None
 
     @property
     def go_on(self) -> Method:
-        """The method for the images that `begin` did not decide."""
+        """The method for the images that `begin` leaves undecided."""
         return self
 
     @torch.no_grad()
@@ -245,7 +247,7 @@ class Method:
         """The class features before any adaptation, for images of view-0 features (B, E).
 
         Returns:
-            (K, E) where all images share them, (B, K, E) under a conditional (CoCoOp) context.
+            (K, E) if all images share them, (B, K, E) with a conditional (CoCoOp) context.
         """
         if self.templates:
             return self.engine.template_features(self.templates)
@@ -255,7 +257,7 @@ class Method:
 
 
 def join_images(parts: Sequence[Adapted]) -> Adapted:
-    """One batch of several; all have the same fields."""
+    """Join the parts of a batch; all have the same fields."""
 
     def join(name: str) -> Tensor | None:
         values = [getattr(part, name) for part in parts]
@@ -268,7 +270,7 @@ def encode_views(clip: Clip, views: Tensor, count: int | None = None) -> Tensor:
     """Unit features (N, E) or (B, N, E) of normalised views (N, 3, H, W) or (B, N, 3, H, W).
 
     Args:
-        count: how many of each image's views are encoded, the first ones; default all.
+        count: encode only the first `count` views of each image; default all.
 
     Raises:
         MethodError: another shape or picture size.
@@ -285,7 +287,7 @@ def encode_views(clip: Clip, views: Tensor, count: int | None = None) -> Tensor:
 
 
 def check_features(clip: Clip, features: Tensor) -> Tensor:
-    """Features as float32 (B, N, E) on the model's device, if they are unit view features.
+    """Unit view features as float32 (B, N, E) on the model's device.
 
     Raises:
         MethodError: another shape, NaN or infinite numbers, or rows that are not of length one.

@@ -1,7 +1,7 @@
 """BATCLIP: both towers' layer norms, tuned together on a stream of corrupted pictures.
 
-Sarthak Kumar Maharana et al. (2412.02837). With m_u the mean raw image feature of the pictures that
-a batch takes for class u, U such classes, one step a batch on
+Sarthak Kumar Maharana et al. (2412.02837). With m_u the mean raw image feature of a batch's
+pictures that are predicted as class u, and U such classes, one step a batch on
 
     mean entropy - 1/U sum_u m_u . t_u - sum_{u != v} (1 - cos(m_u, m_v))
 

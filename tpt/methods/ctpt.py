@@ -1,16 +1,16 @@
 """C-TPT and its relatives: test-time prompt tuning that keeps the class features apart.
 
-TPT sharpens predictions more than they deserve; class features that stand apart go with well
-calibrated ones. So loss = TPT's marginal entropy + a penalty on the unit class features t_k:
+TPT makes predictions too confident; class features that are far apart give well calibrated ones.
+So loss = TPT's marginal entropy + a penalty on the unit class features t_k:
 
     dispersion   - weight * mean_k |t_k - mean t|              C-TPT, Hee Suk Yoon, 2403.14119
     orthogonal   + weight * mean_k | |row k of T T^T| - 1 |    O-TPT, Sharifdeen, 2503.12096
     angular      - weight * mean_k min_j angle(t_k, t_j)       A-TPT, Ahamed, 2510.26441
 
 Published weights for fine-grained sets (ImageNet family): 50 (20), 18 (2) and 80 (10). O-TPT's
-penalty grows with the number of classes, so one weight is of different strength on different sets.
-A-TPT's public program has the paper's sign on the ImageNet family and the opposite sign, by which
-the angles shrink, on fine-grained sets: that is a negative weight here.
+penalty grows with the number of classes, so the same weight acts more strongly on larger sets.
+A-TPT's public program has the paper's sign on the ImageNet family, but the opposite sign on
+fine-grained sets, which shrinks the angles: use a negative weight for that.
 """
 
 from __future__ import annotations
@@ -35,15 +35,16 @@ class Penalty:
     """One way of keeping class features apart."""
 
     measure: Callable[[Tensor], Tensor]  # class features (..., K, E) -> (...)
-    sign: float  # -1 where more of it is wanted
+    sign: float  # -1 if the measure is to grow
     weight: float  # published for fine-grained sets
+    noun: str  # what it measures, for messages
 
 
 PENALTIES: Mapping[str, Penalty] = MappingProxyType(
     {
-        "dispersion": Penalty(dispersion, -1.0, 50.0),
-        "orthogonal": Penalty(orthogonality, 1.0, 18.0),
-        "angular": Penalty(nearest_angle, -1.0, 80.0),
+        "dispersion": Penalty(dispersion, -1.0, 50.0, "dispersion"),
+        "orthogonal": Penalty(orthogonality, 1.0, 18.0, "orthogonality"),
+        "angular": Penalty(nearest_angle, -1.0, 80.0, "the angle"),
     }
 )
 
@@ -64,24 +65,22 @@ class CTPTSettings:
                 f'Unknown penalty "{self.penalty}".{suggest(str(self.penalty), PENALTIES)} '
                 f"Expected one of {', '.join(PENALTIES)}."
             )
+        penalty = PENALTIES[self.penalty]
         if self.weight is None:
-            object.__setattr__(self, "weight", PENALTIES[self.penalty].weight)
+            object.__setattr__(self, "weight", penalty.weight)
         size = self.weight
         if self.penalty == "angular" and isinstance(size, (int, float)):
-            size = abs(size)  # a negative one is the public program's, see above
-        check_number("weight", size, f"how much {_NOUNS[self.penalty]} counts", above=False)
+            size = abs(size)  # the public program also uses negative ones, see above
+        check_number("weight", size, f"how much {penalty.noun} counts", above=False)
         check_keep(self.keep)
         check_steps(self.steps)
         check_lr(self.lr)
 
 
-_NOUNS = {"dispersion": "dispersion", "orthogonal": "orthogonality", "angular": "the angle"}
-
-
 class CTPT(Method):
-    """Calibrated test-time prompt tuning on an engine's context; every image starts afresh.
+    """Calibrated test-time prompt tuning on an engine's context; every image starts anew.
 
-    In `Adapted`, `loss` is the whole loss (negative as a rule) and `entropy` TPT's part of it.
+    In `Adapted`, `loss` is the whole loss (usually negative) and `entropy` TPT's part of it.
     """
 
     Settings = CTPTSettings
@@ -96,7 +95,7 @@ class CTPT(Method):
         return self._tuner.adapt(features)
 
     def _penalise(self, classes: Tensor) -> Tensor:
-        """What the loss adds to the entropy, of class features (..., K, E): (...)."""
+        """The penalty (...) that the loss adds, of class features (..., K, E)."""
         penalty = PENALTIES[self.settings.penalty]
         value: Tensor = penalty.sign * self.settings.weight * penalty.measure(classes)
         return value

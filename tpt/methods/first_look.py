@@ -1,8 +1,8 @@
-"""A first look at an image's views: which are confident, under the class features it starts from.
+"""A first look at an image's views: which ones are confident under the start's class features.
 
-With F (N, E) the view features and T (K, E) the class features, both unit, the logits are
+With F (N, E) the view features and T (K, E) the class features, both of unit length, the logits are
 L = scale F T^T; the floor(keep * N) rows of lowest entropy are kept (Manli Shu et al., 2209.07511,
-equation 3). The methods that tune no context all begin with it.
+equation 3). All methods that do not tune the context begin with it.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from tpt.methods.objective import entropy, marginal_entropy, select_confident
 
 @dataclass(frozen=True, eq=False)
 class FirstLook:
-    """What B images' views say before anything is adapted. K classes, N views, S of them kept."""
+    """The views of B images before any adaptation. K classes, N views, S of them kept."""
 
-    classes: Tensor  # (K, E), or (B, K, E) where every image has its own
+    classes: Tensor  # (K, E), or (B, K, E) if every image has its own
     logits: Tensor  # (B, N, K)
     view_entropy: Tensor  # (B, N) nats
     selected: Tensor  # (B, S) kept views, most confident first
 
     def kept(self, values: Tensor) -> Tensor:
-        """The kept views' rows of (B, N, X): (B, S, X)."""
+        """The rows (B, S, X) of the kept views, from values (B, N, X)."""
         return values.take_along_dim(self.selected.unsqueeze(-1), dim=1)
 
     def entropy(self) -> Tensor:
@@ -34,7 +34,7 @@ class FirstLook:
         return marginal_entropy(self.kept(self.logits))
 
     def outcome(self, logits: Tensor, **more: Tensor) -> Adapted:
-        """The outcome with these final logits (B, K), and what this method has besides."""
+        """The outcome with these final logits (B, K) and further fields of `Adapted`."""
         return Adapted(
             logits=logits,
             initial_logits=self.logits[:, 0],
@@ -47,7 +47,7 @@ class FirstLook:
 
 @torch.no_grad()
 def take_first_look(method: Method, features: Tensor, keep: float) -> FirstLook:
-    """Look at unit view features (B, N, E) where `method` starts; view 0 is the plain one."""
+    """Predict unit view features (B, N, E) at the start of `method`; view 0 is the plain one."""
     classes = method.start_classes(features[:, 0])
     logits = method.engine.logits(features, classes)
     view_entropy = entropy(logits)

@@ -1,14 +1,14 @@
 """Gate: adapt only the images that need it.
 
-An image of which CLIP is sure gains nothing from adaptation. The gate looks at the first n views
-of an image, by default at the plain one alone, and measures how far they agree with it:
+If CLIP is sure of an image, adaptation gains nothing. The gate looks at the first n views of an
+image, by default only at the plain one, and measures how far they agree with it:
 
     score = 1/n sum_i p_i(c) (f_0 . f_i),   c = the class that view 0 names
 
 with p_i the probabilities and f_i the unit features of view i: the cosine to view 0, weighted by
-agreement with it. For n = 1 that is view 0's own confidence. From the threshold on, the image
-keeps its zero-shot prediction. (A rule of this kind is reported to save TPT two images of three;
-how much it saves here depends on the threshold and on the images.)
+agreement with it. For n = 1 that is view 0's own confidence. If the score reaches the threshold,
+the image keeps its zero-shot prediction. (Such a rule is reported to skip two of three images for
+TPT; here it depends on the threshold and on the images.)
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from tpt.model.surroundings import Lock, steady
 
 @dataclass(frozen=True)
 class GateSettings:
-    """A cautious threshold: an image is left alone only where CLIP is nearly sure."""
+    """A cautious threshold: an image is skipped only if CLIP is nearly sure."""
 
-    threshold: float = 0.9  # scores from here on need no adaptation
-    views: int = 1  # how many views it looks at
+    threshold: float = 0.9  # images with this score or more are skipped
+    views: int = 1  # how many views the gate looks at
 
     def __post_init__(self) -> None:
         check_share(
@@ -45,20 +45,20 @@ class GateSettings:
 
 
 class Gate(Method):
-    """Adapt with another method where view 0 is not sure, or not agreed with.
+    """Adapt with another method if view 0 is not sure, or if the other views disagree.
 
-    `adapt`, and whoever asks `begin` first as `tpt.stream` does, encodes the other views only of
-    the images that need them, so a skipped image costs one view (or `views`) in the image tower and
-    no text pass; `adapt_features`, which is given all views, saves the method's own work only.
+    `adapt` and `tpt.stream` (by `begin`) encode the other views only of the images that need them,
+    so a skipped image costs one view (or `views`) in the image tower and no text pass.
+    `adapt_features` gets all views, so it only saves the method's own work.
 
-    A skipped image's `Adapted` has view 0's zero-shot logits, `adapted` False and no `loss`. Under
-    a method that votes it has one vote, view 0's.
+    A skipped image's `Adapted` has view 0's zero-shot logits, `adapted` False and no `loss`. For a
+    method that votes it has one vote, from view 0.
 
     Args:
-        method: what adapts the others; its start context (or templates) makes the decision.
+        method: adapts the other images; its start context (or templates) makes the decision.
         threshold: the score, in (0, 1], from which an image is skipped. Crops of a picture have a
-            cosine well below one, so with several views it has to be lower.
-        views: how many of the first views it looks at.
+            cosine well below one, so with several views it must be lower.
+        views: how many of the first views the gate looks at.
 
     Raises:
         MethodError: a setting out of its range; several views of a method that reads only one.
@@ -79,11 +79,11 @@ class Gate(Method):
 
     @property
     def share_skipped(self) -> float:
-        """Share of the images seen since the last `reset` that were not adapted; 0 at first."""
+        """The share of images since the last `reset` that were not adapted; 0 before the first."""
         return self.skipped / self.seen if self.seen else 0.0
 
     def reset(self) -> None:
-        """Reset the method, and count anew."""
+        """Reset the method and the counts."""
         self.seen = self.skipped = 0
         self.method.reset()
 
@@ -92,14 +92,14 @@ class Gate(Method):
 
     @contextmanager
     def serving(self) -> Iterator[None]:
-        with self.method.serving():  # the state is its own
+        with self.method.serving():  # the method owns the state
             yield
 
     def start_classes(self, plain: Tensor) -> Tensor:
         return self.method.start_classes(plain)
 
     def adapt(self, views: Tensor) -> Adapted:
-        """Adapt to normalised views (N, 3, H, W), or to B images' (B, N, 3, H, W)."""
+        """Adapt to normalised views (N, 3, H, W), or to those of B images (B, N, 3, H, W)."""
         clip = self.engine.clip
         first = encode_views(clip, views, self.settings.views)
         first = first if views.ndim == 5 else first.unsqueeze(0)  # (B, n, E)
@@ -132,14 +132,14 @@ class Gate(Method):
         return self.method
 
     def leave(self, features: Tensor) -> tuple[Adapted, Tensor]:
-        """The gate's decision: what B images are if skipped, and which may not be.
+        """Decide which of B images to skip.
 
         Args:
-            features: unit features (B, n, E) of B images' first views; only as many as the
-                settings say are looked at.
+            features: unit features (B, n, E) of the images' first views; views beyond the
+                setting `views` are ignored.
 
         Returns:
-            `Adapted` of all B images, and (B,) True for those that need adaptation.
+            `Adapted` of all B images as if skipped, and (B,) True for those that need adaptation.
 
         Raises:
             MethodError: features that are not finite unit vectors of the expected shape.
@@ -175,19 +175,19 @@ def _score(look: FirstLook, features: Tensor) -> Tensor:
     named = look.logits[:, :1].argmax(-1, keepdim=True)  # (B, 1, 1)
     agree = look.logits.softmax(-1).take_along_dim(named, dim=-1).squeeze(-1)  # (B, n)
     cosine = (features @ features[:, 0].unsqueeze(-1)).squeeze(-1)
-    cosine[:, 0] = 1  # to itself, whatever rounding says
+    cosine[:, 0] = 1  # of view 0 to itself, without rounding
     return (agree * cosine).mean(-1)
 
 
 def _merge(left: Adapted, done: Adapted, places: Tensor) -> Adapted:
-    """All B images: those at `places` (b,), adapted, from `done`; the others from `left` (B)."""
-    if done.adapted is None:  # it is known where the method is a gate itself
+    """All B images: the adapted ones at `places` (b,) from `done`, the others from `left` (B)."""
+    if done.adapted is None:  # it is set if the method is a gate too
         done = replace(done, adapted=torch.ones_like(places, dtype=torch.bool))
     return Adapted(**{name: _merge_field(name, left, done, places) for name in vars(left)})  # type: ignore[arg-type]
 
 
 def _merge_field(name: str, left: Adapted, done: Adapted, places: Tensor) -> Tensor | None:
-    """One field of both: rows of `left` are padded to the size of `done`'s, with NaN or -1."""
+    """One field of both: the rows of `left` are padded to those of `done`, with NaN or -1."""
     new, old = getattr(done, name), getattr(left, name)
     if new is None:
         return None

@@ -1,10 +1,10 @@
-"""How a method's logits are read: a temperature for the scores, and when the answer is none.
+"""How a method's logits are read: a temperature for the scores, and a threshold for rejection.
 
 Chuan Guo et al. (1706.04599): one temperature T, fitted on labelled pictures, makes
-softmax(logits / T) as sure as it is right; the classes keep their order. A picture whose confidence
-is below a threshold is rejected: the confidence is the largest probability (Hendrycks and Gimpel,
-1610.02136), or the energy logsumexp(logits) (Weitang Liu et al., 2010.03759), which the temperature
-leaves alone.
+softmax(logits / T) match how often it is right; the classes keep their order. A picture whose
+confidence is below a threshold is rejected. The confidence is the largest probability (Hendrycks
+and Gimpel, 1610.02136), or the energy logsumexp(logits) (Weitang Liu et al., 2010.03759), which the
+temperature does not change.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from tpt.prompts.calibration import RULES
 
 @dataclass(frozen=True)
 class Reading:
-    """Of logits (..., K); by default they are taken as they are, and nothing is rejected."""
+    """How logits (..., K) become scores; by default as they are, and nothing is rejected."""
 
     temperature: float = 1.0
     rule: str = "probability"
-    threshold: float | None = None  # below it a picture is rejected
-    other: int | None = None  # the place of a class that stands for everything else
+    threshold: float | None = None  # a picture with a lower confidence is rejected
+    other: int | None = None  # the index of the class for everything else
 
     def scale(self, logits: Tensor) -> Tensor:
-        """The logits whose softmax are the scores."""
+        """The logits whose softmax gives the scores."""
         return logits if self.temperature == 1 else logits / self.temperature
 
     def confidence(self, logits: Tensor, rule: str | None = None) -> Tensor:
-        """(...): by the rule, how likely the picture is one of the classes."""
+        """The confidence (...) by the rule: how likely the picture is one of the classes."""
         if (rule or self.rule) == "energy":
             return logits.logsumexp(-1)
         return self.scale(logits).softmax(-1).amax(-1)
@@ -47,7 +47,7 @@ def parse_reject(text: str) -> tuple[str, float] | None:
     """(rule, threshold) of `0.4`, `probability:0.4` or `energy:25.3`; None for `off`.
 
     Raises:
-        MethodError: anything else.
+        MethodError: for any other text.
     """
     if text.strip().lower() == "off":
         return None
@@ -57,7 +57,7 @@ def parse_reject(text: str) -> tuple[str, float] | None:
             raise ValueError
     except ValueError:
         raise MethodError(
-            f'--reject "{text}" is no threshold: expected a probability such as 0.4, energy:25.3, '
-            "or off. `tpt calibrate --false-alarms 0.05` finds one."
+            f'--reject "{text}" is not a threshold: expected a probability such as 0.4, '
+            "energy:25.3, or off. `tpt calibrate --false-alarms 0.05` finds one."
         ) from None
     return rule or "probability", float(number)

@@ -1,8 +1,8 @@
 """The methods by name: what each does and costs, its settings, how it is made.
 
-Methods of other packages join through the entry-point group `tpt.methods`: an entry
-`name = "package.module:Class"` of an installed distribution makes `--method name` work. Nothing
-here imports torch, or somebody else's package, before a method is looked up.
+Other packages add methods through the entry-point group `tpt.methods`: an entry
+`name = "package.module:Class"` of an installed distribution makes `--method name` work. Neither
+torch nor another package is imported before a method is looked up.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ GROUP = "tpt.methods"
 
 @dataclass(frozen=True)
 class MethodInfo:
-    """What is known of a method before it is made."""
+    """What is known about a method before it is made."""
 
     name: str  # as on the command line
     home: str  # module and class
     title: str  # as in its paper
     paper: str  # arXiv id
     summary: str
-    cost: str  # an image, besides encoding its views
-    needs_views: bool = True  # whether it looks, by default, at more than the plain view
-    keeps_state: bool = False  # whether results depend, by default, on other images
-    together: int | None = None  # images a batch, where those of a batch decide together
+    cost: str  # of one image, besides encoding its views
+    needs_views: bool = True  # whether by default it reads more than the plain view
+    keeps_state: bool = False  # whether by default results depend on other images
+    together: int | None = None  # the batch size, if the images of a batch decide together
     gradient: bool = False  # whether it takes optimiser steps
-    takes_templates: bool = True  # else the context is tuned, and templates have no place
+    takes_templates: bool = True  # False if the context itself is tuned
     needs_pictures: bool = False  # whether it encodes them itself, with towers that it tunes
 
     @property
@@ -57,25 +57,26 @@ class MethodInfo:
         return tuple(field.name for field in fields(self.settings))
 
     def shares_gradient(self, settings: Any) -> bool:
-        """Whether every image's first gradient is one at the start context, which all share."""
+        """Whether every image's first gradient is taken at the start context, which all share."""
         tunes_context = self.gradient and not self.takes_templates and not self.needs_pictures
         return tunes_context and getattr(settings, "reset", "image") == "image"
 
     def reads_views(self, settings: Any) -> bool:
-        """Whether it looks at more than the plain view with these settings."""
+        """Whether it reads more than the plain view with these settings."""
         return self.needs_views or getattr(settings, "keep", None) is not None
 
     def split_start(self, templates: Sequence[str]) -> tuple[str | None, Sequence[str]]:
-        """The words that the context starts from, if not its default, and the method's templates.
+        """(the words that the context starts from, the templates of the method).
 
-        A method that tunes the context starts from one template: the first, and the only one.
+        A method that tunes the context starts it from the first template, and has no others. The
+        words are None for the default context.
         """
         if templates and not self.takes_templates:
             return templates[0], ()
         return None, templates
 
     def make(self, engine: PromptEngine, settings: Any, templates: Sequence[str] = ()) -> Method:
-        """The method on an engine, with its settings and, where it takes them, templates.
+        """The method on an engine, with its settings and, if it takes them, templates.
 
         Raises:
             MethodError: templates for a method that tunes the context.
@@ -92,7 +93,7 @@ class MethodInfo:
         return self.method(engine, **chosen)
 
 
-_TOWERS: dict[str, Any] = {  # those that tune layer norms, batch after batch
+_TOWERS: dict[str, Any] = {  # of methods that tune layer norms from batch to batch
     "needs_views": False,
     "needs_pictures": True,
     "keeps_state": True,
@@ -191,13 +192,13 @@ METHODS: Mapping[str, MethodInfo] = MappingProxyType({info.name: info for info i
 
 
 def fold_name(name: str) -> str:
-    """A method's name as it is compared: small letters, `_` for `-`."""
+    """A method's name for comparison: lower case, `_` for `-`."""
     key = name.strip().lower().replace("-", "_")
     return {"zeroshot": "zero_shot", "c_tpt": "ctpt", "r_tpt": "rtpt"}.get(key, key)
 
 
 def find_plugins() -> dict[str, list[EntryPoint]]:
-    """The entries of installed packages by the name that they claim; none is imported."""
+    """The entry points of installed packages by method name; none is imported."""
     found: dict[str, list[EntryPoint]] = {}
     for entry in entry_points(group=GROUP):
         found.setdefault(fold_name(entry.name), []).append(entry)
@@ -205,11 +206,11 @@ def find_plugins() -> dict[str, list[EntryPoint]]:
 
 
 def choose_plugin(key: str, entries: Sequence[EntryPoint]) -> MethodInfo:
-    """The method of the one package that claims a name.
+    """The method of another package, from the entry points under one name.
 
     Raises:
-        MethodError: several packages claim it, or it is one of ours; what the package has cannot be
-            imported, or is no subclass of `tpt.methods.Method`.
+        MethodError: several packages use the name, or it is one of ours; the entry cannot be
+            imported, or is not a subclass of `tpt.methods.Method`.
     """
     from tpt.methods.base import Method
 
@@ -239,7 +240,7 @@ def choose_plugin(key: str, entries: Sequence[EntryPoint]) -> MethodInfo:
     return MethodInfo(
         *(entry.name, entry.value, method.title or method.__name__, method.paper),
         *(method.summary, method.cost),
-        needs_views=method.reads_views is not False,  # a property may be True with some settings
+        needs_views=method.reads_views is not False,  # a property depends on the settings
         keeps_state=method.keeps_state is True,
         together=method.together if isinstance(method.together, int) else None,
         gradient=method.gradient,
@@ -249,7 +250,7 @@ def choose_plugin(key: str, entries: Sequence[EntryPoint]) -> MethodInfo:
 
 
 def list_methods() -> Iterator[MethodInfo | MethodError]:
-    """All methods, ours first; for one of another package that does not work, why not."""
+    """All methods, ours first; the error for a method of another package that does not work."""
     yield from METHODS.values()
     for key, entries in find_plugins().items():
         try:
@@ -259,10 +260,10 @@ def list_methods() -> Iterator[MethodInfo | MethodError]:
 
 
 def find_method(name: str) -> MethodInfo:
-    """The method of this name; capitals and `-` for `_` are accepted.
+    """The method with this name; capitals and `-` for `_` are accepted.
 
     Raises:
-        MethodError: no such method; a method of another package that does not work.
+        MethodError: there is no such method, or it is of another package and does not work.
     """
     key = fold_name(name)
     if key in METHODS:
@@ -278,17 +279,17 @@ def find_method(name: str) -> MethodInfo:
 
 
 def make_settings(name: str, options: Mapping[str, Any]) -> Any:
-    """The settings of a method, its defaults where an option is missing or None.
+    """The settings of a method; an option that is missing or None has its default.
 
     Raises:
         MethodError: an option of another method, or out of its range.
     """
     info = find_method(name)
-    said = {key: value for key, value in options.items() if value is not None}
-    for option in said:
+    given = {key: value for key, value in options.items() if value is not None}
+    for option in given:
         if option not in info.options:
             raise _foreign(option, info)
-    return info.settings(**said)
+    return info.settings(**given)
 
 
 def make_method(
@@ -300,11 +301,11 @@ def make_method(
     """A method on an engine.
 
     Args:
-        options: values for its settings; None stands for the default.
-        templates: an ensemble of hand-crafted sentences in place of the engine's context.
+        options: values for its settings; None for the default.
+        templates: an ensemble of hand-crafted sentences that replaces the engine's context.
 
     Raises:
-        MethodError: unknown method, an option of another method or out of its range, templates
+        MethodError: an unknown method, an option of another method or out of its range, templates
             for a method that tunes the context.
         PromptError: a template without exactly one `{}`.
     """

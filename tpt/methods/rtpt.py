@@ -1,13 +1,13 @@
-"""R-TPT: prompt tuning for attacked pictures. Sharp views one by one, reliable views together.
+"""R-TPT: prompt tuning for attacked pictures.
 
-Lijun Sheng et al. (2504.11195): an attack on the picture misleads some views more than others, and
-the mean of all lets them speak. So the loss is the mean of the kept views' own entropies, not the
-entropy of their mean, and the answer is an ensemble of all views under the tuned context,
+Lijun Sheng et al. (2504.11195): an attack on a picture misleads some views more than others, and a
+plain mean includes them. So the loss is the mean of the kept views' own entropies, not the entropy
+of their mean, and the answer is an ensemble of all views under the tuned context,
 
     logits = sum_i w_i L_i,   w = softmax(s / 0.01),   s_i = mean of the 20 largest f_i . f_j
 
-over j != i: views that resemble many others count most. The public program takes a view out of
-its own neighbours only where its cosine to itself rounds to one, so that some stay; here none does.
+over j != i: views that resemble many others count most. A view is never its own neighbour here; in
+the public program it is, unless its cosine to itself rounds to one.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class RTPTSettings:
     keep: float = 0.1  # share of the views that are tuned on
     steps: int = 1  # optimiser steps an image; views are chosen at the first and stay
     lr: float = 5e-3
-    neighbours: int = 20  # nearest other views that a view's weight is read from
-    temperature: float = 0.01  # of the weights; towards 0 one view speaks for all
+    neighbours: int = 20  # how many nearest other views decide a view's weight
+    temperature: float = 0.01  # of the weights; towards 0 one view takes all
 
     def __post_init__(self) -> None:
         check_keep(self.keep)
@@ -44,7 +44,7 @@ class RTPTSettings:
 
 
 class RTPT(Method):
-    """Robust test-time prompt tuning; every image starts afresh.
+    """Robust test-time prompt tuning; every image starts anew.
 
     In `Adapted`, `loss` is the mean of the kept views' entropies and `entropy` that of their mean.
     With fewer than `neighbours` other views all of them count.
@@ -56,7 +56,9 @@ class RTPT(Method):
 
     def __init__(self, engine: PromptEngine, *values: Any, **options: Any) -> None:
         super().__init__(engine, *values, **options)
-        self._tuner = Tuner(engine, self.settings, sharpness=_mean_entropy, predict=self._ensemble)
+        self._tuner = Tuner(
+            engine, self.settings, uncertainty=_mean_entropy, predict=self._ensemble
+        )
 
     def _adapt(self, features: Tensor) -> Adapted:
         return self._tuner.adapt(features)

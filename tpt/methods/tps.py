@@ -85,10 +85,9 @@ class TPS(Method):
     @torch.no_grad()
     def _choose(self, features: Tensor, classes: Tensor, shift: Tensor) -> Tensor:
         """The confident views (B, S, E) of all (B, N, E) under the shifted class features."""
-        sharpness = entropy(self._logits(features, classes, shift))
-        return features.take_along_dim(
-            select_confident(sharpness, self.settings.keep).unsqueeze(-1), dim=1
-        )
+        view_entropy = entropy(self._logits(features, classes, shift))
+        selected = select_confident(view_entropy, self.settings.keep)
+        return features.take_along_dim(selected.unsqueeze(-1), dim=1)
 
     def _logits(self, features: Tensor, classes: Tensor, shift: Tensor) -> Tensor:
         """Logits (B, n, K) of (B, n, E) under the shifted class features."""

@@ -1,9 +1,9 @@
 """VTE: the vision-text-space ensemble. Average the confident views' features, predict the mean.
 
 Mario Döbler et al. (2405.14977): with S the views of lowest entropy,
-f = norm(mean of f_i over S) and logits = scale f T^T. In text space the ensemble is that of
-several templates. No gradient, no text pass. (The public program leaves the mean shorter than a
-unit vector; made unit it gives the same classes with the probabilities of the model's scale.)
+f = norm(mean of f_i over S) and logits = scale f T^T. In text space the ensemble is one of several
+templates. There is no gradient and no text pass. (The public program does not normalise the mean;
+the unit vector gives the same classes, with probabilities at the model's scale.)
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """ZERO: let the confident views vote.
 
-Matteo Farina et al. (2405.18330): with the temperature at zero each kept view's probabilities are
-one vote for its best class, votes_c = #{i in S : argmax_k L_ik = c}, and most votes win. Where
-classes tie, the next most confident view that names one of them decides, as the paper has it (its
-public program asks the views left in the order in which they were made); if none does, the most
-confident kept view.
+Matteo Farina et al. (2405.18330): at temperature zero each kept view's probabilities become one
+vote for its best class, votes_c = #{i in S : argmax_k L_ik = c}, and most votes win. If classes
+tie, the next most confident view that predicts one of them decides, as in the paper (the public
+program takes the other views in the order in which they were made); if there is none, the most
+confident kept view decides.
 
-Votes are counts, not probabilities: a softmax of them means nothing. Known to be weak where
-zero-shot is (EuroSAT), and with CoOp contexts on fine-grained sets. Where entropies are all but
-zero, the most confident views are those that rounding or their order puts first, and a tie
-between them is a toss.
+Votes are counts, not probabilities: a softmax of them means nothing. ZERO is known to be weak where
+zero-shot is weak (EuroSAT), and with CoOp contexts on fine-grained sets. If all entropies are
+nearly zero, rounding or the views' order decides which ones are the most confident, and so who
+wins a tie.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PUBLISHED_KEEP = 0.3
 
 @dataclass(frozen=True)
 class ZEROSettings:
-    """The published share (the paper's later value; at first it was 0.1)."""
+    """The share in the paper's later version; the first one had 0.1."""
 
     keep: float = PUBLISHED_KEEP  # share of the views that vote
 
@@ -38,7 +38,7 @@ class ZEROSettings:
 
 
 class ZERO(Method):
-    """Predict the class that most of the confident views name.
+    """Predict the class that most of the confident views vote for.
 
     In `Adapted`, `votes` holds the counts and `logits` the same as floats, with half a vote more
     for the class that wins a tie, so that the largest is the prediction.
@@ -64,8 +64,8 @@ def count_votes(logits: Tensor, view_entropy: Tensor, voters: Tensor) -> tuple[T
 
     Returns:
         (B, K) whole numbers, and (B, K) floats with half a vote more for the winner of a tie:
-        the first of the tied classes that is named by the views left, most confident first, else
-        by the voters.
+        the first tied class that the other views predict, most confident first, else the first
+        that the voters predict.
     """
     named = logits.argmax(-1)  # (B, N)
     classes = torch.arange(logits.shape[-1], device=named.device)
@@ -75,6 +75,6 @@ def count_votes(logits: Tensor, view_entropy: Tensor, voters: Tensor) -> tuple[T
     ties = votes == votes.amax(-1, keepdim=True)  # (B, K)
     place = torch.arange(named.shape[1], device=named.device)
     first = torch.where(ties.gather(1, named), place, len(place)).amin(-1, keepdim=True)
-    winner = named.gather(1, first)  # (B, 1); there always is one, as the voters named all ties
+    winner = named.gather(1, first)  # (B, 1); it exists, because the voters named all tied classes
     half = 0.5 * (ties.sum(-1, keepdim=True) > 1).float()
     return votes, votes.float().scatter_add(1, winner, half)

@@ -1,7 +1,7 @@
 """Plain CLIP: view 0 against the class features, with one template or an ensemble of them.
 
 Alec Radford et al. (2103.00020), section 3.1.4: with several templates the unit text features of
-each class are averaged and made unit again.
+each class are averaged and normalised again.
 """
 
 from __future__ import annotations

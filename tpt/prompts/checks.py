@@ -1,4 +1,4 @@
-"""Checks of what an engine is given: class names, templates, a context that fits the model."""
+"""Check the inputs of an engine: class names, templates, a context that fits the model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from tpt.text import drop_invisible, fold, is_utf8
 
 
 def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
-    """The templates, if each is text with exactly one place for the class name."""
+    """The templates, if each is text with exactly one place for the class name.
+
+    Raises:
+        PromptError: a single string, or as `check_template`, or not exactly one `{}`.
+    """
     if isinstance(templates, str):
         raise PromptError(
             f'Templates are expected as a list, but the single string "{templates}" came. Write '
@@ -30,7 +34,7 @@ def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_names(classes: Sequence[str]) -> tuple[str, ...]:
-    """The class names as a tuple, without invisible characters, if every one of them is a name.
+    """The class names as a tuple, without invisible characters.
 
     Raises:
         PromptError: as `take_names`, no names at all, or an empty one.
@@ -48,10 +52,10 @@ def check_names(classes: Sequence[str]) -> tuple[str, ...]:
 
 
 def take_names(classes: Sequence[str]) -> tuple[str, ...]:
-    """Texts in an order as a tuple, without invisible characters.
+    """A list of texts as a tuple, without invisible characters.
 
     Raises:
-        PromptError: a single text or a set in place of a list, or one that is no text.
+        PromptError: a single text or a set instead of a list, or an entry that is not text.
     """
     kind = type(classes).__name__
     if isinstance(classes, str):
@@ -87,40 +91,39 @@ def _say(value: object) -> str:
 
 
 def check_fit(context: Context, clip: Clip, classes: tuple[str, ...], force: bool) -> None:
-    """Refuse a context that was made for something else, as far as that can be known."""
-    count, width, info = len(classes), context.vectors.shape[-1], context.info
-    made_for = f" It was made for {_model(info.model, info.pretrained)}." if info.model else ""
+    """Refuse a context that is known to be for another model or other classes."""
+    info, model = context.info, name_model(clip.name, clip.pretrained)
+    width, gives = context.vectors.shape[-1], f"{model} gives width {clip.embedding_width}."
+    made_for = f" It was made for {name_model(info.model, info.pretrained)}." if info.model else ""
     if width != clip.width:
         raise PromptError(
-            f"The context vectors are {width} wide, but {_model(clip.name, clip.pretrained)} has "
-            f"tokens of width {clip.width}.{made_for} Use the model the prompt was made for."
+            f"The context vectors are {width} wide, but {model} has tokens of width {clip.width}."
+            f"{made_for} Use the model the prompt was made for."
         )
     if context.meta is not None and context.meta.feature_width != clip.embedding_width:
         raise PromptError(
-            f"The context's meta-network reads image features of width "
-            f"{context.meta.feature_width}, but {_model(clip.name, clip.pretrained)} gives width "
-            f"{clip.embedding_width}.{made_for} Use the model the prompt was made for."
+            "The context's meta-network reads image features of width "
+            f"{context.meta.feature_width}, but {gives}{made_for} Use the model the prompt was "
+            "made for."
         )
     what = "context is class-specific" if context.head is None else "head was fitted"
     made = len(context.vectors) if context.head is None else context.head.classes
-    if context.fixed_classes and made != count:
+    if context.fixed_classes and made != len(classes):
         raise PromptError(
-            f"The {what} for {made} classes, but {count} class "
-            "names were given. Give the classes it was trained with, in the same order."
+            f"The {what} for {made} classes, but {len(classes)} class names were given. Give the "
+            "classes it was trained with, in the same order."
         )
     if context.head is not None and context.head.width != clip.embedding_width:
         raise PromptError(
-            f"The head reads image features of width {context.head.width}, but "
-            f"{_model(clip.name, clip.pretrained)} gives width {clip.embedding_width}.{made_for} "
+            f"The head reads image features of width {context.head.width}, but {gives}{made_for} "
             "Use the model the head was fitted with."
         )
     if context.fixed_classes and info.classes is not None:
         for place, (trained, given) in enumerate(zip(info.classes, classes, strict=True), start=1):
             if fold(trained) != fold(given):
                 raise PromptError(
-                    f'The {what} and its class number {place} is "{trained}", '
-                    f'but "{given}" was given there. Give the classes it was trained with, in the '
-                    "same order."
+                    f'The {what} and its class number {place} is "{trained}", but "{given}" was '
+                    "given there. Give the classes it was trained with, in the same order."
                 )
     _check_model(context, clip, force)
 
@@ -129,7 +132,7 @@ def _check_model(context: Context, clip: Clip, force: bool) -> None:
     info = context.info
     if clip.is_model(info.model, info.pretrained, info.digest):
         return
-    made, given = _model(info.model, info.pretrained), _model(clip.name, clip.pretrained)
+    made, given = name_model(info.model, info.pretrained), name_model(clip.name, clip.pretrained)
     if made == given:
         made, given = f"other weights ({info.digest})", f"{given} with the weights {clip.digest}"
     text = (
@@ -141,5 +144,6 @@ def _check_model(context: Context, clip: Clip, force: bool) -> None:
     warnings.warn(f"{text} It is used because of --force.", stacklevel=4)
 
 
-def _model(name: str | None, pretrained: str | None) -> str:
+def name_model(name: str | None, pretrained: str | None) -> str:
+    """A model's name for a message: "ViT-B-16 (openai)"."""
     return f"{name or 'this model'} ({pretrained})" if pretrained else (name or "this model")
