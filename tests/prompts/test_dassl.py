@@ -165,7 +165,7 @@ IMAGE = "image_encoder.transformer.resblocks.1.VPT_shallow"
         (
             "MultiModalPromptLearner",
             {"prompt_learner.proj.weight": torch.ones(9, 8)},
-            ["of MaPLe: the prompts of the image tower cannot be put in here"],
+            ["of MaPLe: the prompts of the image tower cannot be used here"],
         ),
         (
             "VLPromptLearner",

@@ -606,7 +606,7 @@ def test_a_small_file_that_unpacks_to_much_is_not_unpacked(tmp_path: Path) -> No
 def test_a_tensor_that_is_no_plain_array_is_refused(tmp_path: Path, tensor: Tensor) -> None:
     path = tmp_path / "prompt.pt"
     torch.save({"ctx": tensor}, path)
-    assert 'a tensor "ctx" that is no plain array of real numbers' in message_of(path)
+    assert 'a tensor "ctx" that is not a plain real array' in message_of(path)
 
 
 # --- files that would run code ---

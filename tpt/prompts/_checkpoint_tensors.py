@@ -1,8 +1,8 @@
-"""Which of a prompt file's tensors make a context, and which mean that it is no file of ours.
+"""Choose the tensors of a prompt file that make a context, and refuse files of other methods.
 
-CoOp's relatives keep their learned tensors beside a `ctx` of their own meaning: several contexts
-for all classes (PLOT, ProDA), prompts inside the towers (MaPLe, PromptSRC), projections. Their
-`ctx` alone would be used without a word of complaint and predict something else.
+CoOp's relatives store other learned tensors beside a `ctx` that means something else: several
+contexts for all classes (PLOT, ProDA), prompts inside the towers (MaPLe, PromptSRC), projections.
+Their `ctx` alone would load without an error and predict something else.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from tpt.prompts.meta_network import NAMES
 from tpt.text import some
 
 META = "meta_net."
-_DROPPED = ("token_prefix", "token_suffix", "bias_vectors")  # of the classes it was trained with
+_DROPPED = ("token_prefix", "token_suffix", "bias_vectors")  # they belong to the training classes
 _PREFIX = re.compile(r"((\w+\.)*prompt_learner\.)?(module\.)*(?=\w)")
-# A frozen CLIP beside the learner, as OpenAI names its parts: nothing that was learned.
+# The frozen CLIP that some checkpoints hold too, by OpenAI's names.
 _CLIP = re.compile(
     r"(module\.)*(logit_scale|((image_encoder|ZS_image_encoder|text_encoder|clip_model|clip|model)\.)+(visual\.)?"
     r"(logit_scale|class_embedding|positional_embedding|token_embedding\.weight|text_projection"
@@ -31,14 +31,14 @@ _CLIP = re.compile(
 
 
 def choose_tensors(source: Path, state: dict[Any, Any]) -> dict[str, Any]:
-    """The tensors that make a context, among all that a file holds.
+    """The tensors that make a context, among all tensors of a file.
 
     Raises:
-        PromptError: others beside them, without which they mean something else.
+        PromptError: there are none, or the file holds other learned tensors too.
     """
     named = {key: value for key, value in state.items() if isinstance(key, str)}
     named = {_PREFIX.sub("", key, count=1): value for key, value in named.items()}
-    # KgCoOp carries half a meta-network that it never uses.
+    # KgCoOp's files hold half a meta-network that it never uses.
     meta = "bias_vectors" not in named
     whole = all(META + name in named for name in NAMES)
     chosen, others = {}, []
@@ -55,14 +55,14 @@ def choose_tensors(source: Path, state: dict[Any, Any]) -> dict[str, Any]:
         raise PromptError(
             f'The prompt file "{source}" holds other learned tensors beside the context vectors '
             f"({listed}), so it is {_name_method(others)}, and its vectors alone would mean "
-            "something else. Expected a prompt of CoOp, CoCoOp, KgCoOp, ProGrad or ours."
+            "something else. Expected a prompt of CoOp, CoCoOp, KgCoOp, ProGrad or tpt."
         )
     _check_rows(source, chosen.get("ctx"), named.get("token_prefix"))
     return chosen
 
 
 def _name_method(others: list[str]) -> str:
-    """The method that learned such tensors, and what of it a text context alone would lack."""
+    """The method that learned such tensors, and which parts of it cannot be used here."""
     deep = any(("VPT" in key and "text" in key) or "compound_prompts_text" in key for key in others)
     projected = [key for key in others if key.startswith(("proj.", "compound_prompt"))]
     seen = projected or any("VPT" in key and "text" not in key for key in others)
@@ -70,12 +70,12 @@ def _name_method(others: list[str]) -> str:
         return "of a method that this version does not read"
     lacking = ["the prompts of the text tower's deeper layers"] * deep
     lacking += ["the prompts of the image tower"] * bool(seen)
-    method = "MaPLe" if projected else "PromptSRC or its kin (IVLP, VPT)"
-    return f"of {method}: {' and '.join(lacking)} cannot be put in here"
+    method = "MaPLe" if projected else "PromptSRC or its relatives (IVLP, VPT)"
+    return f"of {method}: {' and '.join(lacking)} cannot be used here"
 
 
 def _check_rows(source: Path, vectors: Any, prefix: Any) -> None:
-    """Refuse a (K, M, D) context that is not one a class: `token_prefix` has a row for each."""
+    """Refuse a (K, M, D) context that is not one a class; `token_prefix` has one row a class."""
     if not (isinstance(prefix, Tensor) and isinstance(vectors, Tensor) and vectors.ndim == 3):
         return
     if prefix.ndim == 0 or len(prefix) != len(vectors):
@@ -83,8 +83,8 @@ def _check_rows(source: Path, vectors: Any, prefix: Any) -> None:
         raise PromptError(
             f'The prompt file "{source}" holds {len(vectors)} contexts for {rows} rows of class '
             "tokens (token_prefix), so they are not one context a class but several for all, as "
-            "PLOT and ProDA learn them. PLOT compares each of them with the parts of a picture, "
-            "which is not computed here. Expected as many contexts as rows, or one context (M, D)."
+            "PLOT and ProDA learn them. PLOT compares each of them with parts of a picture, which "
+            "is not supported. Expected as many contexts as rows, or one context (M, D)."
         )
 
 

@@ -1,9 +1,9 @@
-"""The full-length text path: open_clip's own forward pass with the context put in.
+"""The full-length text path: open_clip's own forward pass with the context inserted.
 
 It works for every open_clip text transformer (bidirectional ones, class-token ones, unusual
-blocks), because it is that transformer: where it looks up its token embeddings, those of the
-placeholders are exchanged for the context vectors, and everything after is the model's own code.
-It costs K x L tokens a pass, or K times the longest prompt where the tower masks its padding.
+blocks), because the model's own code runs: only its lookup of token embeddings is intercepted, to
+replace those of the placeholders by the context vectors. A pass costs K x L tokens, or K times the
+longest prompt if the tower masks its padding.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tpt.model.clip import Clip
 from tpt.prompts._passes import bytes_of_graph, encode_in_passes
 from tpt.prompts.token_rows import PromptRows
 
-_ROWS_A_PASS = 512  # bounds memory where no graph is kept
+_ROWS_A_PASS = 512  # bounds memory when no graph is kept
 
 
 class FullEncoder:
@@ -45,23 +45,23 @@ class FullEncoder:
 
     def _encode(self, ids: Tensor, slots: Tensor, vectors: Tensor) -> Tensor:
         where = slots.unsqueeze(-1).expand(-1, -1, self.clip.width)
-        with _PutIn(self.clip.text.token_embedding.weight, where, vectors):
+        with _Inserting(self.clip.text.token_embedding.weight, where, vectors):
             encoded: Tensor = self.clip.model.encode_text(ids)  # type: ignore[operator]
         return encoded
 
 
 def _cut_padding(ids: Tensor, masked_id: int | None) -> Tensor:
-    """Rows (K, L) as long as the longest prompt, if the tower masks what stands behind it."""
+    """Rows (K, L) cut to the longest prompt, if the tower masks its padding."""
     if masked_id is None or ids.shape[1] == 0:
         return ids
     used = (ids != masked_id).any(0).nonzero()
     return ids[:, : int(used.max()) + 1] if len(used) else ids
 
 
-class _PutIn(TorchFunctionMode):
-    """While it is on, in this thread alone, a lookup in `table` gives `vectors` at `where`.
+class _Inserting(TorchFunctionMode):
+    """In this block and thread, a lookup in `table` gives `vectors` at the columns `where`.
 
-    A hook on the model's module would be seen by every thread that runs the model.
+    A hook on the module would affect every thread that runs the model.
     """
 
     def __init__(self, table: Tensor, where: Tensor, vectors: Tensor) -> None:

@@ -1,9 +1,9 @@
-"""CUDA graphs: the kernels of a computation, recorded once for a shape and then launched at once.
+"""CUDA graphs: record the kernels of a computation once a shape, then launch them in one call.
 
-The text side of a short class list is hundreds of kernels, which take a GPU less time than it takes
-the host to launch them. A recording launches all of them in one call, on the memory it was made
-with. Its first use is compared with the computation itself. Where recording fails or the numbers
-differ, a warning says so and the computation goes on without.
+The text side of a short class list is hundreds of kernels, which a GPU runs faster than the host
+can launch them. A recording launches all of them at once, in its own memory. Its first result is
+compared with the plain computation. If recording fails or the numbers differ, a warning appears and
+the computation goes on without recordings.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from tpt.model.surroundings import Lock
 
 Work = Callable[[Tensor], Tensor]
 
-_MOST = 4  # shapes that are recorded, each with memory of its own
-_SEEN = 2  # times that a shape came before it is recorded: the last batch comes once
-_WARM_UP = 2  # runs in which libraries choose their kernels and allocate
-_TOLERANCE = 1e-3
+_MOST = 4  # shapes that are recorded, each with its own memory
+_SEEN = 2  # times that a shape must come before it is recorded; the last batch's comes once
+_WARM_UP = 2  # runs in which libraries choose their kernels and allocate memory
+_TOLERANCE = 1e-3  # of the largest number
 
 
 class Recorder:
-    """Records on one device, on a stream of its own."""
+    """Records on one device, on its own stream."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -40,7 +40,7 @@ class Recorder:
 
     @contextmanager
     def on_side_stream(self) -> Iterator[None]:
-        """Launch on this stream; the forward pass of a recorded backward pass must run there."""
+        """Launch on this stream, as the forward pass of a recorded backward pass must be."""
         here = self._gpu.current_stream(self.device)
         self._stream.wait_stream(here)
         with self._gpu.stream(self._stream):
@@ -48,13 +48,13 @@ class Recorder:
         here.wait_stream(self._stream)
 
     def record(self, work: Work, like: Tensor) -> Work:
-        """`work` as one launch, for tensors of the shape and type of `like`."""
+        """`work` as one launch, for tensors with the shape and dtype of `like`."""
         held = torch.zeros_like(like)
         with self.on_side_stream():
             for _ in range(_WARM_UP):
                 work(held)
         graph = self._gpu.CUDAGraph()
-        # Other threads decode and lock memory meanwhile, which says nothing about this one.
+        # Other threads may pin memory meanwhile, which must not end this recording.
         with self._gpu.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
             made = work(held)
 
@@ -67,7 +67,7 @@ class Recorder:
 
 
 class Replayed:
-    """`work`, recorded for the shapes that come again. Only what asks for no gradient is."""
+    """`work`, recorded for shapes that come repeatedly; only for calls without gradients."""
 
     def __init__(self, work: Work, recorder: Recorder | None) -> None:
         self._work = work
@@ -88,12 +88,12 @@ class Replayed:
         return self._work(x)
 
     def forget(self) -> None:
-        """Free the recordings; what they recorded will not be asked for again."""
+        """Free the recordings and make no more."""
         with self._lock:
             self._recorder, self._recorded = None, {}
 
     def _find(self, x: Tensor) -> Work | None:
-        """The recording for a shape, if there is one or it is time to make it."""
+        """The recording for the shape of `x`, which may be made now, or None."""
         if self._recorder is None:
             return None
         if x.shape in self._recorded:
@@ -119,6 +119,6 @@ class Replayed:
 
 
 def _differ(found: Tensor, expected: Tensor) -> str:
-    """How a recording's numbers differ from the computation's; nothing where they do not."""
+    """How a recording's numbers differ from the plain computation's, "" if they do not."""
     most = float((found - expected).abs().max()) / max(float(expected.abs().max()), 1e-30)
     return "" if most <= _TOLERANCE else f"its numbers are off by {most:.2g} of the largest"

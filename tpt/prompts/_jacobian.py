@@ -1,10 +1,10 @@
-"""The start's Jacobian: what class features do when the context moves, as one matrix.
+"""The start's Jacobian: the derivative of the class features by the context, as one matrix.
 
-Every image starts from the same context v, so d t_ke / d v is a constant of the class list, and an
-image's first gradient is its product with d loss / d t_ke, in place of a backward pass through the
-text tower. A class's features depend on no other class, so E backward passes over contexts of each
-class's own give all of it. Those of causal towers no longer share the context: a pass costs about
-2.4 images' gradients.
+Every image starts from the same context v, so d t_ke / d v is a constant of the class list. An
+image's first gradient is its product with d loss / d t_ke, without a backward pass through the text
+tower. A class's features depend on no other class, so E backward passes, with a separate context
+for each class, give the whole matrix. With separate contexts causal towers share less work: a pass
+costs about as much as 2.4 images' gradients.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from torch import Tensor
 
 from tpt.errors import PromptError, is_out_of_memory
 
-_CLASSES = 32  # of which a graph is held while the matrix is built
-_DIRECTIONS = 16  # of features, pulled back in one pass; twice and twice as many take 2.5 x as long
+_CLASSES = 32  # whose graph is held at a time while the matrix is built
+_DIRECTIONS = 16  # features pulled back in one pass; with 32 or 64 it takes 2.5 times as long
 
 Differentiable = Callable[[slice], tuple[Tensor, Tensor]]
-"""Of some of the classes, contexts (k, M, D) of their own and unit features (k, E) with a graph."""
+"""Makes, for some of the classes, separate contexts (k, M, D) and features (k, E) with a graph."""
 
 
 @dataclass(frozen=True, eq=False)
 class StartJacobian:
-    """J[k, e] = d t_ke / d v_k, and what it is for."""
+    """J[k, e] = d t_ke / d v_k."""
 
     matrix: Tensor  # (K, E, M D), in the dtype of the text tower's weights
     start: torch.Size  # (M, D), or (K, M, D) for class-specific vectors
 
     def pull_back(self, pull: Tensor) -> Tensor:
-        """Gradients (B, M, D), or (B, K, M, D), of what has gradients (B, K, E) at the features."""
+        """Gradients (B, M, D), or (B, K, M, D), from gradients (B, K, E) at the class features."""
         pull = pull.to(self.matrix.dtype)
         if len(self.start) == 3:
             grads = torch.einsum("bke,kep->bkp", pull, self.matrix)
@@ -50,17 +50,17 @@ def build_start_jacobian(
     vectorised: bool,
     show: Callable[[int], None],
 ) -> StartJacobian:
-    """Build it, some classes and some directions at a time.
+    """Build the Jacobian, some classes and some directions at a time.
 
     Args:
-        features_of: the features of a part of the classes.
+        features_of: makes the features of a part of the classes.
         classes: K.
-        start: shape of the start context.
-        vectorised: as `pull_back_each` has it.
-        show: called with the number of classes that are done, first 0.
+        start: the shape of the start context.
+        vectorised: as in `pull_back_each`.
+        show: called with the number of classes done, first 0.
 
     Raises:
-        PromptError: there is no memory for it.
+        PromptError: there is not enough memory.
     """
     matrix: Tensor | None = None
     show(0)
@@ -81,10 +81,10 @@ def build_start_jacobian(
 
 
 def pull_back_each(vectors: Tensor, features: Tensor, pulls: Tensor, vectorised: bool) -> Tensor:
-    """Gradients (n, ...) at `vectors` of what has the gradients (n, k, E) at their features.
+    """Gradients (n, ...) at `vectors` from the gradients `pulls` (n, k, E) at their features.
 
     Args:
-        vectorised: whether the text path has batched backward kernels; open_clip's own has none.
+        vectorised: whether the text path can be batched by vmap; open_clip's own cannot.
     """
 
     def pull_back(pull: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""A text side cut into passes whose autograd graphs fit into memory.
+"""Split the text side into passes whose autograd graphs fit into memory.
 
-Where the graph of all prompts would be too large, each pass keeps its inputs alone and is computed
-again when its gradient is asked for (Tianqi Chen et al., 1604.06174): a third more time, and memory
-that does not grow with the number of classes or of contexts.
+If the graph of all prompts would be too large, each pass keeps only its inputs and is computed
+again for its gradient (Tianqi Chen et al., 1604.06174). That takes a third more time, and memory
+that does not grow with the number of classes or contexts.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from torch.utils.checkpoint import checkpoint
 from tpt.model.clip import Clip
 
 MOST_BYTES = 4 * 2**30
-"""Of one graph that is kept whole."""
+"""The largest graph that is kept whole."""
 
 _NUMBERS = 20
-"""What a token keeps in a layer for its gradient, in widths of the tower: two norms' inputs,
-queries, keys, values, what they mixed, and the wide layer before and after its activation."""
+"""What the graph holds for a token and a layer, in widths of the tower: the inputs of two norms,
+queries, keys, values, their mixture, and the MLP's hidden layer before and after its activation."""
 
 
 def bytes_of_graph(clip: Clip, tokens: int) -> int:
-    """About how much the graph of a forward pass of so many text tokens holds, in float32."""
+    """About how many bytes the float32 graph of a forward pass over `tokens` text tokens holds."""
     weights = sum(weight.numel() for weight in clip.text.transformer.parameters())
     layers = max(1, round(weights / (12 * clip.width**2)))
     return max(1, tokens) * layers * clip.width * _NUMBERS * 4
@@ -33,13 +33,13 @@ def bytes_of_graph(clip: Clip, tokens: int) -> int:
 def encode_in_passes(
     encode: Callable[..., Tensor], tensors: tuple[Tensor, ...], bytes_a_row: int, most_rows: int
 ) -> Tensor:
-    """`encode(*tensors)`, which maps n rows to n rows, in passes that fit.
+    """`encode(*tensors)`, which maps n rows to n rows, in passes that fit into memory.
 
     Args:
         encode: computes some rows.
-        tensors: its arguments, of n rows each; the last may ask for a gradient.
-        bytes_a_row: what the graph of a row holds.
-        most_rows: of a pass, also where no graph is kept.
+        tensors: its arguments, of n rows each; the last may require a gradient.
+        bytes_a_row: how much the graph of a row holds.
+        most_rows: rows of a pass, also if no graph is kept.
     """
     rows = len(tensors[0])
     again = torch.is_grad_enabled() and tensors[-1].requires_grad and rows > 1

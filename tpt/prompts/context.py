@@ -16,13 +16,11 @@ from tpt.prompts.calibration import Calibration
 from tpt.prompts.files import load_context, save_context
 from tpt.prompts.head import Head
 from tpt.prompts.meta_network import MetaNet
-from tpt.prompts.prompt_info import Blend, PromptInfo
+from tpt.prompts.prompt_info import POSITIONS, Blend, PromptInfo
 from tpt.prompts.token_rows import check_template, word_ids, word_ids_after
 
 if TYPE_CHECKING:
     from tpt.model.clip import Clip
-
-POSITIONS = ("end", "middle", "front")
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,18 +29,18 @@ class Context:
 
     Args:
         vectors: (M, D) for one context that all classes share ("unified"), or (K, M, D) for one a
-            class ("class-specific"). Kept as float32 on the CPU.
+            class ("class-specific"). Copied as float32 to the CPU.
         position: "end" (vectors, then the class name), "middle" or "front".
-        before: for "middle", how many vectors stand ahead of the class name; default floor(M / 2).
+        before: for "middle", how many vectors come before the class name; default floor(M / 2).
         info: where the context came from; written to and read from prompt files.
         meta: CoCoOp's meta-network, which shifts the vectors for each image; default none.
         blend: hand-crafted templates mixed into the class features; default none.
-        head: a few-shot head that answers in place of the class features; default none.
-        calibration: how the scores of one method are read; default as they are.
+        head: a few-shot head that answers instead of the class features; default none.
+        calibration: how the scores of one method are read; default unchanged.
 
     Raises:
-        PromptError: wrong shape, unknown position, a vector that is NaN or infinite, a
-            meta-network that does not go with the vectors.
+        PromptError: a wrong shape, an unknown position, a vector that is NaN or infinite, a
+            meta-network or a head that does not fit.
     """
 
     vectors: Tensor
@@ -57,7 +55,7 @@ class Context:
     @torch.inference_mode(False)
     @steady()
     def __post_init__(self) -> None:
-        # A copy: whoever gave the vectors may train on.
+        # A copy, because the caller may go on training its vectors.
         vectors = torch.as_tensor(self.vectors).detach().to("cpu", torch.float32, copy=True)
         vectors = vectors.contiguous()
         if vectors.ndim not in (2, 3) or 0 in vectors.shape:
@@ -113,12 +111,12 @@ class Context:
 
     @property
     def fixed_classes(self) -> bool:
-        """Whether it is for the classes that it was learned with, and no others."""
+        """Whether it only works with the classes that it was trained on."""
         return self.class_specific or self.head is not None
 
     @property
     def sha256(self) -> str:
-        """A digest of all numbers: the vectors, a meta-network's and a head's."""
+        """A digest of all numbers: of the vectors, the meta-network and the head."""
         parts = [self.vectors]
         for beside in (self.meta, self.head):
             parts += beside.tensors().values() if beside else ()
@@ -126,20 +124,20 @@ class Context:
 
     @property
     def conditional(self) -> bool:
-        """Whether each image has a context of its own (CoCoOp)."""
+        """Whether each image has its own context (CoCoOp)."""
         return self.meta is not None
 
     @classmethod
     @steady()
     def from_words(cls, clip: Clip, words: str) -> Context:
-        """The context that some words make, e.g. "a photo of a".
+        """Make a context from words, e.g. "a photo of a".
 
-        `{}` marks where the class name stands ("a photo of a {} in the wild"); without it the
-        name comes last. The prompt's final "." is added by the engine, so one at the end of
-        `words` is dropped; `_` is a space.
+        `{}` marks the place of the class name ("a photo of a {} in the wild"); without it the
+        name comes last. The engine adds a "." to the prompt, so one at the end of `words` is
+        dropped; `_` is a space.
 
         Raises:
-            PromptError: no words, more than one `{}`, or bytes that are no text.
+            PromptError: no words, more than one `{}`, or as `check_template`.
         """
         check_template(words)
         text = words.replace("_", " ").strip()
@@ -166,16 +164,24 @@ class Context:
     def load(cls, path: str | os.PathLike[str]) -> Context:
         """Read a prompt file: ours (.safetensors or .pt) or an official CoOp checkpoint.
 
-        Nothing in the file is executed. Raises PromptError for anything that is not a prompt.
+        Nothing in the file is executed.
+
+        Raises:
+            PromptError: the file cannot be read, or is not a prompt.
         """
         return load_context(path, cls)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a .safetensors (preferred) or .pt file; an older one survives a failure."""
+        """Write a .safetensors (preferred) or .pt file; a failure leaves an older file unchanged.
+
+        Raises:
+            PromptError: another suffix.
+            OutputError: the disk refused.
+        """
         save_context(self, path)
 
     def described(self, **facts: object) -> Context:
         """The same context with some fields of `info` set, e.g. `described(shots=16)`."""
         if {"model", "pretrained"} & facts.keys():
-            facts = {"digest": None, **facts}  # what was known is of another model
+            facts = {"digest": None, **facts}  # the known digest is another model's
         return replace(self, info=replace(self.info, **facts))  # type: ignore[arg-type]

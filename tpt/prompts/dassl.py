@@ -3,10 +3,9 @@
     seed1/log.txt
     seed1/prompt_learner/checkpoint, model.pth.tar-50
 
-The log begins with the run's whole config. What a checkpoint does not say of its prompt is read
-from it: where the class name stands, the words the training started from, the data set, the shots,
-the seed, the backbone. It is text of a stranger's; only these are looked for, and only values that
-make sense are taken.
+The log begins with the run's config, which has facts that the checkpoint lacks: the place of the
+class name, the words the training started from, the data set, the shots, the seed, the backbone.
+The text may come from anyone, so only these facts are read, and only if their values are plausible.
 """
 
 from __future__ import annotations
@@ -16,22 +15,23 @@ from pathlib import Path
 from typing import Any
 
 from tpt.errors import PromptError
+from tpt.prompts.prompt_info import POSITIONS
 
 _LEARNERS = ("prompt_learner", "VLPromptLearner", "MultiModalPromptLearner")
 _LOGS = ("log.txt", "config.yaml")
-_LARGEST = 2**18  # bytes of a log's beginning, which holds the config
+_LARGEST = 2**18  # bytes that are read of a log; the config comes first
 _LINE = re.compile(r"( *)([A-Z][A-Z0-9_]*):(?: (.*))?")
-_POSITIONS = ("end", "middle", "front")
+
 _BACKBONES = re.compile(r"RN(50|101|50x4|50x16|50x64)|ViT-(B/32|B/16|L/14|L/14@336px)")
 
 Tree = dict[str, Any]
 
 
 def find_checkpoint(folder: Path) -> Path:
-    """The checkpoint of an output folder: the latest, else the best.
+    """The checkpoint of an output folder: the one of the last epoch, else the best.
 
     Raises:
-        PromptError: no checkpoint in it.
+        PromptError: the folder has none.
     """
     homes = [folder / name for name in _LEARNERS if (folder / name).is_dir()] or [folder]
     found = [file for home in homes for file in home.glob("model*.pth.tar*") if file.is_file()]
@@ -49,9 +49,9 @@ def _epoch(file: Path) -> tuple[int, str]:
 
 
 def read_facts(checkpoint: Path) -> dict[str, Any]:
-    """What the log beside a checkpoint says of its prompt, by the names of prompt files.
+    """The facts about a prompt in the log beside its checkpoint, by their names in prompt files.
 
-    Of position, words, dataset, shots and seed those that it says; nothing without a log.
+    Those of position, words, dataset, shots and seed that the log has; none without a log.
     """
     tree = _read_log(checkpoint)
     trainer = _table(tree, "TRAINER")
@@ -59,10 +59,10 @@ def read_facts(checkpoint: Path) -> dict[str, Any]:
     # KgCoOp and ProGrad keep their settings under CoOp's name.
     section = _table(trainer, name) or _table(trainer, "COOP")
     facts: dict[str, Any] = {}
-    if section.get("CLASS_TOKEN_POSITION") in _POSITIONS:
+    if section.get("CLASS_TOKEN_POSITION") in POSITIONS:
         facts["position"] = section["CLASS_TOKEN_POSITION"]
     elif name == "COCOOP":
-        facts["position"] = "end"  # it knows no other
+        facts["position"] = "end"  # the only one that it has
     words = str(section.get("CTX_INIT") or "").replace("_", " ").strip()
     if words and words.isprintable() and len(words) < 500:
         facts["words"] = words
@@ -76,7 +76,7 @@ def read_facts(checkpoint: Path) -> dict[str, Any]:
 
 
 def find_backbone(checkpoint: Path) -> str | None:
-    """open_clip's name of the model that the log beside a checkpoint names; OpenAI's weights."""
+    """open_clip's name of the model in the log beside a checkpoint; its weights are OpenAI's."""
     backbone = _table(_table(_read_log(checkpoint), "MODEL"), "BACKBONE").get("NAME")
     if not isinstance(backbone, str) or not _BACKBONES.fullmatch(backbone):
         return None
@@ -89,7 +89,7 @@ def _table(tree: Tree, key: str) -> Tree:
 
 
 def _read_log(checkpoint: Path) -> Tree:
-    """The config in a log, of the run's folder or the checkpoint's, as nested tables of text."""
+    """The config in the log of the run's folder or of the checkpoint's, as nested tables."""
     for home in (checkpoint.parent.parent, checkpoint.parent):
         for name in _LOGS:
             file = home / name
@@ -101,7 +101,7 @@ def _read_log(checkpoint: Path) -> Tree:
 
 
 def _parse(text: str) -> Tree:
-    """Nested tables of `KEY: value` lines, as yacs prints a config; other lines are passed over."""
+    """Nested tables of `KEY: value` lines, as yacs prints a config; other lines are skipped."""
     root: Tree = {}
     open_tables: list[tuple[int, Tree]] = [(-1, root)]
     for line in text.splitlines():

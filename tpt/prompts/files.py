@@ -1,16 +1,15 @@
 """Prompt files: context vectors and where they came from, written and read without pickling.
 
-Three forms are read: our `.safetensors`, our `.pt`, and the official checkpoints of CoOp, CoCoOp,
-KgCoOp and ProGrad (`prompt_learner/model.pth.tar-50`: `state_dict["ctx"]`, (M, D) or (K, M, D),
-possibly fp16, and CoCoOp's `meta_net.*`; their `token_prefix` and `token_suffix` belong to the
-training classes and are dropped). Names may follow `module.` and `prompt_learner.`; the CLIP
-weights that a whole model's checkpoint holds beside them are dropped too. A file with any other
-tensor is of a relative whose `ctx` means something else, and is refused. What they do not say is
-read from the log beside them (`tpt.prompts.dassl`).
+Three formats are read: our `.safetensors`, our `.pt`, and the official checkpoints of CoOp, CoCoOp,
+KgCoOp and ProGrad. These are `prompt_learner/model.pth.tar-50` with `state_dict["ctx"]`, (M, D) or
+(K, M, D), possibly fp16, and CoCoOp's `meta_net.*`. The prefixes `module.` and `prompt_learner.` of
+names are ignored. `token_prefix` and `token_suffix` belong to the training classes and are dropped,
+and so are CLIP's own weights. A file with any other tensor comes from a method whose `ctx` means
+something else, and is refused. Missing facts are read from the log beside a checkpoint
+(`tpt.prompts.dassl`).
 
-Torch files go through torch's restricted reader; the few harmless classes that official checkpoints
-carry beside the vectors (the scheduler with its optimiser, numpy scalars) become inert stand-ins,
-and anything else is refused.
+Torch files go through torch's restricted reader. The few harmless classes in official checkpoints
+(the scheduler with its optimiser, numpy scalars) become inert stand-ins; all others are refused.
 """
 
 from __future__ import annotations
@@ -47,8 +46,8 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "tpt-prompt", 3
 _HEAD_FACTS = ("method", "alpha", "beta")
-_LARGEST = 2**32  # bytes of a file: 21,000 classes with 60 tokens each beside their contexts
-_LARGEST_HEAD = 2**26  # bytes of what is no tensor
+_LARGEST = 2**32  # bytes of a file: enough for 21,000 classes with 60 tokens each
+_LARGEST_HEAD = 2**26  # bytes of metadata
 _LARGEST_TENSOR = 2**29  # numbers, 2 GiB as float32
 _log = logging.getLogger(__name__)
 _standing_in = threading.Lock()
@@ -58,7 +57,7 @@ Parts = tuple[dict[str, Any], dict[str, Any]]
 
 
 class _Inert:
-    """Stands in for a class found in a checkpoint: it takes whatever comes and does nothing."""
+    """Stands in for a class found in a checkpoint: it accepts any arguments and does nothing."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> _Inert:
         return super().__new__(cls)
@@ -93,7 +92,7 @@ def save_context(context: Context, path: str | os.PathLike[str]) -> None:
     newest = head_of is not None or calibration is not None
     head: dict[str, Any] = {
         "format": FORMAT,
-        # What version 1 does not know must not be read by it as if it were not there.
+        # An older reader must refuse a file whose contents it would ignore.
         "format_version": VERSION if newest else 1 if plain else 2,
         "tool": f"tpt-runtime {__version__}",
         "position": context.position,
@@ -130,14 +129,14 @@ def save_context(context: Context, path: str | os.PathLike[str]) -> None:
 
 
 def load_context(path: str | os.PathLike[str], make: type[Context]) -> Context:
-    """Read a prompt file of any of the three forms.
+    """Read a prompt file in any of the three formats.
 
     Args:
-        path: the file, or a folder that Dassl wrote: then its latest checkpoint.
-        make: the class `Context`, which this module cannot import: it saves and loads by us.
+        path: the file, or a folder that Dassl wrote, whose latest checkpoint is read.
+        make: the class `Context`, which this module cannot import because `Context` imports it.
 
     Raises:
-        PromptError: no such file, not a prompt, truncated, or holding code.
+        PromptError: there is no such file, or it is not a prompt, is truncated, or holds code.
     """
     source = Path(path)
     source = find_checkpoint(source) if source.is_dir() else source
@@ -170,7 +169,7 @@ def _load_safetensors(source: Path) -> Parts:
 
 
 def _choose_own(source: Path, head: dict[str, Any], tensors: dict[str, Any]) -> Parts:
-    """The parts of a file of ours; a head's tensors stand beside those of the context."""
+    """The parts of a file of ours, which may hold a head's tensors beside the context's."""
     own = {key: t for key, t in tensors.items() if "head" in head and key.startswith(HEAD)}
     rest = {key: t for key, t in tensors.items() if key not in own}
     return head, {**choose_tensors(source, rest), **own}
@@ -185,7 +184,7 @@ def _load_torch(source: Path) -> Parts:
             "it holds objects that would run code when read. Expected a .safetensors or .pt prompt "
             "or an official CoOp checkpoint; ask its author for a .safetensors file."
         ) from error
-    except Exception as error:  # the reader raises nearly every kind on broken data
+    except Exception as error:  # the reader raises nearly any error on broken data
         raise _damaged(source, error) from error
     if isinstance(content, Tensor):
         return {}, {"vectors": content}
@@ -197,7 +196,12 @@ def _load_torch(source: Path) -> Parts:
 
 
 def _read_torch(source: Path) -> Any:
-    """What torch's restricted reader finds; an archive of code or a large one is not opened."""
+    """The content of a torch file, by torch's restricted reader.
+
+    Raises:
+        ValueError: an archive that holds code, or is larger than a prompt can be.
+        Exception: any error of the reader.
+    """
     if zipfile.is_zipfile(source):
         with zipfile.ZipFile(source) as archive:
             parts = archive.infolist()
@@ -208,17 +212,17 @@ def _read_torch(source: Path) -> Any:
             raise ValueError("what it holds unpacks to more than a prompt can be")
     try:
         return torch.load(source, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:  # or an official checkpoint with its scheduler
-        # torch keeps one list for the process, and is not told of stand-ins unless one is needed.
+    except pickle.UnpicklingError:  # perhaps an official checkpoint with its scheduler
+        # torch keeps one list for the whole process, so stand-ins are added only if needed.
         with _standing_in, torch.serialization.safe_globals(_stand_ins()):
             return torch.load(source, map_location="cpu", weights_only=True)
 
 
 def _check_size(source: Path, head: int) -> None:
-    """Refuse a file that is larger than a prompt can be, or whose safetensors head is."""
+    """Refuse a file that is larger than a prompt can be, or that has too large a header."""
     size = source.stat().st_size
     for name, found, most in (("file", size, _LARGEST), ("header", head, _LARGEST_HEAD)):
-        if most < found <= size:  # else the header is cut short
+        if most < found <= size:  # a header beyond the file's end means that the file is truncated
             raise PromptError(
                 f'"{source}" is not a prompt file: its {name} is {found:,} bytes long, and at most '
                 f"{most:,} are read. Give the file of the prompt, not of a whole model."
@@ -226,9 +230,9 @@ def _check_size(source: Path, head: int) -> None:
 
 
 def _stand_ins() -> list[Any]:
-    """What the restricted reader may put in the place of the harmless classes, by their names."""
+    """The stand-ins for the harmless classes, under the same names."""
 
-    def defaultdict(*args: Any) -> dict[Any, Any]:  # the reader fills plain dictionaries only
+    def defaultdict(*args: Any) -> dict[Any, Any]:  # the reader only fills plain dictionaries
         return {}
 
     defaultdict.__module__, defaultdict.__qualname__ = "collections", "defaultdict"
@@ -247,16 +251,16 @@ def _from_official(source: Path, content: dict[str, Any]) -> Parts:
 def _from_parts(
     source: Path, make: type[Context], head: dict[str, Any], tensors: dict[str, Any]
 ) -> Context:
-    """The context of a file's metadata and tensors."""
+    """Make the context from a file's metadata and tensors."""
     vectors = tensors.get("vectors", tensors.get("ctx"))
     meta = {key.removeprefix(META): t for key, t in tensors.items() if key.startswith(META)}
     if not isinstance(vectors, Tensor):
         raise not_a_prompt(source, "no tensor named vectors")
     if not (vectors.is_floating_point() or vectors.is_complex() or vectors.is_quantized):
-        raise not_a_prompt(source, f"whole numbers ({vectors.dtype}), which nothing has learned")
+        raise not_a_prompt(source, f"whole numbers ({vectors.dtype}), which cannot be learned")
     for name, tensor in tensors.items():
         if isinstance(tensor, Tensor) and not _is_plain(tensor):
-            raise not_a_prompt(source, f'a tensor "{name}" that is no plain array of real numbers')
+            raise not_a_prompt(source, f'a tensor "{name}" that is not a plain real array')
     version = head.get("format_version", VERSION)
     if not isinstance(version, int) or version > VERSION:
         raise PromptError(
@@ -279,7 +283,7 @@ def _from_parts(
         )
     except PromptError as error:
         raise PromptError(f'The prompt file "{source}" cannot be used. {error}') from error
-    except (TypeError, ValueError, KeyError) as error:  # a position or classes that are none
+    except (TypeError, ValueError, KeyError) as error:  # metadata of a wrong type
         raise _damaged(source, error) from error
     if "position" not in head:
         _log.warning(
@@ -292,13 +296,13 @@ def _from_parts(
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Whether it is dense, real, and of a size that its numbers take in memory."""
+    """Whether a tensor is dense, real, on the CPU and not too large."""
     dense = tensor.layout == torch.strided and not (tensor.is_complex() or tensor.is_quantized)
     return dense and tensor.device.type == "cpu" and tensor.numel() <= _LARGEST_TENSOR
 
 
 def _check_types(known: dict[str, Any]) -> None:
-    """Refuse facts of another type than ours: what reads them later trusts them."""
+    """Refuse facts of a wrong type, because later code relies on their types."""
     for key, value in known.items():
         wanted: Any = list | tuple if key == "classes" else int if key in ("shots", "seed") else str
         if value is not None and not isinstance(value, wanted):

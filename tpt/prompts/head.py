@@ -1,13 +1,12 @@
-"""A few-shot head: a classifier on image features that stands beside a prompt's words.
+"""A few-shot head: a classifier on image features, stored beside a prompt's words.
 
-What `coop.heads` fits comes down to one form, with f a unit image feature:
+All heads that `coop.heads` fits have one form, with f a unit image feature:
 
     logits = f W^T + b + alpha * sum_i exp(-beta (1 - f . key_i)) onehot(label_i)
 
 GDA-CLIP and LP++ have no keys; for Tip-Adapter W is the scaled class features and b zero. A head
-answers for the classes it was fitted on, and a method sees it wherever it would see
-`exp(logit_scale) * f . t_c`: views vote, are averaged and gated with the head's logits. What tunes
-a prompt has nothing to tune here.
+answers for the classes it was fitted on. Its logits replace `exp(logit_scale) * f . t_c` in every
+method: views vote, are averaged and gated with them. Methods that tune a prompt refuse a head.
 """
 
 from __future__ import annotations
@@ -30,16 +29,16 @@ class Head:
     """A fitted head of K classes for unit image features of width E.
 
     Raises:
-        PromptError: shapes that do not go together, NaN or infinite numbers, labels out of range.
+        PromptError: shapes that do not fit, NaN or infinite numbers, labels out of range.
     """
 
-    method: str  # what fitted it
-    text: Tensor  # (K, E) unit class features that it stands beside
+    method: str  # that fitted it
+    text: Tensor  # (K, E) unit class features of the prompt
     weight: Tensor  # (K, E)
     bias: Tensor  # (K,)
     keys: Tensor | None = None  # (n, E)
     labels: Tensor | None = None  # (n,) of the keys
-    alpha: float = 0.0  # of the keys' part
+    alpha: float = 0.0  # weight of the keys' part
     beta: float = 1.0  # how fast a key's influence falls with its distance
 
     def __post_init__(self) -> None:
@@ -58,7 +57,7 @@ class Head:
             whole = whole and int(labels.min()) >= 0 and int(labels.max()) < shape[0]
         if not whole:
             raise PromptError(
-                f"The head's tensors do not go together ({_shapes(self)}); expected text and "
+                f"The head's tensors do not fit together ({_shapes(self)}); expected text and "
                 "weight (K, E), bias (K,), and keys (n, E) with labels (n,) from 0 to K - 1, or "
                 "neither."
             )
@@ -88,7 +87,7 @@ class Head:
         return plain + self.alpha * (near @ F.one_hot(self.labels, self.classes).to(near.dtype))
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that it holds, by name."""
+        """The head's tensors by name."""
         return {name: value for name in NAMES if (value := getattr(self, name)) is not None}
 
     def to(self, device: torch.device) -> Head:

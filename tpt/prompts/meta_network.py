@@ -1,8 +1,8 @@
-"""CoCoOp's meta-network: what shifts a context for each image.
+"""CoCoOp's meta-network, which shifts a context for each image.
 
-Kaiyang Zhou et al. (2203.05557), section 3.2: ctx_m(x) = v_m + pi(x) with
-pi(x) = W2 relu(W1 x + b1) + b2 of the unit image feature x, the same shift for every vector. The
-hidden layer is E // 16 wide.
+Kaiyang Zhou et al. (2203.05557), section 3.2: ctx_m(x) = v_m + pi(x), the same shift
+pi(x) = W2 relu(W1 x + b1) + b2 for every vector, with x the unit image feature. The hidden layer is
+E // 16 wide.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class MetaNet:
         weight_2, bias_2: (D, H) and (D,).
 
     Raises:
-        PromptError: shapes that do not follow from one another, or numbers that are not finite.
+        PromptError: shapes that do not fit, or numbers that are not finite.
     """
 
     weight_1: Tensor
@@ -74,7 +74,7 @@ class MetaNet:
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> MetaNet:
-        """From copies of tensors by their official names, as float32 on the CPU."""
+        """Make a network from tensors by their official names, copied as float32 to the CPU."""
         missing = [name for name in NAMES if not isinstance(tensors.get(name), Tensor)]
         if missing:
             raise PromptError(
@@ -84,7 +84,7 @@ class MetaNet:
 
     @classmethod
     def draw(cls, feature_width: int, width: int, rng: torch.Generator) -> MetaNet:
-        """A fresh network as `torch.nn.Linear` draws it: uniform within 1 / sqrt(inputs)."""
+        """A new network, drawn as `torch.nn.Linear` does: uniform within 1 / sqrt(inputs)."""
         hidden = max(1, feature_width // 16)
 
         def uniform(*shape: int, inputs: int) -> Tensor:

@@ -1,9 +1,8 @@
-"""The words nearest to context vectors: what a learned prompt says, as far as words can tell.
+"""The words nearest to context vectors, to get an idea of a learned prompt.
 
 Kaiyang Zhou et al. (2109.01134), the table of nearest words for the learned context vectors: for
-every vector the token embeddings with the smallest Euclidean distance to it. Every token counts,
-the end marks and single bytes among them; nothing is left out. The paper's own caution holds: what
-a vector means need not be what its nearest words mean.
+every vector the token embeddings with the smallest Euclidean distance. All tokens count, also end
+marks and single bytes. As the paper warns, a vector need not mean what its nearest words mean.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from torch import Tensor
 from tpt.errors import PromptError
 from tpt.model.clip import Clip
 
-_ROOM = 2**24  # numbers that a pass may hold at once, 64 MiB as float32
-_SPARE = 16  # candidates beyond those asked for; see `_measure`
+_ROOM = 2**24  # numbers that a pass may hold, 64 MiB as float32
+_SPARE = 16  # further candidates; see `_measure`
 
 
 @dataclass(frozen=True)
@@ -36,16 +35,16 @@ def nearest_words(clip: Clip, vectors: Tensor, count: int) -> list[list[NearWord
     """The tokens whose embeddings are nearest to each vector.
 
     Args:
-        clip: the model whose token embedding is searched: the one the vectors were made for.
-        vectors: (n, D); a class-specific context's (K, M, D) flattened.
-        count: how many for each vector, at least 1; all tokens if there are fewer.
+        clip: the model that the vectors were made for.
+        vectors: (n, D); flatten a class-specific context (K, M, D).
+        count: how many tokens for each vector, at least 1; all tokens if there are fewer.
 
     Returns:
-        For each of the n vectors its tokens, the nearest first, equally near ones by their ids.
-        A piece of a word that others follow ends in "-", as in "arro-" of "arrow".
+        The tokens of each of the n vectors, the nearest first, equally near ones by id. A piece
+        that does not end a word ends in "-", as in "arro-" of "arrow".
 
     Raises:
-        PromptError: vectors of another shape or width, or no words asked for.
+        PromptError: vectors of another shape or width, or a count below 1.
     """
     if vectors.ndim != 2 or vectors.shape[1] != clip.width:
         raise PromptError(
@@ -72,9 +71,9 @@ def _measure(
 ) -> list[list[tuple[float, int]]]:
     """(distance, id) of a few candidates for each vector of `part` (n, D).
 
-    The candidates are those with the smallest |w|^2 / 2 - v.w, which orders tokens as the distance
-    does, at the price of one matrix product. Its rounding may swap near ties, so there are some to
-    spare, and the distances themselves come from the differences.
+    The candidates have the smallest |w|^2 / 2 - v.w, which orders tokens as the distance does, for
+    one matrix product. Its rounding may swap near ties, so there are spare candidates, and the
+    distances themselves are computed from the differences.
     """
     ids = (half - part @ table.T).topk(found, dim=1, largest=False).indices  # (n, found)
     there = table[ids].to("cpu", torch.float64)  # (n, found, D)
@@ -84,10 +83,10 @@ def _measure(
 
 
 def find_reader(tokenizer: Any) -> Callable[[int], str]:
-    """A function from a token's id to what a person would read, for whichever tokenizer it is.
+    """A function from a token's id to readable text, for any tokenizer.
 
-    CLIP's own pieces are decoded from their bytes, a byte that is no character as `\\xad`.
-    Hugging Face tokenizers decode their own. Where there is no text for an id, it is the id.
+    CLIP's own pieces are decoded from their bytes; a byte that is not a character becomes `\\xad`.
+    Hugging Face tokenizers decode theirs. An id without text is returned as a number.
     """
     if hasattr(tokenizer, "decoder") and hasattr(tokenizer, "byte_decoder"):
         return lambda id: _read_piece(tokenizer, id)
@@ -105,11 +104,11 @@ def _read_piece(tokenizer: Any, id: int) -> str:
 
 
 def _read_foreign(tokenizer: Any, id: int) -> str:
-    """The text of a token of another library, which may be anything."""
+    """The text of a token of another library's tokenizer."""
     for name in ("decode", "convert_ids_to_tokens"):
         try:
             text = getattr(tokenizer, name)([id])
-        except Exception:  # no such function, or none of its ids: each library has its own error
+        except Exception:  # no such function or id; each library has its own errors
             continue
         text = text[0] if isinstance(text, list) and text else text
         if isinstance(text, str) and text.strip():

@@ -1,8 +1,9 @@
-"""What the text side costs: the operations of the matrix products that class features take.
+"""The cost of the text side: the operations of its matrix products.
 
-An image is tuned by one vector-Jacobian product with the class features of the start, which are
-computed once a class list, and predicted by one forward pass with its own context. Weights are
-frozen, so a linear map costs as much backward as forward, and a product inside attention twice.
+The class features of the start are computed once a class list. An image is then tuned by one
+vector-Jacobian product with them, and predicted by one forward pass with its own context. Weights
+are frozen, so a linear map costs as much backward as forward, and a product inside attention twice
+as much.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def count_text_operations(engine: PromptEngine) -> TextOperations:
     """Operations of an engine's text tower, for one image at a time.
 
     On the shared-prefix path they follow from the packed shapes. On the full-length path all
-    prompts cost the same, so one of them is run and counted.
+    prompts cost the same, so one prompt is run and counted.
     """
     forward, backward = _count_passes(engine, engine._encode)
     return TextOperations(len(engine.classes), forward, backward + forward)
@@ -40,15 +41,15 @@ def count_text_operations(engine: PromptEngine) -> TextOperations:
 
 @dataclass(frozen=True)
 class JacobianCost:
-    """What the start's Jacobian takes, and what it saves (`PromptEngine.build_jacobian`)."""
+    """The cost and the savings of the start's Jacobian (`PromptEngine.build_jacobian`)."""
 
-    bytes: int  # that it holds
-    once: int  # operations that build it
-    saved: int  # operations that an image no longer takes
+    bytes: int  # of memory
+    once: int  # operations to build it
+    saved: int  # operations saved for each image
 
     @property
     def even_after(self) -> int | None:
-        """Tuned images after which it has saved what it cost; None where it saves nothing."""
+        """The number of tuned images that pays for it; None if it saves nothing."""
         return -(-self.once // self.saved) if self.saved else None
 
     def __str__(self) -> str:
@@ -61,10 +62,10 @@ class JacobianCost:
 
 
 def count_jacobian(engine: PromptEngine) -> JacobianCost:
-    """What the Jacobian of an engine's start would take and save.
+    """What the Jacobian of an engine's start would cost and save.
 
-    It is one forward pass over contexts of each class's own, and a backward pass for each of the
-    E directions of the features. It saves an image's backward pass, and costs a product.
+    It costs one forward pass with a separate context for each class, and a backward pass for each
+    of the E directions of the features. It replaces an image's backward pass by a product.
 
     Raises:
         PromptError: the context is conditional.
@@ -88,18 +89,18 @@ def _count_passes(engine: PromptEngine, encoder: PackedEncoder | FullEncoder) ->
 
 
 def _count_packed(encoder: PackedEncoder) -> tuple[int, int]:
-    """(forward, backward) of n rows of R tokens behind P shared ones.
+    """(forward, backward) of n rows of R tokens after P shared tokens.
 
-    Only the context enters the first layer anew, and only K tokens leave the last one.
+    The first layer projects only the context anew, and the last one computes only K tokens.
     """
     plan, last = encoder.plan, len(encoder.blocks) - 1
     tokens, seen, classes = plan.rows * plan.length, plan.shared + plan.length, len(plan.ends)
     linear = attention = 0
     for place, block in enumerate(encoder.blocks):
-        before = tokens if place else len(plan.slot_tokens)  # of attention
-        behind = classes if place == last else tokens
+        before = tokens if place else len(plan.slot_tokens)  # before attention
+        after = classes if place == last else tokens
         maps: list[Any] = [block.out.weight, block.up.weight, block.down.weight]
-        linear += 2 * before * block.in_weight.numel() + 2 * behind * sum(m.numel() for m in maps)
+        linear += 2 * before * block.in_weight.numel() + 2 * after * sum(m.numel() for m in maps)
         attention += 2 * 2 * tokens * seen * block.in_weight.shape[1]  # scores, and their mixture
     projection: Any = encoder.projection
     if projection is not None:
@@ -108,7 +109,7 @@ def _count_packed(encoder: PackedEncoder) -> tuple[int, int]:
 
 
 def _count_prompt(engine: PromptEngine, encoder: FullEncoder) -> tuple[int, int]:
-    """(forward, backward) of one prompt, as long as the longest."""
+    """(forward, backward) of one prompt; all rows are as long as the longest prompt."""
     start = engine.start if engine.start.ndim == 2 else engine.start[0]
     vectors = start.unsqueeze(0).unsqueeze(0).requires_grad_()  # (1, 1, M, D)
     one = copy.copy(encoder)

@@ -1,4 +1,4 @@
-"""What a prompt carries beside its vectors: where it came from, templates mixed into it."""
+"""The facts of a prompt beside its vectors: where it came from, and templates mixed into it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 
 from tpt.errors import PromptError
 
+POSITIONS = ("end", "middle", "front")
+"""Where the class name can stand in a prompt."""
+
 
 @dataclass(frozen=True)
 class PromptInfo:
-    """What is known of where a context came from; every field may be unknown (None)."""
+    """Where a context came from; every field may be unknown (None)."""
 
     model: str | None = None
     pretrained: str | None = None
@@ -18,7 +21,7 @@ class PromptInfo:
     dataset: str | None = None
     shots: int | None = None
     seed: int | None = None
-    # Of the model's weights: what decides, wherever the model's file is. Names alone are compared.
+    # Of the model's weights, which identifies the model under any name; equality ignores it.
     digest: str | None = field(default=None, compare=False)
 
 
@@ -26,8 +29,11 @@ class PromptInfo:
 class Blend:
     """Hand-crafted templates that are mixed into the class features.
 
-    The class features become norm(weight * soft + (1 - weight) * hand), where `hand` are those of
-    the templates (averaged if there are several), taken word for word.
+    The class features become norm(weight * soft + (1 - weight) * hand), where `hand` are the
+    features of the templates, taken word for word and averaged if there are several.
+
+    Raises:
+        PromptError: a single string, no templates, or a weight outside [0, 1].
     """
 
     templates: tuple[str, ...]

@@ -25,16 +25,16 @@ def encode_sentences(clip: Clip, sentences: Sequence[str]) -> Tensor:
         PromptError: a sentence longer than the model reads.
     """
     rows = build_sentence_rows(clip, sentences)
-    nothing = torch.zeros(1, 0, clip.width, device=clip.device)
+    no_vectors = torch.zeros(1, 0, clip.width, device=clip.device)
     encoder = PackedEncoder(clip, rows, False) if clip.text.packable else FullEncoder(clip, rows)
-    return encoder(nothing).squeeze(0)
+    return encoder(no_vectors).squeeze(0)
 
 
 def encode_templates(clip: Clip, classes: Sequence[str], templates: Sequence[str]) -> Tensor:
     """Unit class features (K, E) of hand-crafted templates, averaged if there are several.
 
     Alec Radford et al. (2103.00020), section 3.1.4: the unit features of a class are averaged and
-    made unit again. Templates are taken word for word.
+    normalised again. Templates are taken word for word.
 
     Raises:
         PromptError: a template without exactly one `{}`, or too long with some class name.
