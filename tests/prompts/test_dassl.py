@@ -170,7 +170,7 @@ IMAGE = "image_encoder.transformer.resblocks.1.VPT_shallow"
         (
             "VLPromptLearner",
             {DEEP: torch.ones(4, 8), IMAGE: torch.ones(4, 9)},
-            ["of PromptSRC", "deeper layers and the prompts of the image tower cannot be put in"],
+            ["of PromptSRC", "deeper layers and the prompts of the image tower cannot be used"],
         ),
         ("VLPromptLearner", {"image_encoder.VPT": torch.ones(4, 9)}, ["of PromptSRC", "image"]),
         ("prompt_learner", {"bonus": torch.ones(2)}, ["a method that this version does not read"]),
@@ -191,7 +191,7 @@ def test_plot_is_refused_by_name(tmp_path: Path) -> None:
     home = tmp_path / "prompt_learner"
     home.mkdir()
     torch.save({"state_dict": {"ctx": torch.ones(4, 2, 8), **ROWS}}, home / "model.pth.tar-50")
-    with pytest.raises(PromptError, match="PLOT compares each of them with the parts of a picture"):
+    with pytest.raises(PromptError, match="PLOT compares each of them with parts of a picture"):
         tpt.Context.load(tmp_path)
 
 
