@@ -356,7 +356,7 @@ def test_another_meta_network_is_other_settings(
 def test_a_cocoop_prompt_cannot_be_carried_on(
     build: Callable[..., PredictJob], cocoop_file: str, reset: str
 ) -> None:
-    with pytest.raises(tpt.MethodError, match="made afresh from each image"):
+    with pytest.raises(tpt.MethodError, match="made anew for each image"):
         build(init=cocoop_file, reset=reset)
 
 

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-ALMOST = 0.99999  # largest cosine: at one the angle has no gradient
+ALMOST = 0.99999  # cosines are clamped to it: at one the angle has no gradient
 
 
 def entropy(logits: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ class TPT(Method):
         if self.keeps_state and engine.conditional:
             raise MethodError(
                 f'reset="{self.settings.reset}" carries one context from image to image, but a '
-                'CoCoOp context is made afresh from each image. Use reset="image".'
+                'CoCoOp context is made anew for each image. Use reset="image".'
             )
 
     @property

@@ -44,8 +44,7 @@ class Sampling:
     keyframes: bool = False
 
     def __post_init__(self) -> None:
-        said = (self.every is not None) + (self.frames is not None) + self.keyframes
-        if said > 1:
+        if (self.every is not None) + (self.frames is not None) + self.keyframes > 1:
             raise MethodError(
                 "--every, --frames and --keyframes each say which frames are taken. Give one."
             )

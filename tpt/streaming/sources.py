@@ -315,7 +315,7 @@ def _read_parts(file: Any) -> Iterator[bytes]:
 
 
 def _split_lines(parts: Iterable[bytes]) -> Iterator[str]:
-    """Lines, or NUL-separated names if a NUL comes before a line ends; blank ones are skipped."""
+    """The names in lines, or between NULs if the first part with a line end or a NUL has a NUL."""
     rest, end = b"", b""
     for number, part in enumerate(chain(parts, [b""])):
         rest += part.removeprefix(codecs.BOM_UTF8) if number == 0 else part
