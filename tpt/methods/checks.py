@@ -8,9 +8,18 @@ from typing import Any
 from tpt.errors import MethodError
 
 
+# Functions, because mypy takes a bare isinstance for a type without comparisons.
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral)
+
+
 def check_share(value: Any, message: str) -> None:
     """Refuse a value outside (0, 1] with this message."""
-    if not (isinstance(value, Real) and 0 < value <= 1):
+    if not (_is_number(value) and 0 < value <= 1):
         raise MethodError(message)
 
 
@@ -25,7 +34,7 @@ def check_keep(keep: Any, published: float = 0.1) -> None:
 
 def check_steps(steps: Any) -> None:
     """Refuse less than one optimiser step."""
-    if not (isinstance(steps, Integral) and steps >= 1):
+    if not (_is_whole(steps) and steps >= 1):
         raise MethodError(
             f"steps must be at least 1; got {steps}. Without any step the method is zero-shot: use "
             "tpt.ZeroShot, or --method zero_shot."
@@ -34,7 +43,7 @@ def check_steps(steps: Any) -> None:
 
 def check_lr(lr: Any) -> None:
     """Refuse a learning rate that is not a positive number."""
-    if not (isinstance(lr, Real) and 0 < lr < float("inf")):
+    if not (_is_number(lr) and 0 < lr < float("inf")):
         raise MethodError(f"lr must be a positive number; got {lr}.")
 
 
@@ -48,7 +57,7 @@ def check_reset(reset: Any, *allowed: str, default: str) -> None:
 
 def check_number(name: str, value: Any, meaning: str, *, above: bool) -> None:
     """Refuse a value that is not a finite number from 0 on, or with `above` above 0."""
-    fine = isinstance(value, Real) and (value > 0 if above else value >= 0)
+    fine = _is_number(value) and (value > 0 if above else value >= 0)
     if not (fine and value < float("inf")):
         bound = "above 0" if above else "from 0 on"
         raise MethodError(f"{name} is {meaning}, a number {bound}; got {value}.")
@@ -56,7 +65,7 @@ def check_number(name: str, value: Any, meaning: str, *, above: bool) -> None:
 
 def check_count(name: str, value: Any, meaning: str, least: int = 0) -> None:
     """Refuse a value that is not a whole number from `least` on."""
-    if not (isinstance(value, Integral) and value >= least):
+    if not (_is_whole(value) and value >= least):
         raise MethodError(f"{name} is {meaning}, a whole number from {least} on; got {value}.")
 
 
