@@ -279,7 +279,7 @@ def test_settings_that_break_an_image_make_it_an_error_and_no_record_of_nan(
         error = json.loads(line)["error"]
         assert error["type"] == "MethodError"
         assert (
-            "gave NaN or infinite numbers for this image. Use settings nearer" in error["message"]
+            "gave NaN or infinite numbers for this image. Use settings closer" in error["message"]
         )
 
 

@@ -81,7 +81,7 @@ def test_methods_that_tune_nothing_work_around_a_head(
 ) -> None:
     engine = tpt.PromptEngine(golden.clip, NAMES, context)
     if METHODS[name].gradient:
-        with pytest.raises(MethodError, match="has nothing to tune"):
+        with pytest.raises(MethodError, match=r"has nothing to tune|head has none"):
             make_method(name, engine)
         return
     out = make_method(name, engine).adapt_features(unit(2, 16, 32, seed=3))
