@@ -18,7 +18,7 @@ from typing import Any
 from tpt.errors import MethodError, OutputError
 from tpt.evaluate.walks import Walk
 from tpt.runs.journal import Journal, check_same, open_lines, read_lines
-from tpt.runs.lock import cannot_write
+from tpt.runs.lock import writing
 from tpt.runs.settings_diff import compare_names
 
 Line = dict[str, Any]
@@ -91,10 +91,8 @@ def claim_folder(
     folder = os.path.dirname(journal.path)
     check_outside(folder, walks)
     is_new = not os.path.exists(folder)
-    try:
+    with writing(folder):
         os.makedirs(folder or os.curdir, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(folder, error) from error
     try:
         with journal.claim(resume, overwrite):
             yield
@@ -134,10 +132,8 @@ def _drop_results(folder: str) -> None:
     """Remove what was made from the old predictions: it would not match the new ones."""
     for name in _MADE_FROM_LINES:
         path = Path(folder, name)
-        try:
+        with writing(str(path)):
             path.unlink(missing_ok=True)
-        except OSError as error:
-            raise cannot_write(str(path), error) from error
 
 
 def check_outside(folder: str, walks: Sequence[Walk]) -> None:
@@ -189,10 +185,8 @@ def drop_begun(path: str, part: WalkProgress) -> WalkProgress:
     """Remove the lines of the last walk, if it was broken off."""
     if part.complete or not part.lines:
         return part
-    try:
+    with writing(path):
         os.truncate(path, part.start)
-    except OSError as error:
-        raise cannot_write(path, error) from error
     return WalkProgress(start=part.start)
 
 
