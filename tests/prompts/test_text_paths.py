@@ -12,7 +12,6 @@ from conftest import build_seeded_model, fill_from_seed
 
 import tpt
 from tpt.prompts.sentences import encode_sentences
-from tpt.prompts.token_rows import build_rows, pooled_columns
 
 NAMES = [
     "cat",
@@ -94,19 +93,6 @@ def test_a_thousand_names_of_mixed_length_agree(
         torch.testing.assert_close(
             packed.class_features(), full.class_features(), atol=3e-6, rtol=0
         )
-
-
-def test_only_the_tokens_that_matter_are_computed(golden: SimpleNamespace) -> None:
-    """1,000 ImageNet names under "a photo of a": about 4,165 tokens in place of 77,000."""
-    context = tpt.Context.from_words(golden.clip, "a photo of a")
-    engine = tpt.PromptEngine(golden.clip, open_clip.IMAGENET_CLASSNAMES, context)
-    rows = build_rows(golden.clip, engine.classes, 4, 4, "end")
-    ends = pooled_columns(golden.clip, rows.ids)
-    plan = engine._encode.plan
-    assert plan.shared == 5  # the start mark and four context vectors
-    assert int(plan.real.sum()) == 5 + int((ends + 1 - 5).sum())
-    assert len(plan.ids) <= 1.02 * int(plan.real.sum())  # padding
-    assert len(plan.ids) < 4500
 
 
 def test_a_single_class_and_a_single_vector_work(golden: SimpleNamespace) -> None:

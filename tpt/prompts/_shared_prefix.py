@@ -19,8 +19,7 @@ Shapes: B contexts, K classes, M vectors, D width, H heads, P shared tokens, n r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,10 +28,9 @@ from torch import Tensor, nn
 
 from tpt.model._text_tower import TextTower
 from tpt.model.clip import Clip
+from tpt.prompts._packing import PackingPlan, plan_packing
 from tpt.prompts._passes import bytes_of_graph, encode_in_passes
 from tpt.prompts.token_rows import PromptRows, pooled_columns
-
-_STEP = 8  # rows are a multiple of this long: what matrix units like
 
 
 @dataclass(frozen=True)
@@ -64,23 +62,6 @@ class Block:
     scale_2: nn.Module
 
 
-@dataclass(frozen=True)
-class PackingPlan:
-    """Where every token of K prompts stands in the rows. Built once a class list."""
-
-    shared: int  # P, the first tokens of row 0
-    rows: int  # n
-    length: int  # R
-    ids: Tensor  # (n R,) token ids, placeholders included; 0 for padding
-    columns: Tensor  # (n R,) column of each token in its prompt
-    real: Tensor  # (n R,) False for padding
-    slot_tokens: Tensor  # (m,) packed tokens that are context vectors
-    slot_rows: Tensor  # (m,) their class (0 for shared tokens)
-    slot_vectors: Tensor  # (m,) which vector stands there
-    hidden: Tensor  # (n, 1, R, P + R) 0, or -inf for what a token does not see
-    ends: Tensor  # (K,) packed place of each class's end token
-
-
 class PackedEncoder:
     """Class features by the shared-prefix packed path.
 
@@ -92,7 +73,7 @@ class PackedEncoder:
     def __init__(self, clip: Clip, rows: PromptRows, class_specific: bool) -> None:
         tower = clip.text
         plan = plan_packing(rows, pooled_columns(clip, rows.ids), class_specific)
-        self.plan = _to_device(plan, clip.device)
+        self.plan = plan.to(clip.device)
         self.heads = tower.transformer.resblocks[0].attn.num_heads  # type: ignore[index, union-attr]
         self.blocks = [_read_block(b) for b in tower.transformer.resblocks]  # type: ignore[union-attr]
         self.final = _read_norm(tower.ln_final)
@@ -149,105 +130,6 @@ class PackedEncoder:
         if isinstance(self.projection, nn.Linear):
             return _apply(self.projection, x)
         return (x.to(self.projection.dtype) @ self.projection).float()
-
-
-def plan_packing(rows: PromptRows, ends: Tensor, class_specific: bool) -> PackingPlan:
-    """Lay K prompts into rows behind what they share.
-
-    Args:
-        rows: token ids (K, L) and context columns (K, M).
-        ends: (K,) column of each prompt's end token, the last one that is computed.
-        class_specific: context vectors differ between classes, so they are never shared.
-    """
-    ids, slots = rows.ids.cpu(), rows.slots.cpu()
-    which = torch.full_like(ids, -1).scatter_(
-        1, slots, torch.arange(slots.shape[1]).expand_as(slots)
-    )
-    same = (ids == ids[:1]).all(0) & (which == which[:1]).all(0)
-    if class_specific:
-        same &= (which < 0).all(0)
-    # Every prompt keeps at least its end token for itself.
-    shared = min(int(same.int().cumprod(0).sum()), int(ends.min()))
-    lengths = (ends - shared + 1).tolist()
-    length, row_of = fill_rows(lengths, shared)
-    count = 1 + max(row_of)
-    owner = torch.full((count, length), -1)  # the class of each token; for shared ones any
-    column = torch.zeros(count, length, dtype=torch.long)
-    part = torch.full((count, length), -1)  # prompts of a row do not see one another
-    owner[0, :shared], column[0, :shared], part[0, :shared] = 0, torch.arange(shared), len(ids)
-    end_tokens = torch.empty(len(ids), dtype=torch.long)
-    used = [0] * count
-    for place, (own, row) in enumerate(zip(lengths, row_of, strict=True)):
-        here = slice(used[row], used[row] + own)
-        owner[row, here], part[row, here] = place, place
-        column[row, here] = torch.arange(shared, shared + own)
-        used[row] += own
-        end_tokens[place] = row * length + used[row] - 1
-    real = owner.flatten() >= 0
-    owner, column = owner.flatten().clamp(min=0), column.flatten()
-    vector = torch.where(real, which[owner, column], -1)
-    slot_tokens = (vector >= 0).nonzero().flatten()
-    return PackingPlan(
-        shared=shared,
-        rows=count,
-        length=length,
-        ids=torch.where(real, ids[owner, column], 0),
-        columns=column,
-        real=real,
-        slot_tokens=slot_tokens,
-        slot_rows=owner[slot_tokens],
-        slot_vectors=vector[slot_tokens],
-        hidden=_hide(part, shared),
-        ends=end_tokens,
-    )
-
-
-def fill_rows(lengths: Sequence[int], shared: int) -> tuple[int, list[int]]:
-    """(R, the row of each of K prompts with these own lengths); row 0 is for the shared tokens.
-
-    The longest prompts choose their rows first, each the fullest that has room. Of the row lengths
-    from the longest prompt's to twice that, the one that pads least is taken.
-    """
-    least = -(-max(*lengths, shared, 1) // _STEP) * _STEP
-    tried = [(length, _fill(lengths, length)) for length in range(least, 2 * least + 1, _STEP)]
-    return min(tried, key=lambda found: found[0] * (1 + max(found[1])))
-
-
-def _fill(lengths: Sequence[int], length: int) -> list[int]:
-    """The row of each prompt, counted from 1, in rows of `length` tokens."""
-    row_of = [0] * len(lengths)
-    by_room: list[list[int]] = [[] for _ in range(length + 1)]  # open rows by the room they have
-    opened = 0
-    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
-        own = lengths[place]
-        room = next((room for room in range(own, length + 1) if by_room[room]), None)
-        if room is None:
-            opened += 1
-            room, row = length, opened
-        else:
-            row = by_room[room].pop()
-        by_room[room - own].append(row)
-        row_of[place] = row
-    return row_of
-
-
-def _hide(part: Tensor, shared: int) -> Tensor:
-    """What tokens of rows (n, R) do not see: (n, 1, R, P + R), -inf there and 0 elsewhere.
-
-    Prompts see the shared tokens, and themselves up to where they stand. The shared tokens see
-    themselves in their own row. Padding sees padding, so that its numbers stay finite.
-    """
-    count, length = part.shape
-    seen = (part.unsqueeze(2) == part.unsqueeze(1)).tril()  # (n, R, R)
-    ahead = torch.ones(count, length, shared, dtype=torch.bool)
-    ahead[0] = False
-    seen = torch.cat([ahead, seen], dim=-1).unsqueeze(1)
-    return torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))
-
-
-def _to_device(plan: PackingPlan, device: torch.device) -> PackingPlan:
-    tensors = {k: v.to(device) for k, v in vars(plan).items() if isinstance(v, Tensor)}
-    return replace(plan, **tensors)  # type: ignore[arg-type]
 
 
 def _embed(tower: TextTower, plan: PackingPlan) -> tuple[Tensor, Tensor]:
