@@ -68,14 +68,27 @@ def encode_plainly(model: Any, embedded: Tensor, ids: Tensor, context: Tensor) -
 
 def clock(work: Callable[[], Result], repeats: int = 1) -> tuple[Result, float]:
     """The last result and the median seconds of `repeats` calls, the device's work included."""
-    seconds = []
+    results, seconds = clock_in_turn({"": work}, repeats)
+    return results[""], seconds[""]
+
+
+def clock_in_turn(
+    works: dict[str, Callable[[], Any]], repeats: int
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """The last results and the median seconds of several pieces of work, `repeats` calls each.
+
+    Each round calls all of them once, so that a machine that slows down slows all of them.
+    """
+    results: dict[str, Any] = {}
+    seconds: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(repeats):
-        _wait()
-        start = time.perf_counter()
-        result = work()
-        _wait()
-        seconds.append(time.perf_counter() - start)
-    return result, statistics.median(seconds)
+        for name, work in works.items():
+            _wait()
+            start = time.perf_counter()
+            results[name] = work()
+            _wait()
+            seconds[name].append(time.perf_counter() - start)
+    return results, {name: statistics.median(found) for name, found in seconds.items()}
 
 
 def _wait() -> None:
