@@ -85,6 +85,15 @@ def test_a_threshold_rejects_no_more_than_the_share(share: float) -> None:
     assert share - 0.01 < rejected <= share + 1e-6
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25])
+@pytest.mark.parametrize("sign", [1, -1])  # energies may be negative
+def test_another_rounding_rejects_the_same_pictures(share: float, sign: int) -> None:
+    confidence = sign * torch.rand(12, dtype=torch.float64, generator=torch.Generator())
+    threshold = choose_threshold(confidence, share)
+    for moved in (confidence.float().double(), confidence * (1 - 1e-7), confidence * (1 + 1e-7)):
+        assert int((moved < threshold).sum()) == 12 * share
+
+
 def test_a_share_that_is_none_is_refused() -> None:
     with pytest.raises(MethodError, match=r"in \[0, 1\); got 1.0"):
         choose_threshold(torch.ones(3), 1.0)

@@ -100,7 +100,11 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
 
 def choose_threshold(confidence: Tensor, share: float) -> float:
-    """The largest threshold with at most this share of known confidences (n,) below it.
+    """A threshold with at most this share of known confidences (n,) below it.
+
+    It lies half-way between the last confidence that is rejected and the first that is not, so
+    that other rounding (another batch, another machine) rejects the same pictures. Where none is
+    to be rejected it is below the least by a millionth of its size.
 
     Raises:
         MethodError: a share outside [0, 1).
@@ -111,7 +115,11 @@ def choose_threshold(confidence: Tensor, share: float) -> float:
             f"{share}."
         )
     ordered = confidence.sort().values
-    return float(ordered[int(share * len(ordered))])
+    first = int(share * len(ordered))  # that is not rejected
+    if first == 0:
+        least = float(ordered[0])
+        return least - 1e-6 * abs(least)
+    return float(ordered[first - 1 : first + 1].mean())
 
 
 def measure_calibration(logits: Tensor, labels: Tensor) -> dict[str, SetMetrics]:
