@@ -91,13 +91,13 @@ def plan_packing(rows: PromptRows, ends: Tensor, class_specific: bool) -> Packin
     )
 
 
-def fill_rows(own: Sequence[Sequence[int]], shared: int) -> tuple[int, list[_Tree], list[int]]:
+def fill_rows(own: Sequence[list[int]], shared: int) -> tuple[int, list[_Tree], list[int]]:
     """(R, trees, the row of each tree) for prompts with these own tokens.
 
     Row 0 begins with the shared tokens. Of the row lengths from the longest prompt's to twice
     that, the one with the fewest tokens, padding included, is taken.
     """
-    order = sorted(range(len(own)), key=own.__getitem__)
+    order = sorted(range(len(own)), key=lambda place: own[place])
 
     def fill(length: int) -> tuple[int, list[_Tree], list[int]]:
         trees, sizes = _grow_trees(own, order, length)
@@ -109,12 +109,12 @@ def fill_rows(own: Sequence[Sequence[int]], shared: int) -> tuple[int, list[_Tre
 
 
 def _grow_trees(
-    own: Sequence[Sequence[int]], order: Sequence[int], most: int
+    own: Sequence[list[int]], order: Sequence[int], most: int
 ) -> tuple[list[_Tree], list[int]]:
     """Trees of at most `most` tokens from prompts in sorted order, and how many tokens each has."""
     trees: list[_Tree] = []
     sizes: list[int] = []
-    before: Sequence[int] = ()
+    before: list[int] = []
     for place in order:
         tokens = own[place]
         pairs = zip(before, tokens[:-1], strict=False)  # an end token is a class's own
@@ -150,7 +150,7 @@ def _fill(sizes: Sequence[int], length: int, shared: int) -> list[int]:
 
 
 def _place(
-    own: Sequence[Sequence[int]],
+    own: Sequence[list[int]],
     shared: int,
     length: int,
     trees: Sequence[_Tree],
