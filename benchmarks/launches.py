@@ -5,7 +5,7 @@
 
 A GPU is fast if it gets few, large kernels and nothing waits for their end. A narrow model of
 ViT-B/16's depth runs on a device that computes on the CPU and enforces a GPU's rules
-(`_pretended_gpu`). An operator that only makes a view of its input costs nothing, any other counts
+(`_simulated_gpu`). An operator that only makes a view of its input costs nothing, any other counts
 as one kernel; a fused attention is one. A synchronisation is whatever makes the host wait: a number
 or a mask that Python reads, and a copy from memory that is not page-locked. The counts do not
 depend on width or weights.
@@ -19,10 +19,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import _pretended_gpu as gpu  # before anything is differentiated
+import _simulated_gpu as gpu  # before anything is differentiated
 import open_clip
 import torch
-from _pretended_gpu import Counts
+from _simulated_gpu import Counts
 from open_clip.model import CLIP
 
 import tpt
@@ -45,7 +45,7 @@ def build_clip(layers: int) -> tpt.Clip:
 
 
 def move_clip(clip: tpt.Clip, graphs: bool = False) -> tpt.Clip:
-    """The model on the pretended GPU."""
+    """The model on the simulated GPU."""
     model, most = gpu.move(clip.model), clip.micro_batch
     return tpt.Clip(model, clip.tokenizer, micro_batch=most, cuda_graphs=graphs)
 
@@ -62,7 +62,7 @@ def measure(
 ) -> dict[str, Counts]:
     """Counts of a batch, by stage, and of all that `predict` and `eval` do with it."""
     clip = build_clip(layers)
-    with gpu.pretending():
+    with gpu.simulating():
         clip = move_clip(clip, graphs)
         names = list(open_clip.IMAGENET_CLASSNAMES)[:classes]
         method = make_method(name, tpt.PromptEngine(clip, names))

@@ -1,4 +1,4 @@
-"""The commands on a pretended GPU: every way of training, of predicting, and of evaluating."""
+"""The commands on a simulated GPU: every way of training, of predicting, and of evaluating."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import _pretended_gpu as gpu
+import _simulated_gpu as gpu
 import numpy as np
 import pytest
 import torch
@@ -48,9 +48,9 @@ def _here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _named_cuda() -> Iterator[None]:
-    """`--device cuda` is the pretended one."""
+    """`--device cuda` is the simulated one."""
     find = load.find_device
-    with pytest.MonkeyPatch.context() as patch, gpu.pretending():
+    with pytest.MonkeyPatch.context() as patch, gpu.simulating():
         place = torch.device(gpu.KIND, 0)
         patch.setattr(load, "find_device", lambda d: place if str(d) == "cuda" else find(d))
         yield

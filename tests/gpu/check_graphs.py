@@ -1,4 +1,4 @@
-"""CUDA graphs of the text side on a pretended GPU: recorded numbers are the computed ones."""
+"""CUDA graphs of the text side on a simulated GPU: recorded numbers are the computed ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pickle
 import warnings
 from collections.abc import Iterator
 
-import _pretended_gpu as gpu
+import _simulated_gpu as gpu
 import open_clip
 import pytest
 import torch
@@ -18,12 +18,12 @@ import tpt
 from tpt.prompts._graphs import Recorder, Replayed
 
 NAMES = ["a cat", "dog", "house fly"]
-PLACE = torch.device("pretended", 0)
+PLACE = torch.device("simulated", 0)
 
 
 @pytest.fixture(scope="module")
 def clip() -> Iterator[tpt.Clip]:
-    with gpu.pretending():
+    with gpu.simulating():
         model = gpu.move(copy.deepcopy(build_seeded_model()))
         yield tpt.Clip(model, open_clip.get_tokenizer("ViT-B-16"), micro_batch=4096)
 

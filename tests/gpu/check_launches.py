@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import _pretended_gpu as gpu
+import _simulated_gpu as gpu
 import pytest
 import torch
-from _pretended_gpu import Counts
+from _simulated_gpu import Counts
 from launches import measure
 
 
@@ -62,8 +62,8 @@ def test_augmix_waits_for_nothing() -> None:
 
 
 def test_what_is_counted() -> None:
-    with gpu.pretending():
-        x = torch.ones(3, 4, device="pretended:0")
+    with gpu.simulating():
+        x = torch.ones(3, 4, device="simulated:0")
         with gpu.counting() as counts:
             y = x.view(4, 3).t()[1:]  # views
             (y + 1).sum().item()
@@ -88,19 +88,19 @@ def test_what_is_counted() -> None:
 
 
 def test_tensors_of_two_places_are_not_mixed() -> None:
-    with gpu.pretending():
-        there = torch.ones(3, device="pretended:0")
+    with gpu.simulating():
+        there = torch.ones(3, device="simulated:0")
         with pytest.raises(RuntimeError, match=r"add: all tensors are expected on the GPU"):
             there + torch.ones(3)
         assert (there + torch.tensor(1.0)).tolist() == [2, 2, 2]  # a number
 
 
 def test_a_copy_aside_arrives_when_it_is_waited_for() -> None:
-    with gpu.pretending():
-        module = torch.get_device_module("pretended")
+    with gpu.simulating():
+        module = torch.get_device_module("simulated")
         aside = module.Stream()
         with module.stream(aside):
-            sent = torch.ones(3).pin_memory().to("pretended:0", non_blocking=True)
+            sent = torch.ones(3).pin_memory().to("simulated:0", non_blocking=True)
         assert sent.tolist() == [0, 0, 0]
         module.current_stream().wait_stream(aside)
         assert sent.tolist() == [1, 1, 1]

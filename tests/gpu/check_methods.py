@@ -1,4 +1,4 @@
-"""Every method on a pretended GPU: the CPU's numbers, no tensor of another place, one wait."""
+"""Every method on a simulated GPU: the CPU's numbers, no tensor of another place, one wait."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
-import _pretended_gpu as gpu
+import _simulated_gpu as gpu
 import open_clip
 import pytest
 import torch
@@ -38,7 +38,7 @@ def here() -> tpt.Clip:
 
 @pytest.fixture(scope="module")
 def there(here: tpt.Clip) -> Iterator[tpt.Clip]:
-    with gpu.pretending():
+    with gpu.simulating():
         model = gpu.move(copy.deepcopy(here.model))
         yield tpt.Clip(model, here.tokenizer, micro_batch=4096)
 
@@ -97,7 +97,7 @@ def test_features_that_are_given_may_be_on_the_host(
     features = here.encode_views(views.unsqueeze(0))[0]
     expected = make_method(name, tpt.PromptEngine(here, NAMES)).adapt_features(features)
     found = make_method(name, tpt.PromptEngine(there, NAMES)).adapt_features(features)
-    assert found.logits.device.type == "pretended"
+    assert found.logits.device.type == "simulated"
     torch.testing.assert_close(found.logits.cpu(), expected.logits, atol=2e-3, rtol=1e-3)
 
 

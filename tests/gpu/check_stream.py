@@ -1,4 +1,4 @@
-"""A stream on a pretended GPU: one wait a batch, and the next batch is launched before it."""
+"""A stream on a simulated GPU: one wait a batch, and the next batch is launched before it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pickle
 from collections.abc import Iterator
 from typing import Any
 
-import _pretended_gpu as gpu
+import _simulated_gpu as gpu
 import numpy as np
 import open_clip
 import pytest
@@ -25,7 +25,7 @@ PATHS = [str(path) for path in PICTURES[:7]]
 
 @pytest.fixture(scope="module")
 def clip() -> Iterator[tpt.Clip]:
-    with gpu.pretending():
+    with gpu.simulating():
         model = gpu.move(copy.deepcopy(build_seeded_model()))
         yield tpt.Clip(model, open_clip.get_tokenizer("ViT-B-16"), micro_batch=4096)
 

@@ -1,4 +1,4 @@
-"""What is written for a GPU, on a pretended one (`benchmarks/_pretended_gpu.py`).
+"""What is written for a GPU, on a simulated one (`benchmarks/_simulated_gpu.py`).
 
 The checks are the files `check_*.py` beside this one. Each runs in a process of its own, because
 torch counts its devices once, when something is differentiated for the first time.

@@ -39,7 +39,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from tpt.model import transfers
 
-KIND = "pretended"
+KIND = "simulated"
 _FREE = ("empty", "detach", "alias", "_unsafe_view", "_reshape_alias", "lift_fresh", "set_")
 _SCALARS = ("_local_scalar_dense", "equal", "_linalg_check_errors")
 _COUNTING = ("nonzero", "masked_select", "_unique2")  # the size of the result is asked for
@@ -137,8 +137,8 @@ class _Mode(TorchDispatchMode):
 
 
 @contextmanager
-def pretending() -> Iterator[None]:
-    """Inside, all threads have a GPU: `torch.device("pretended", 0)`."""
+def simulating() -> Iterator[None]:
+    """Inside, all threads have a GPU: `torch.device("simulated", 0)`."""
     lifted = torch._C._only_lift_cpu_tensors()
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=...) copies like others
     try:
