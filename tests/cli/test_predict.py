@@ -136,9 +136,12 @@ def test_templates_make_an_ensemble_from_options_or_a_file(run_tpt: Run, make_im
     assert predict("--template", templates[0]) != both
     assert predict("--template", templates[1]) != both
     # Sentences and contexts are packed differently, so their last digits may differ.
-    for one, default in zip(predict("--template", templates[0]), predict(), strict=True):
-        for given, found in zip(one["predictions"], default["predictions"], strict=True):
-            assert given == pytest.approx(found, abs=1e-5)
+    (one,), (default,) = predict("--template", templates[0]), predict()
+    lists = [record.pop("predictions") for record in (one, default)]
+    zero_shot = [record.pop("zero_shot") for record in (one, default)]
+    assert one == default
+    for given, found in [zero_shot, *zip(*lists, strict=True)]:
+        assert given == pytest.approx(found, abs=1e-5)
 
 
 def test_a_template_moves_the_start_of_tpt(run_tpt: Run, make_images: Make) -> None:

@@ -8,6 +8,7 @@ import open_clip
 import pytest
 import torch
 
+import tpt
 from tpt.prompts._packing import PackingPlan, fill_rows, plan_packing
 from tpt.prompts.token_rows import PromptRows, build_rows, build_sentence_rows, pooled_columns
 
@@ -85,7 +86,8 @@ def test_a_tree_that_no_row_can_hold_is_cut() -> None:
 def test_a_thousand_names_take_4032_tokens(golden: SimpleNamespace) -> None:
     rows = build_rows(golden.clip, open_clip.IMAGENET_CLASSNAMES, 4, 4, "end")
     ends = pooled_columns(golden.clip, rows.ids)
-    plan = plan_packing(rows, ends, False)
+    context = tpt.Context.from_words(golden.clip, "a photo of a")
+    plan = tpt.PromptEngine(golden.clip, open_clip.IMAGENET_CLASSNAMES, context)._encode.plan
     assert plan.shared == 5  # the start mark and four context vectors
     # 4,170 where the shared tokens alone were kept once, 77,000 where none were
     assert (5 + int((ends + 1 - 5).sum()), int(plan.real.sum())) == (4170, 4013)

@@ -52,8 +52,10 @@ def collect_logits(
     """
     size = batch_size or method.batch_size
     rows, labels, failed = [], [], []
-    decoding = closing(decode_ahead(samples, num_workers, size, load_sample))
-    with method.serving(), decoding as loaded:
+    with (
+        method.serving(),
+        closing(decode_ahead(samples, num_workers, size, load_sample)) as loaded,
+    ):
         for batch in cut_batches(loaded, size):
             good = [item for item in batch if item.picture is not None]
             outcomes = adapt_batch(good, method, views) if good else {}

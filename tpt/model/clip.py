@@ -152,7 +152,7 @@ class Clip:
 
     @property
     def digest(self) -> str | None:
-        """The model's identity by its weights; None if they are not float32 any more."""
+        """The model's identity by its weights; None if they came rounded."""
         if self._digest is None and all(p.dtype == torch.float32 for p in self.model.parameters()):
             self._digest = digest_weights(self.model)
         return self._digest

@@ -138,11 +138,14 @@ def find_device(device: str | torch.device) -> torch.device:
         ) from error
     if place.type not in ("cpu", "cuda", "mps"):
         raise ModelError(f'Device "{device}" is not supported: expected auto, cpu, cuda or mps.')
-    counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if place.type != "cpu" and (place.index or 0) >= counts[place.type]:
+    if place.type == "cpu":  # no driver is asked
+        return place
+    found = torch.cuda.device_count()
+    count = found if place.type == "cuda" else int(torch.backends.mps.is_available())
+    if (place.index or 0) >= count:
         raise ModelError(
-            f'Device "{device}" is not on this machine ({counts["cuda"]} CUDA devices were found). '
-            "Use --device auto or --device cpu."
+            f'Device "{device}" is not on this machine ({found} CUDA devices were found). Use '
+            "--device auto or --device cpu."
         )
     return place
 

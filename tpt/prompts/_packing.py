@@ -4,7 +4,8 @@ Tokens that all prompts begin with are kept once, in row 0. Prompts that begin a
 ("black swan", "black grouse") keep their common tokens once too, as a tree of tokens: each token
 sees its ancestors alone. Trees are laid into n rows of equal length R, several a row.
 
-For the 1,000 ImageNet names under "a photo of a" that is 4,003 tokens instead of 77,000.
+For the 1,000 ImageNet names under "a photo of a" that is 4,032 tokens
+instead of 77,000, padding included.
 """
 
 from __future__ import annotations
@@ -175,7 +176,7 @@ def _hide(chains: Tensor, depths: Tensor, shared: int, length: int) -> Tensor:
     """What packed tokens do not see: (n, 1, R, P + R), -inf there and 0 elsewhere.
 
     A token sees the shared ones, its ancestors and itself. Shared tokens see those before them.
-    Padding sees itself, so that its numbers stay finite.
+    Padding sees at least itself, so that its numbers stay finite.
 
     Args:
         chains: (n R, W) places of the own tokens of a prompt that has this token.

@@ -1,7 +1,7 @@
 """Labels of a film as subtitles: SubRip (.srt) and WebVTT (.vtt).
 
 Consecutive frames with the same label in the same shot become one subtitle. It is shown until the
-next frame that was predicted. A frame that failed has no subtitle.
+next frame that was read. A frame that failed has no subtitle.
 """
 
 from __future__ import annotations

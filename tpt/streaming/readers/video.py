@@ -110,7 +110,7 @@ def video(
 
     Args:
         source: a path, a camera's address (rtsp://...) or an open binary file.
-        every: seconds between the frames that are taken; default 1. A live source gives all frames.
+        every: seconds between the frames that are taken; default 1, or every frame if live.
         frames: take every n-th frame instead.
         keyframes: take key frames instead.
         live: drop frames that come faster than they are predicted; default: only for a camera.
