@@ -188,8 +188,7 @@ def run(side: str, count: int, precision: str, args: argparse.Namespace) -> dict
     command += ["--precision", precision, "--model", args.model, "--device", args.device]
     command += ["--views", str(args.views), "--repeats", str(args.repeats)]
     command += ["--jacobian"] if args.jacobian else []
-    environment = {"THP_MEM_ALLOC_ENABLE": "1", **os.environ}  # as the `tpt` command sets it
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
     if done.returncode:
         raise SystemExit(f"{side} with {count} classes failed:\n{done.stderr}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

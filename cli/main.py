@@ -7,7 +7,6 @@ that `tpt --help` answers at once.
 from __future__ import annotations
 
 import importlib
-import os
 from typing import Any
 
 import click
@@ -75,5 +74,3 @@ def main() -> None:
     Results go to standard output or a file, everything else to standard error. Exit codes: 0 all
     well, 1 failed, 2 wrong usage, 3 finished but some images could not be read.
     """
-    # Torch reads this at its first allocation: large tensors in huge pages, where Linux has them.
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -36,16 +35,6 @@ def test_help_and_version_answer_without_importing_torch(words: list[str]) -> No
     )
     assert done.stdout
     assert done.stderr == "[]\n"
-
-
-@pytest.mark.parametrize(("given", "kept"), [(None, "1"), ("0", "0")])
-def test_torch_is_asked_for_huge_pages_unless_the_user_says_otherwise(
-    monkeypatch: pytest.MonkeyPatch, given: str | None, kept: str
-) -> None:
-    monkeypatch.setattr(os, "environ", {} if given is None else {"THP_MEM_ALLOC_ENABLE": given})
-    with click.Context(main):
-        main.callback()  # type: ignore[misc]
-    assert os.environ == {"THP_MEM_ALLOC_ENABLE": kept}
 
 
 def test_importing_the_package_does_not_import_torch() -> None:

@@ -46,7 +46,7 @@ def normalise(levels: Tensor, facts: Preprocess) -> Tensor:
 
 
 def make_room(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """An empty float32 tensor. On a CPU NumPy asks for huge pages; torch does on request.
+    """An empty float32 tensor. On a CPU NumPy asks the system for huge pages, which torch does not.
 
     40 MB of small pages cost a fifth of the time that a picture's views take.
     """
