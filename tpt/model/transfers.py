@@ -16,9 +16,12 @@ import torch
 from torch import Tensor
 
 
+_KINDS = frozenset({"cuda"})  # of devices with streams
+
+
 def has_streams(device: torch.device) -> bool:
     """Whether the device copies while it computes, and records CUDA graphs."""
-    return device.type == "cuda"
+    return device.type in _KINDS
 
 
 def pin(pixels: npt.NDArray[Any], device: torch.device) -> npt.NDArray[Any]:
