@@ -15,7 +15,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-
 _KINDS = frozenset({"cuda"})  # of devices with streams
 
 
