@@ -185,18 +185,22 @@ def open_lines(
             raise refuse(path, error, can_resume) from error
 
     def put(line: str) -> None:
+        file.write((line + "\n").encode("utf-8", "surrogateescape"))
+        file.flush()
+
+    def write(item: T) -> None:
         with refusing(can_resume):
-            file.write((line + "\n").encode("utf-8", "surrogateescape"))
-            file.flush()
+            put(encode(item))
 
     if path == "-":
         sys.stdout.flush()
     with refusing(False):
         file = sys.stdout.buffer if path == "-" else open(path, "ab" if append else "wb")  # noqa: SIM115
     try:
-        if header is not None and not (append and file.tell()):
-            put(header)
-        yield lambda item: put(encode(item))
+        with refusing(can_resume):
+            if header is not None and not (append and file.tell()):
+                put(header)
+        yield write
     except BaseException:
         with suppress(OSError):  # a failed flush was already reported
             if path != "-":
