@@ -432,7 +432,17 @@ def test_one_template_is_the_words_that_all_start_from(
     line = lines_of("out")[0]
     for name, method in {"zero-shot": tpt.ZeroShot(engine), "tpt": tpt.TPT(engine)}.items():
         alone = said_by(tiny, method, "set/cat/0.png", views=4)
-        assert forget_ms(line["methods"][name]) == alone
+        check_near(forget_ms(line["methods"][name]), alone)
+
+
+def check_near(found: Any, wanted: Any) -> None:
+    """Equal up to rounding: sentences and contexts are packed differently."""
+    if isinstance(wanted, (dict, list)):
+        assert len(found) == len(wanted)
+        for key in wanted if isinstance(wanted, dict) else range(len(wanted)):
+            check_near(found[key], wanted[key])
+    else:
+        assert found == pytest.approx(wanted, abs=1e-5)
 
 
 def test_several_templates_are_the_ensemble(
