@@ -154,10 +154,10 @@ def test_what_cannot_be_fitted_is_told(want: dict[str, Tensor], kind: Any) -> No
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"bias": torch.zeros(3)}, "do not go together"),
-        ({"keys": torch.zeros(4, 2)}, "do not go together"),
-        ({"keys": torch.zeros(1, 2), "labels": torch.tensor([2])}, "do not go together"),
-        ({"keys": torch.zeros(1, 2), "labels": torch.tensor([0.0])}, "do not go together"),
+        ({"bias": torch.zeros(3)}, "do not fit together"),
+        ({"keys": torch.zeros(4, 2)}, "do not fit together"),
+        ({"keys": torch.zeros(1, 2), "labels": torch.tensor([2])}, "do not fit together"),
+        ({"keys": torch.zeros(1, 2), "labels": torch.tensor([0.0])}, "do not fit together"),
         ({"bias": torch.tensor([0.0, float("nan")])}, "NaN or infinite numbers"),
         ({"alpha": float("inf")}, "NaN or infinite numbers"),
     ],
