@@ -116,7 +116,10 @@ def measure_ours(
     report: dict[str, Any],
     screen: Screen | None = None,
 ) -> Tensor:
-    """Fill the report, from warm; the timed image is towers -> tuning -> prediction, as in use."""
+    """Fill the report; the timed image is tower -> tuning -> prediction, as in use.
+
+    Everything runs once before it is timed, and then the parts take turns (`clock_in_turn`).
+    """
     engine = tpt.PromptEngine(clip, names, tpt.Context.from_words(clip, "a photo of a"))
     method = tpt.TPT(engine, keep=KEEP, lr=LR)
     _, report["once"] = clock(engine.start_graph)

@@ -100,7 +100,7 @@ def summary(rows: list[Row]) -> str:
         hurt = sum(row.right(0) and not row.right(number) for row in rows)
         lines.append(f"{title}: {right} of {len(rows)} right")
         if number:
-            lines[-1] += f" (corrected {helped}, broken {hurt})"
+            lines[-1] += f" (put right {helped}, put wrong {hurt})"
     return "; ".join(lines) + "."
 
 

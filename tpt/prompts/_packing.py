@@ -4,8 +4,8 @@ Tokens that all prompts begin with are kept once, in row 0. Prompts that begin a
 ("black swan", "black grouse") keep their common tokens once too, as a tree of tokens: each token
 sees its ancestors alone. Trees are laid into n rows of equal length R, several a row.
 
-For the 1,000 ImageNet names under "a photo of a" that is 4,032 tokens
-instead of 77,000, padding included.
+For the 1,000 ImageNet names under "a photo of a" this makes 4,032 tokens, padding included,
+instead of 77,000.
 """
 
 from __future__ import annotations
@@ -42,12 +42,13 @@ class PackingPlan:
     ends: Tensor  # (K,) packed place of each class's end token
 
     def to(self, device: torch.device) -> PackingPlan:
+        """The same plan with its tensors on a device."""
         tensors = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
         return replace(self, **tensors)  # type: ignore[arg-type]
 
 
 def plan_packing(rows: PromptRows, ends: Tensor, class_specific: bool) -> PackingPlan:
-    """Lay K prompts into rows.
+    """Lay K prompts into rows, sharing what may be shared.
 
     Args:
         rows: token ids (K, L) and context columns (K, M).
